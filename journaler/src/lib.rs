@@ -1,0 +1,1 @@
+//! What is durable on this node, and proof of it.

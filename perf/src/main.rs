@@ -1,0 +1,3 @@
+//! The program `lockstep`: run, measure, tune and examine.
+
+fn main() {}

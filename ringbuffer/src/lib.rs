@@ -1,0 +1,1 @@
+//! Hand events from stage to stage, in order, without a lock.
