@@ -1,1 +1,3 @@
 //! What is durable on this node, and proof of it.
+
+pub mod storage;

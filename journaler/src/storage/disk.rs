@@ -1,0 +1,426 @@
+#![expect(
+    unsafe_code,
+    reason = "vectored writes, flock, statfs, the clock and maps have no safe face in std"
+)]
+//! A real directory, through libc.
+//!
+//! Every call goes through the C library and not around it, so that a shim in
+//! front of it (`LD_PRELOAD`) or a tracer (`strace -e inject`) can make it fail;
+//! the campaigns in `docs/CRASHES.md` do both.
+//!
+//! # Invariants
+//!
+//! * `DK1` Nothing here opens a path that is not the root joined with a checked
+//!   name (`ST1`).
+//! * `DK2` A call that says `EINTR` is made again; every other answer is the caller's.
+
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::io::IoSlice;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{
+    Access, Entry, File, Mapped, Medium, Open, Storage, checked_directory, checked_name, total,
+};
+
+/// The most pieces that one vectored call takes (`IOV_MAX` on Linux).
+const PIECES_MAX: usize = 1024;
+
+/// A directory of the real file system.
+#[derive(Debug, Clone)]
+pub struct Disk {
+    root: Arc<Path>,
+}
+
+impl Disk {
+    /// The directory at `root`, which must exist.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` if there is nothing, `NotADirectory` if it is something else.
+    pub fn at(root: impl AsRef<Path>) -> io::Result<Disk> {
+        let root = fs::canonicalize(root)?;
+        if !fs::metadata(&root)?.is_dir() {
+            return Err(io::Error::from(io::ErrorKind::NotADirectory));
+        }
+        Ok(Disk { root: root.into() })
+    }
+
+    /// The directory at `root`, created with its parents if it is missing, and
+    /// its name made durable.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the file system says.
+    pub fn create(root: impl AsRef<Path>) -> io::Result<Disk> {
+        fs::create_dir_all(&root)?;
+        let disk = Disk::at(root)?;
+        if let Some(above) = disk.root.parent() {
+            sync_directory_at(above)?;
+        }
+        Ok(disk)
+    }
+
+    /// Where the directory is.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn path(&self, name: &str) -> io::Result<PathBuf> {
+        Ok(self.root.join(checked_name(name)?))
+    }
+
+    fn directory(&self, name: &str) -> io::Result<PathBuf> {
+        Ok(self.root.join(checked_directory(name)?))
+    }
+
+    fn statfs(&self) -> io::Result<libc::statfs> {
+        let path = CString::new(self.root.as_os_str().as_bytes())?;
+        // SAFETY: all of `statfs` is integers, and zero is a value of each.
+        let mut found: libc::statfs = unsafe { std::mem::zeroed() };
+        loop {
+            // SAFETY: `statfs` wants (1) a NUL-terminated path: `path` is one and lives on;
+            // (2) room for one `statfs`: `found` is one, and ours alone.
+            let answer = unsafe { libc::statfs(path.as_ptr(), &raw mut found) };
+            if !interrupted(answer)? {
+                return Ok(found);
+            }
+        }
+    }
+}
+
+impl Storage for Disk {
+    type File = DiskFile;
+    type Lock = DiskLock;
+
+    fn open(&self, name: &str, how: Open) -> io::Result<DiskFile> {
+        let mut options = fs::OpenOptions::new();
+        match how.access {
+            Access::Read => options.read(true),
+            Access::Write => options.read(true).write(true),
+            Access::Create => options.read(true).write(true).create_new(true),
+        };
+        if how.direct {
+            options.custom_flags(libc::O_DIRECT);
+        }
+        Ok(DiskFile {
+            file: options.open(self.path(name)?)?,
+            direct: how.direct,
+        })
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path(from)?, self.path(to)?)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.path(name)?)
+    }
+
+    fn remove_dir(&self, name: &str) -> io::Result<()> {
+        fs::remove_dir(self.path(name)?)
+    }
+
+    fn list(&self, directory: &str) -> io::Result<Vec<Entry>> {
+        let found = match fs::read_dir(self.directory(directory)?) {
+            Ok(found) => found,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut entries = found
+            .map(|entry| entry_of(&entry?))
+            .collect::<io::Result<Vec<_>>>()?;
+        entries.sort();
+        Ok(entries)
+    }
+
+    fn create_dir(&self, name: &str) -> io::Result<()> {
+        let path = self.path(name)?;
+        match fs::create_dir(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+            answer => answer,
+        }
+    }
+
+    fn sync_directory(&self, name: &str) -> io::Result<()> {
+        sync_directory_at(&self.directory(name)?)
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        let found = self.statfs()?;
+        let block = u64::try_from(found.f_bsize).unwrap_or(0);
+        Ok(found.f_bavail.saturating_mul(block))
+    }
+
+    fn medium(&self) -> io::Result<Medium> {
+        Ok(medium_of(self.statfs()?.f_type))
+    }
+
+    fn lock(&self, name: &str) -> io::Result<DiskLock> {
+        let path = self.path(name)?;
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)?;
+        if !flock(file.as_raw_fd())? {
+            let holder = fs::read_to_string(&path).unwrap_or_default();
+            return Err(io::Error::new(
+                io::ErrorKind::WouldBlock,
+                holder.trim_end().to_owned(),
+            ));
+        }
+        file.set_len(0)?;
+        file.write_all_at(who_we_are().as_bytes(), 0)?;
+        Ok(DiskLock { _file: file })
+    }
+
+    fn set_read_only(&self, name: &str) -> io::Result<()> {
+        fs::set_permissions(self.path(name)?, fs::Permissions::from_mode(0o444))
+    }
+
+    fn now_ns(&self) -> u64 {
+        let mut now = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        // SAFETY: `clock_gettime` wants room for one `timespec`: `now` is one, and ours alone.
+        let answer = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+        assert_eq!(answer, 0, "Linux always has a monotonic clock");
+        let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+        seconds * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
+    }
+
+    fn pause(&self, duration: Duration) {
+        std::thread::sleep(duration);
+    }
+}
+
+/// The lock of one directory; the kernel gives it free with the file, also when
+/// the process is killed.
+#[derive(Debug)]
+pub struct DiskLock {
+    _file: fs::File,
+}
+
+/// A file of the real file system.
+#[derive(Debug)]
+pub struct DiskFile {
+    file: fs::File,
+    direct: bool,
+}
+
+impl DiskFile {
+    fn write_with(&self, parts: &[IoSlice<'_>], at: u64, flags: libc::c_int) -> io::Result<()> {
+        let mut at = at;
+        for pieces in parts.chunks(PIECES_MAX) {
+            write_pieces(self.file.as_raw_fd(), pieces, at, flags)?;
+            at += total(pieces);
+        }
+        Ok(())
+    }
+}
+
+impl File for DiskFile {
+    fn write_at(&self, parts: &[IoSlice<'_>], at: u64) -> io::Result<()> {
+        self.write_with(parts, at, 0)
+    }
+
+    fn write_durable_at(&self, parts: &[IoSlice<'_>], at: u64) -> io::Result<()> {
+        self.write_with(parts, at, libc::RWF_DSYNC)
+    }
+
+    fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
+        let mut done = 0;
+        // Ends: each turn fills some of `into`, or returns.
+        while done < into.len() {
+            match self.file.read_at(&mut into[done..], at + done as u64) {
+                Ok(0) => return Ok(done),
+                // A direct read that comes short has met the end of the file, and
+                // asking again from an odd offset would be refused.
+                Ok(count) if self.direct && done + count < into.len() => return Ok(done + count),
+                Ok(count) => done += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.file.sync_all()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.file.set_len(length)
+    }
+
+    fn map(&self, length: u64) -> io::Result<Mapped> {
+        let found = self.len()?;
+        if found < length {
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                format!("wanted a map of {length} bytes, the file has {found}"),
+            ));
+        }
+        let length = usize::try_from(length).map_err(|_| io::ErrorKind::InvalidInput)?;
+        if length == 0 {
+            return Mapped::copied(0, |_| Ok(()));
+        }
+        let mut options = memmap2::MmapOptions::new();
+        options.len(length);
+        // SAFETY: `map` wants that nobody changes or cuts the file while it is mapped. Our
+        // caller maps sealed files only: no writer of ours touches them again (mode 0444),
+        // and `LOCK` keeps other writers of this program out. Whoever overwrites a sealed
+        // file as root breaks more than this map.
+        let map = unsafe { options.map(&self.file) }?;
+        // Advice only: a kernel that does not take it maps just as well.
+        let _ = map.advise(memmap2::Advice::Sequential);
+        Ok(Mapped::map(map))
+    }
+}
+
+/// One vectored call (`DK2`); a short one is an error (`ST2`).
+fn write_pieces(
+    file: RawFd,
+    pieces: &[IoSlice<'_>],
+    at: u64,
+    flags: libc::c_int,
+) -> io::Result<()> {
+    let wanted = total(pieces);
+    let offset = libc::off_t::try_from(at).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let count = libc::c_int::try_from(pieces.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    loop {
+        let vector = pieces.as_ptr().cast::<libc::iovec>();
+        let written = if flags == 0 {
+            // SAFETY: `pwritev` wants (1) an open descriptor: our caller holds its file;
+            // (2) `count` iovecs: `IoSlice` promises the layout of `iovec`, and `pieces`
+            // has `count`; (3) each of them readable: they borrow slices that outlive us.
+            unsafe { libc::pwritev(file, vector, count, offset) }
+        } else {
+            // SAFETY: as `pwritev` above, by the same three reasons.
+            unsafe { libc::pwritev2(file, vector, count, offset, flags) }
+        };
+        match u64::try_from(written) {
+            Ok(written) if written == wanted => return Ok(()),
+            Ok(written) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::WriteZero,
+                    format!("short write: {written} of {wanted} bytes at offset {at}"),
+                ));
+            }
+            Err(_) => {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
+/// Takes an exclusive lock without waiting; `false` if another has it.
+fn flock(file: RawFd) -> io::Result<bool> {
+    loop {
+        // SAFETY: `flock` wants an open descriptor: our caller holds its file.
+        let answer = unsafe { libc::flock(file, libc::LOCK_EX | libc::LOCK_NB) };
+        match interrupted(answer) {
+            Ok(true) => {}
+            Ok(false) => return Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// `Ok(false)` for an answer of 0, `Ok(true)` if the call is to be made again (`DK2`).
+fn interrupted(answer: libc::c_int) -> io::Result<bool> {
+    if answer == 0 {
+        return Ok(false);
+    }
+    let error = io::Error::last_os_error();
+    if error.kind() == io::ErrorKind::Interrupted {
+        Ok(true)
+    } else {
+        Err(error)
+    }
+}
+
+fn sync_directory_at(path: &Path) -> io::Result<()> {
+    fs::File::open(path)?.sync_all()
+}
+
+fn entry_of(entry: &fs::DirEntry) -> io::Result<Entry> {
+    let name = entry.file_name().into_string().map_err(|name| {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("the file name {name:?} is not UTF-8"),
+        )
+    })?;
+    let about = entry.metadata()?;
+    let is_directory = about.is_dir();
+    Ok(Entry {
+        name,
+        is_directory,
+        length: if is_directory { 0 } else { about.len() },
+    })
+}
+
+/// Names the file system by the number that `statfs` gives.
+fn medium_of(number: i64) -> Medium {
+    let (name, is_durable) = match number {
+        0xEF53 => ("ext4", true),
+        0x5846_5342 => ("xfs", true),
+        0x9123_683E => ("btrfs", true),
+        0x2FC1_2FC1 => ("zfs", true),
+        0xF2F5_2010 => ("f2fs", true),
+        0x0102_1994 => ("tmpfs", false),
+        0x8584_58F6 => ("ramfs", false),
+        0x794C_7630 => ("overlay", false),
+        0x0102_1997 => ("9p", false),
+        0x6969 => ("nfs", false),
+        0xFF53_4D42 | 0xFE53_4D42 => ("smb", false),
+        0x6573_5546 => ("fuse", false),
+        other => {
+            return Medium {
+                name: format!("0x{other:x}"),
+                is_durable: true,
+            };
+        }
+    };
+    Medium {
+        name: name.to_owned(),
+        is_durable,
+    }
+}
+
+/// What we leave in a lock: process, host and boot, so that the refused one can
+/// name us, and an operator can tell a living holder from a stale file.
+fn who_we_are() -> String {
+    let read = |path: &str| {
+        fs::read_to_string(path)
+            .map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
+    };
+    format!(
+        "pid {} host {} boot {}\n",
+        std::process::id(),
+        read("/proc/sys/kernel/hostname"),
+        read("/proc/sys/kernel/random/boot_id"),
+    )
+}
