@@ -1,0 +1,115 @@
+//! The verbs: one file each, with its arguments, its help and its `run`.
+//!
+//! To add one: a file here with a `#[derive(clap::Args)] struct Args` and a
+//! `fn run(args: &Args, global: &Global) -> anyhow::Result<Exit>`, one line in [`Verb`] and
+//! one in [`run`].
+
+mod completions;
+mod man;
+
+use std::ffi::OsString;
+use std::io;
+
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use lockstep_perf::exit::Exit;
+
+/// What was typed.
+#[derive(Debug, Parser)]
+#[command(
+    name = "lockstep",
+    version,
+    about = "Run, measure, tune and examine event-sourced pipelines",
+    after_help = "Exit codes: 0 done · 1 failed · 2 bad command line · 3 result cannot carry the claim · \
+                  4 claim tested and missed · 5 data corrupt · 6 environment refuses · 130 interrupted",
+    max_term_width = 100
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) verb: Option<Verb>,
+}
+
+/// What every verb understands.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Global")]
+pub(crate) struct Global {
+    /// json: the result document on stdout and nothing else
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+}
+
+/// How results are written to stdout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+    /// Nothing; the exit code is the answer.
+    Quiet,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Print the completions of a shell
+    Completions(completions::Args),
+    /// Print the man page
+    Man(man::Args),
+}
+
+/// Reads a command line.
+pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let matches = command().try_get_matches_from(arguments)?;
+    Cli::from_arg_matches(&matches)
+}
+
+/// The command line's definition, from which help, completions and man page come.
+pub(crate) fn command() -> clap::Command {
+    with_environment(Cli::command())
+}
+
+/// Gives every flag its `LOCKSTEP_<FLAG>`.
+fn with_environment(command: clap::Command) -> clap::Command {
+    command
+        .mut_args(|argument| match argument.get_long() {
+            Some(long) if !matches!(long, "help" | "version") => {
+                let name = format!("LOCKSTEP_{}", long.to_uppercase().replace('-', "_"));
+                argument.env(name).hide_env(true)
+            }
+            _ => argument,
+        })
+        .mut_subcommands(with_environment)
+}
+
+/// Does what was asked.
+pub(crate) fn run(cli: Cli) -> anyhow::Result<Exit> {
+    match cli.verb {
+        None => {
+            command().print_long_help()?;
+            Ok(Exit::Done)
+        }
+        Some(Verb::Completions(args)) => completions::run(&args, &cli.global),
+        Some(Verb::Man(args)) => man::run(&args, &cli.global),
+    }
+}
+
+/// Whether the reader of our stdout has gone away, as in `lockstep … | head`.
+pub(crate) fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<io::Error>()
+            .is_some_and(|io| io.kind() == io::ErrorKind::BrokenPipe)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_of_the_command_line_is_consistent() {
+        command().debug_assert();
+    }
+}
