@@ -35,9 +35,13 @@ use std::time::Duration;
 
 #[cfg(target_os = "linux")]
 mod disk;
+mod faulty;
+mod simulated;
 
 #[cfg(target_os = "linux")]
 pub use disk::{Disk, DiskFile, DiskLock};
+pub use faulty::{Errno, Faulty, FaultyFile, Operation};
+pub use simulated::{Fault, SECTOR_BYTES, Simulated, SimulatedFile, SimulatedLock, Unsynced};
 
 /// A directory of files, and the only clock this crate may look at.
 ///
@@ -58,7 +62,7 @@ pub trait Storage: Clone + fmt::Debug + Send + Sync + 'static {
     /// be new and is not, `InvalidInput` for a name against `ST1`.
     fn open(&self, name: &str, how: Open) -> io::Result<Self::File>;
 
-    /// Gives a file or a directory another name, replacing a file that has it.
+    /// Gives a file another name, replacing a file that has it.
     /// The change is atomic, and durable only after `sync_directory` (`ST4`).
     ///
     /// # Errors
