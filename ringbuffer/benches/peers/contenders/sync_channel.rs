@@ -1,0 +1,41 @@
+//! The `std::sync::mpsc::sync_channel`, by its calls that never wait.
+
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use super::{Case, Contender};
+use crate::event::Event;
+use crate::machine::Machine;
+use crate::queues::{self, Queue, Shared};
+use crate::works::Work;
+
+struct Channel;
+
+impl Queue for Channel {
+    type Sender = SyncSender<Event>;
+    type Receiver = Receiver<Event>;
+
+    fn bounded(size: usize) -> (Self::Sender, Self::Receiver) {
+        sync_channel(size)
+    }
+
+    #[inline(always)]
+    fn try_send(sender: &mut Self::Sender, event: Event) -> bool {
+        sender.try_send(event).is_ok()
+    }
+
+    #[inline(always)]
+    fn try_receive(receiver: &mut Self::Receiver) -> Option<Event> {
+        receiver.try_recv().ok()
+    }
+}
+
+impl Shared for Channel {
+    fn another(sender: &Self::Sender) -> Self::Sender {
+        sender.clone()
+    }
+}
+
+pub(crate) fn cases(work: &Work, machine: &Machine, cases: &mut Vec<Case>) {
+    queues::cases::<Channel>(Contender::SyncChannel, work, machine, cases);
+    queues::shared_cases::<Channel>(Contender::SyncChannel, work, machine, cases);
+}
