@@ -3,6 +3,8 @@
 pub mod frame;
 pub mod position;
 pub mod schema;
+mod seekable;
+pub mod snapshots;
 
 pub mod storage;
 

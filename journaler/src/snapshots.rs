@@ -1,0 +1,849 @@
+//! Snapshot files: the state of the logic at one position, whole or not there.
+//!
+//! ```text
+//!  snap/00000000000000123456/     the position
+//!       part-000.zst …            what the taker wrote, compressed in frames of 8 MiB
+//!       MANIFEST                  whose state, where in the log, and what the parts must be
+//! ```
+//!
+//! A snapshot exists from the moment its `MANIFEST` has that name: parts are
+//! written and synced, then the directory, then `MANIFEST.tmp`, then it is
+//! renamed, and the directory synced again. A directory without one was never
+//! finished, and the next taker removes it.
+//!
+//! Taking and applying a state is the engine's part; this file keeps the bytes
+//! and says whether they are still what was written.
+//!
+//! # Invariants
+//!
+//! * `SN1` A snapshot that [`Snapshots::create`] finished, or [`Snapshots::receive`]
+//!   took in, survives a crash whole; one that was not is not listed.
+//! * `SN2` [`Snapshots::load`] returns the bytes that were written, or an error that names the file.
+//! * `SN3` [`Snapshots::surplus`] never offers the newest [`KEEP_MIN`] that verify,
+//!   nor anything newer than the oldest of these.
+
+use std::fmt;
+use std::io;
+use std::io::IoSlice;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+use crate::position::{Position, Reached, Term};
+use crate::seekable::{SeekRow, SeekTable, SeekableWriter, read_frame};
+use crate::storage::{File, Open, Storage};
+
+mod manifest;
+
+pub use manifest::{Manifest, PartRow};
+
+/// The directory of all snapshots of a journal.
+pub const DIRECTORY: &str = "snap";
+
+/// So many that verify are kept at least: the newest may turn out to be unreadable.
+pub const KEEP_MIN: usize = 2;
+
+/// Raw bytes of a compressed frame: what a thread loads at a time.
+const FRAME_BYTES: usize = 8 << 20;
+
+const MANIFEST_NAME: &str = "MANIFEST";
+const UNFINISHED_NAME: &str = "MANIFEST.tmp";
+
+/// Parts at most: their names have three digits.
+pub const PARTS_MAX: usize = 1000;
+
+/// The snapshots in the directory of a journal.
+#[derive(Debug, Clone)]
+pub struct Snapshots<S> {
+    storage: S,
+}
+
+/// Whose state a snapshot is, and where in the log: what its taker knows before the first byte.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotOf {
+    /// The log's number, the same on every node.
+    pub log: [u8; 16],
+    /// The state is that after all events before this, in so many frames.
+    pub reached: Reached,
+    /// The consensus' number of the last frame in it; 0 without one.
+    pub index: u64,
+    /// That frame's term.
+    pub term: Term,
+    /// That frame's `header_crc`: the chain the journal must go on with.
+    pub chain: u32,
+    /// The time of the log then.
+    pub time_ns: u64,
+    /// The version of the events' schema.
+    pub schema_version: u32,
+    /// Its hash.
+    pub schema_hash: u64,
+    /// Which program took it; at most 64 bytes are kept.
+    pub build: String,
+}
+
+/// Why a snapshot was not taken, listed or loaded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SnapshotError {
+    /// The storage said no.
+    #[error("snapshot: {operation} {name} failed: {source}")]
+    Io {
+        /// What was being done.
+        operation: &'static str,
+        /// The file or directory.
+        name: String,
+        /// What the storage said.
+        source: io::Error,
+    },
+    /// The bytes are not those that were written.
+    #[error(
+        "snapshot: {name} is damaged: {what}; an older snapshot and the journal can replace it"
+    )]
+    Damaged {
+        /// The file.
+        name: String,
+        /// What does not hold.
+        what: String,
+    },
+    /// There is one at this position already.
+    #[error("snapshot: {DIRECTORY}/{position:020} exists already")]
+    Exists {
+        /// The position.
+        position: Position,
+    },
+    /// A format that this program does not read.
+    #[error(
+        "snapshot: {name} has format {found}, this program reads {expected}: use the program that wrote it"
+    )]
+    Format {
+        /// The file.
+        name: String,
+        /// The format in it.
+        found: u32,
+        /// Ours.
+        expected: u32,
+    },
+    /// More parts than a snapshot can have.
+    #[error("snapshot: {PARTS_MAX} parts at most, the state has more: write larger ones")]
+    TooManyParts,
+}
+
+impl SnapshotError {
+    /// Whether the bytes are at fault, and not the way to them.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        matches!(self, SnapshotError::Damaged { .. })
+    }
+}
+
+/// A snapshot that was loaded.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What it says of itself.
+    pub manifest: Manifest,
+    /// The parts as they were written.
+    pub parts: Vec<Vec<u8>>,
+    /// Newer ones that were passed over, and why.
+    pub rejected: Vec<Rejected>,
+}
+
+/// A snapshot that was passed over.
+#[derive(Debug)]
+pub struct Rejected {
+    /// Its position.
+    pub position: Position,
+    /// What is wrong with it; `None` if it is whole and the caller did not want it.
+    pub error: Option<SnapshotError>,
+}
+
+/// A finished snapshot in the list, whatever its state.
+#[derive(Debug)]
+pub struct Listed {
+    /// Its position, from the directory's name.
+    pub position: Position,
+    /// Its manifest, or what is wrong with that.
+    pub manifest: Result<Manifest, SnapshotError>,
+}
+
+impl<S: Storage> Snapshots<S> {
+    /// The snapshots of the journal in this storage.
+    pub fn new(storage: S) -> Self {
+        Snapshots { storage }
+    }
+
+    /// Begins a snapshot; it exists once [`SnapshotWriter::finish`] says so.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Exists`] for a second one at one position; [`SnapshotError::Io`].
+    pub fn create(&self, of: SnapshotOf) -> Result<SnapshotWriter<S>, SnapshotError> {
+        let directory = self.begin(of.reached.position)?;
+        let storage = self.storage.clone();
+        Ok(SnapshotWriter {
+            storage,
+            directory,
+            of,
+            rows: Vec::new(),
+            part: None,
+        })
+    }
+
+    /// Begins to take in a snapshot that another node has, whose manifest it sent.
+    ///
+    /// # Errors
+    ///
+    /// As [`create`](Snapshots::create), and [`SnapshotError::Damaged`] for a bad manifest.
+    pub fn receive(&self, manifest: &[u8]) -> Result<SnapshotReceiver<S>, SnapshotError> {
+        let manifest = Manifest::decode(manifest, "the manifest received")?;
+        let directory = self.begin(manifest.reached.position)?;
+        let storage = self.storage.clone();
+        Ok(SnapshotReceiver {
+            storage,
+            directory,
+            manifest,
+            parts: Vec::new(),
+        })
+    }
+
+    /// All finished snapshots, newest first.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Io`] if the directory cannot be read.
+    pub fn list(&self) -> Result<Vec<Listed>, SnapshotError> {
+        let mut found = Vec::new();
+        for (position, is_finished) in self.directories()? {
+            if is_finished {
+                found.push(Listed {
+                    position,
+                    manifest: self.manifest(position),
+                });
+            }
+        }
+        found.reverse();
+        Ok(found)
+    }
+
+    /// What a snapshot says of itself.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError`] names the file and what is wrong with it.
+    pub fn manifest(&self, position: Position) -> Result<Manifest, SnapshotError> {
+        let name = format!("{}/{MANIFEST_NAME}", directory_of(position));
+        let bytes = self.read(&name)?;
+        let manifest = Manifest::decode(&bytes, &name)?;
+        if manifest.reached.position == position {
+            return Ok(manifest);
+        }
+        let what = format!(
+            "it is of position {}, not of {position}",
+            manifest.reached.position
+        );
+        Err(SnapshotError::Damaged { name, what })
+    }
+
+    /// The parts of a snapshot, read by as many threads as are asked for, and checked (`SN2`).
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError`] names the file and what is wrong with it.
+    pub fn load(&self, manifest: &Manifest, threads: usize) -> Result<Vec<Vec<u8>>, SnapshotError> {
+        let directory = directory_of(manifest.reached.position);
+        let opened = manifest.parts.iter().enumerate().map(|(number, row)| {
+            OpenPart::open(
+                &self.storage,
+                format!("{directory}/{}", part_name(number)),
+                row,
+            )
+        });
+        let opened = opened.collect::<Result<Vec<_>, _>>()?;
+        let mut parts: Vec<Vec<u8>> = opened.iter().map(|part| vec![0; part.raw_bytes]).collect();
+        fill(&opened, &mut parts, threads.max(1))?;
+        Ok(parts)
+    }
+
+    /// Reads all of a snapshot and forgets it: a test load.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Snapshots::load).
+    pub fn verify(&self, position: Position, threads: usize) -> Result<Manifest, SnapshotError> {
+        let manifest = self.manifest(position)?;
+        self.load(&manifest, threads)?;
+        Ok(manifest)
+    }
+
+    /// The newest snapshot that is whole and that the caller wants: whose log and
+    /// chain are the journal's. `None` if there is none such.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Io`] if the directory cannot be read; what is wrong with
+    /// a single snapshot is in `rejected`.
+    pub fn load_newest(
+        &self,
+        is_wanted: impl Fn(&Manifest) -> bool,
+        threads: usize,
+    ) -> Result<(Option<Loaded>, Vec<Rejected>), SnapshotError> {
+        let mut rejected = Vec::new();
+        for Listed { position, manifest } in self.list()? {
+            let loaded = match manifest {
+                Ok(manifest) if !is_wanted(&manifest) => Err(None),
+                Ok(manifest) => self
+                    .load(&manifest, threads)
+                    .map(|parts| (manifest, parts))
+                    .map_err(Some),
+                Err(error) => Err(Some(error)),
+            };
+            match loaded {
+                Ok((manifest, parts)) => {
+                    return Ok((
+                        Some(Loaded {
+                            manifest,
+                            parts,
+                            rejected,
+                        }),
+                        Vec::new(),
+                    ));
+                }
+                Err(error) => rejected.push(Rejected { position, error }),
+            }
+        }
+        Ok((None, rejected))
+    }
+
+    /// The snapshots that are not needed if the newest `keep` that verify stay (`SN3`),
+    /// oldest first. Fewer than [`KEEP_MIN`] are never kept.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Io`] if the directory cannot be read.
+    pub fn surplus(&self, keep: usize, threads: usize) -> Result<Vec<Position>, SnapshotError> {
+        let mut left = keep.max(KEEP_MIN);
+        let mut surplus = Vec::new();
+        for listed in self.list()? {
+            if left == 0 {
+                surplus.push(listed.position);
+            } else if self.verify(listed.position, threads).is_ok() {
+                left -= 1;
+            }
+        }
+        surplus.reverse();
+        Ok(surplus)
+    }
+
+    /// Removes a snapshot: its manifest first, so that a crash leaves none that looks whole.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Io`] with the file that could not be removed.
+    pub fn remove(&self, position: Position) -> Result<(), SnapshotError> {
+        let directory = directory_of(position);
+        let name = format!("{directory}/{MANIFEST_NAME}");
+        match self.storage.remove(&name) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed("removing", &name, error));
+            }
+            Ok(()) | Err(_) => self.sync_directory(&directory)?,
+        }
+        self.clear(&directory)
+    }
+
+    /// A file of a snapshot, to be sent to another node: its bytes from `at` on,
+    /// `into.len()` at most. Part `None` is the manifest.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Io`].
+    pub fn read_stored(
+        &self,
+        position: Position,
+        part: Option<usize>,
+        into: &mut [u8],
+        at: u64,
+    ) -> Result<usize, SnapshotError> {
+        let file = part.map_or_else(|| MANIFEST_NAME.to_owned(), part_name);
+        let name = format!("{}/{file}", directory_of(position));
+        let opened = self
+            .storage
+            .open(&name, Open::READ)
+            .map_err(|error| failed("opening", &name, error))?;
+        opened
+            .read_at(into, at)
+            .map_err(|error| failed("reading", &name, error))
+    }
+
+    /// Makes an empty directory for a new snapshot, and removes unfinished ones.
+    fn begin(&self, position: Position) -> Result<String, SnapshotError> {
+        let create = |name: &str| {
+            self.storage
+                .create_dir(name)
+                .map_err(|error| failed("creating", name, error))
+        };
+        create(DIRECTORY)?;
+        self.sync_directory("")?;
+        for (found, is_finished) in self.directories()? {
+            if !is_finished {
+                self.clear(&directory_of(found))?;
+            } else if found == position {
+                return Err(SnapshotError::Exists { position });
+            }
+        }
+        let directory = directory_of(position);
+        create(&directory)?;
+        self.sync_directory(DIRECTORY)?;
+        Ok(directory)
+    }
+
+    /// Positions with a directory, in order, and whether it has a manifest.
+    fn directories(&self) -> Result<Vec<(Position, bool)>, SnapshotError> {
+        let list = |name: &str| {
+            self.storage
+                .list(name)
+                .map_err(|error| failed("listing", name, error))
+        };
+        let mut found = Vec::new();
+        for entry in list(DIRECTORY)?
+            .into_iter()
+            .filter(|entry| entry.is_directory)
+        {
+            if let Some(position) = position_of(&entry.name) {
+                let inside = list(&directory_of(position))?;
+                found.push((
+                    position,
+                    inside.iter().any(|entry| entry.name == MANIFEST_NAME),
+                ));
+            }
+        }
+        Ok(found)
+    }
+
+    fn clear(&self, directory: &str) -> Result<(), SnapshotError> {
+        let inside = self
+            .storage
+            .list(directory)
+            .map_err(|error| failed("listing", directory, error))?;
+        for entry in inside {
+            let name = format!("{directory}/{}", entry.name);
+            self.storage
+                .remove(&name)
+                .map_err(|error| failed("removing", &name, error))?;
+        }
+        self.storage
+            .remove_dir(directory)
+            .map_err(|error| failed("removing", directory, error))?;
+        self.sync_directory(DIRECTORY)
+    }
+
+    fn sync_directory(&self, name: &str) -> Result<(), SnapshotError> {
+        sync_directory(&self.storage, name)
+    }
+
+    fn read(&self, name: &str) -> Result<Vec<u8>, SnapshotError> {
+        let file = self
+            .storage
+            .open(name, Open::READ)
+            .map_err(|error| failed("opening", name, error))?;
+        let length = file.len().map_err(|error| failed("reading", name, error))?;
+        let length = usize::try_from(length.min(Manifest::BYTES_MAX + 1)).unwrap_or(0);
+        let mut bytes = vec![0; length];
+        file.read_exact_at(&mut bytes, 0)
+            .map_err(|error| failed("reading", name, error))?;
+        Ok(bytes)
+    }
+}
+
+/// A snapshot that is being written.
+pub struct SnapshotWriter<S: Storage> {
+    storage: S,
+    directory: String,
+    of: SnapshotOf,
+    rows: Vec<PartRow>,
+    part: Option<SeekableWriter<S::File>>,
+}
+
+impl<S: Storage> SnapshotWriter<S> {
+    /// Ends the part before and begins the next; the first is begun by the first byte.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Io`], [`SnapshotError::TooManyParts`].
+    pub fn next_part(&mut self) -> Result<(), SnapshotError> {
+        self.end_part()?;
+        if self.rows.len() == PARTS_MAX {
+            return Err(SnapshotError::TooManyParts);
+        }
+        let name = self.part_path();
+        let file = self
+            .storage
+            .open(&name, Open::CREATE)
+            .map_err(|error| failed("creating", &name, error))?;
+        let writer = SeekableWriter::new(file, FRAME_BYTES);
+        self.part = Some(writer.map_err(|error| failed("compressing", &name, error))?);
+        Ok(())
+    }
+
+    /// Adds bytes to the part.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Io`]. The snapshot is then not to be finished.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
+        if self.part.is_none() {
+            self.next_part()?;
+        }
+        let name = self.part_path();
+        match &mut self.part {
+            Some(part) => part
+                .write(bytes)
+                .map_err(|error| failed("writing", &name, error)),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes the snapshot appear, durably (`SN1`).
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Io`]. There is then no snapshot, or none that anyone may rely on.
+    pub fn finish(mut self, state_hash: u64) -> Result<Manifest, SnapshotError> {
+        self.end_part()?;
+        let SnapshotWriter {
+            storage,
+            directory,
+            of,
+            rows,
+            ..
+        } = self;
+        let manifest = Manifest::new(&of, state_hash, rows);
+        appear(&storage, &directory, &manifest)?;
+        Ok(manifest)
+    }
+
+    fn end_part(&mut self) -> Result<(), SnapshotError> {
+        let Some(part) = self.part.take() else {
+            return Ok(());
+        };
+        let name = self.part_path();
+        let (file, summary) = part
+            .finish()
+            .map_err(|error| failed("writing", &name, error))?;
+        file.sync_all()
+            .map_err(|error| failed("syncing", &name, error))?;
+        self.rows.push(PartRow::of(&summary));
+        Ok(())
+    }
+
+    fn part_path(&self) -> String {
+        format!("{}/{}", self.directory, part_name(self.rows.len()))
+    }
+}
+
+impl<S: Storage> fmt::Debug for SnapshotWriter<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SnapshotWriter")
+            .field("of", &self.of)
+            .field("rows", &self.rows)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A snapshot that another node sends.
+pub struct SnapshotReceiver<S: Storage> {
+    storage: S,
+    directory: String,
+    manifest: Manifest,
+    parts: Vec<S::File>,
+}
+
+impl<S: Storage> SnapshotReceiver<S> {
+    /// What it will be.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Writes bytes of a part where they belong; parts come in order.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Damaged`] for bytes that the manifest has no place for; [`SnapshotError::Io`].
+    pub fn write(&mut self, part: usize, bytes: &[u8], at: u64) -> Result<(), SnapshotError> {
+        let name = format!("{}/{}", self.directory, part_name(part));
+        let room = self
+            .manifest
+            .parts
+            .get(part)
+            .map_or(0, |row| row.stored_bytes);
+        if at
+            .checked_add(bytes.len() as u64)
+            .is_none_or(|end| end > room)
+            || part > self.parts.len()
+        {
+            let what = format!("received {} bytes at {at}, it has {room}", bytes.len());
+            return Err(SnapshotError::Damaged { name, what });
+        }
+        if part == self.parts.len() {
+            let file = self
+                .storage
+                .open(&name, Open::CREATE)
+                .map_err(|error| failed("creating", &name, error))?;
+            self.parts.push(file);
+        }
+        let file = &self.parts[part];
+        file.write_at(&[IoSlice::new(bytes)], at)
+            .map_err(|error| failed("writing", &name, error))
+    }
+
+    /// Checks all of it and makes it appear (`SN1`).
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError`]; there is then no snapshot.
+    pub fn finish(self, threads: usize) -> Result<Manifest, SnapshotError> {
+        for (number, file) in self.parts.iter().enumerate() {
+            let name = format!("{}/{}", self.directory, part_name(number));
+            file.sync_all()
+                .map_err(|error| failed("syncing", &name, error))?;
+        }
+        Snapshots::new(self.storage.clone()).load(&self.manifest, threads)?;
+        appear(&self.storage, &self.directory, &self.manifest)?;
+        Ok(self.manifest)
+    }
+}
+
+impl<S: Storage> fmt::Debug for SnapshotReceiver<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SnapshotReceiver")
+            .field("manifest", &self.manifest)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The last steps, from synced parts to a snapshot; their order is `SN1`.
+fn appear<S: Storage>(
+    storage: &S,
+    directory: &str,
+    manifest: &Manifest,
+) -> Result<(), SnapshotError> {
+    sync_directory(storage, directory)?;
+    let unfinished = format!("{directory}/{UNFINISHED_NAME}");
+    let file = storage
+        .open(&unfinished, Open::CREATE)
+        .map_err(|error| failed("creating", &unfinished, error))?;
+    file.write_at(&[IoSlice::new(&manifest.encode())], 0)
+        .map_err(|error| failed("writing", &unfinished, error))?;
+    file.sync_all()
+        .map_err(|error| failed("syncing", &unfinished, error))?;
+    let name = format!("{directory}/{MANIFEST_NAME}");
+    storage
+        .rename(&unfinished, &name)
+        .map_err(|error| failed("renaming", &unfinished, error))?;
+    sync_directory(storage, directory)
+}
+
+fn sync_directory<S: Storage>(storage: &S, name: &str) -> Result<(), SnapshotError> {
+    let shown = if name.is_empty() {
+        "the journal's directory"
+    } else {
+        name
+    };
+    storage
+        .sync_directory(name)
+        .map_err(|error| failed("syncing", shown, error))
+}
+
+/// A part whose table and lengths fit the manifest.
+struct OpenPart<F> {
+    name: String,
+    file: F,
+    row: PartRow,
+    table: SeekTable,
+    raw_bytes: usize,
+}
+
+impl<F: File> OpenPart<F> {
+    fn open<S: Storage<File = F>>(
+        storage: &S,
+        name: String,
+        row: &PartRow,
+    ) -> Result<Self, SnapshotError> {
+        let file = storage
+            .open(&name, Open::READ)
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => {
+                    damaged(&name, "the manifest names it, and it is missing".to_owned())
+                }
+                _ => failed("opening", &name, error),
+            })?;
+        let length = file
+            .len()
+            .map_err(|error| failed("reading", &name, error))?;
+        if length != row.stored_bytes {
+            return Err(damaged(
+                &name,
+                format!("{length} bytes, the manifest says {}", row.stored_bytes),
+            ));
+        }
+        let table = SeekTable::read(&file).map_err(|error| unreadable(&name, error))?;
+        let raw_bytes = usize::try_from(row.raw_bytes)
+            .ok()
+            .filter(|_| table.raw_bytes() == row.raw_bytes);
+        let Some(raw_bytes) = raw_bytes else {
+            let what = format!(
+                "it holds {} bytes, the manifest says {}",
+                table.raw_bytes(),
+                row.raw_bytes
+            );
+            return Err(damaged(&name, what));
+        };
+        Ok(OpenPart {
+            name,
+            file,
+            row: *row,
+            table,
+            raw_bytes,
+        })
+    }
+
+    /// What only the whole part shows.
+    fn check(&self, raw: &[u8], frame_crcs: &[u32]) -> Result<(), SnapshotError> {
+        let crc = self.table.stored_crc(frame_crcs);
+        if crc != self.row.stored_crc {
+            let what = format!(
+                "CRC {crc:08x}, the manifest says {:08x}",
+                self.row.stored_crc
+            );
+            return Err(damaged(&self.name, what));
+        }
+        let hash = xxhash_rust::xxh3::xxh3_64(raw);
+        if hash != self.row.raw_hash {
+            let what = format!(
+                "hash {hash:016x}, the manifest says {:016x}",
+                self.row.raw_hash
+            );
+            return Err(damaged(&self.name, what));
+        }
+        Ok(())
+    }
+}
+
+/// One frame to decompress: from which part, and where to.
+struct Job<'a> {
+    part: usize,
+    frame: usize,
+    row: &'a SeekRow,
+    into: &'a mut [u8],
+}
+
+/// Decompresses all frames of all parts, several at a time, and checks each part.
+fn fill<F: File>(
+    opened: &[OpenPart<F>],
+    parts: &mut [Vec<u8>],
+    threads: usize,
+) -> Result<(), SnapshotError> {
+    let mut crcs: Vec<Vec<u32>> = opened
+        .iter()
+        .map(|part| vec![0; part.table.rows.len()])
+        .collect();
+    let jobs = Mutex::new(jobs_of(opened, parts).into_iter());
+    let done = Mutex::new(Ok(&mut crcs));
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(|| work(opened, &jobs, &done));
+        }
+        work(opened, &jobs, &done);
+    });
+    done.into_inner().unwrap_or_else(PoisonError::into_inner)?;
+    for ((part, raw), crcs) in opened.iter().zip(parts).zip(crcs) {
+        part.check(raw, &crcs)?;
+    }
+    Ok(())
+}
+
+fn jobs_of<'a, F>(opened: &'a [OpenPart<F>], parts: &'a mut [Vec<u8>]) -> Vec<Job<'a>> {
+    let mut jobs = Vec::new();
+    for (part, (open, raw)) in opened.iter().zip(parts).enumerate() {
+        let mut rest = &mut raw[..];
+        for (frame, row) in open.table.rows.iter().enumerate() {
+            let (into, behind) = rest.split_at_mut(row.raw_bytes);
+            rest = behind;
+            jobs.push(Job {
+                part,
+                frame,
+                row,
+                into,
+            });
+        }
+    }
+    jobs
+}
+
+/// Takes jobs until there are none, or one failed.
+fn work<'a, F: File>(
+    opened: &[OpenPart<F>],
+    jobs: &Mutex<std::vec::IntoIter<Job<'a>>>,
+    done: &Mutex<Result<&mut Vec<Vec<u32>>, SnapshotError>>,
+) {
+    // Ends: each turn takes a job from a finite list.
+    loop {
+        let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let Some(job) = next else { return };
+        let part = &opened[job.part];
+        let read = read_frame(&part.file, job.row, job.into)
+            .map_err(|error| unreadable(&part.name, error));
+        let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+        match (&mut *done, read) {
+            (Err(_), _) => return,
+            (Ok(crcs), Ok(crc)) => crcs[job.part][job.frame] = crc,
+            (Ok(_), Err(error)) => {
+                *done = Err(error);
+                return;
+            }
+        }
+    }
+}
+
+fn failed(operation: &'static str, name: &str, source: io::Error) -> SnapshotError {
+    SnapshotError::Io {
+        operation,
+        name: name.to_owned(),
+        source,
+    }
+}
+
+fn damaged(name: &str, what: String) -> SnapshotError {
+    SnapshotError::Damaged {
+        name: name.to_owned(),
+        what,
+    }
+}
+
+/// Bytes that make no sense are damage; anything else is the storage's answer.
+fn unreadable(name: &str, error: io::Error) -> SnapshotError {
+    match error.kind() {
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+            damaged(name, error.to_string())
+        }
+        _ => failed("reading", name, error),
+    }
+}
+
+fn directory_of(position: Position) -> String {
+    format!("{DIRECTORY}/{position:020}")
+}
+
+fn position_of(name: &str) -> Option<Position> {
+    let is_exact = name.len() == 20 && name.bytes().all(|digit| digit.is_ascii_digit());
+    if is_exact {
+        name.parse().ok().map(Position)
+    } else {
+        None
+    }
+}
+
+fn part_name(number: usize) -> String {
+    format!("part-{number:03}.zst")
+}
+
+#[cfg(test)]
+mod tests;
