@@ -10,7 +10,7 @@ Ours beside the peers and beside what the machine allows, in one run.
   cargo bench -p lockstep-ringbuffer -- [OPTIONS]
 
   --rounds N       every contender runs so often at each work [5]
-  --seconds S      a run lasts about so long [0.15]
+  --seconds S      a run lasts about so long [0.1]
   --quick          one short round: does everything still run? no figures to quote
   --only TEXT      only works whose key contains TEXT; may be repeated
   --json FILE      writes the rows, and every variant of everybody, as JSON
@@ -48,7 +48,7 @@ impl Args {
     pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut args = Self {
             rounds: 5,
-            seconds: 0.15,
+            seconds: 0.1,
             quick: false,
             works: Vec::new(),
             json: None,

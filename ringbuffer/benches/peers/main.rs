@@ -26,6 +26,7 @@ mod clock;
 mod contenders;
 mod event;
 mod idle;
+mod instructions;
 mod json;
 mod limits;
 mod machine;
@@ -59,7 +60,8 @@ fn perform(args: &Args) -> Result<(), String> {
         Task::Help => println!("{}", args::HELP),
         Task::List => list(args, &machine),
         Task::Measure => measure(args, &machine)?,
-        Task::Instructions | Task::Exercise { .. } => {}
+        Task::Instructions => instructions::count(|line| println!("{line}"))?,
+        Task::Exercise { path, times } => instructions::exercise(path, *times)?,
     }
     Ok(())
 }

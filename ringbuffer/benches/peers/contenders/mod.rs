@@ -4,6 +4,7 @@ pub(crate) mod array_queue;
 pub(crate) mod crossbeam_channel;
 pub(crate) mod disruptor;
 pub(crate) mod kanal;
+pub(crate) mod ours;
 pub(crate) mod rtrb;
 pub(crate) mod sync_channel;
 
@@ -85,6 +86,7 @@ impl Case {
 /// Everybody who can do this work here.
 pub(crate) fn cases(work: &Work, machine: &Machine) -> Vec<Case> {
     let mut cases = Vec::new();
+    ours::cases(work, machine, &mut cases);
     disruptor::cases(work, machine, &mut cases);
     rtrb::cases(work, machine, &mut cases);
     crossbeam_channel::cases(work, machine, &mut cases);
