@@ -19,13 +19,20 @@ use crate::sync::Arc;
 pub(crate) struct Locals {
     pub(crate) released: Vec<u64>,
     pub(crate) is_finished: Vec<bool>,
+    /// A stage left a batch where it was: it wants another turn before anybody wakes it.
+    pub(crate) is_impatient: bool,
 }
 
 /// Something a stage follows.
 #[derive(Debug)]
 pub(crate) enum Source {
     /// A producer, or a stage of another thread.
-    Cursor { cursor: CursorRef, seen: u64 },
+    Cursor {
+        cursor: CursorRef,
+        seen: u64,
+        /// A runner moves it, and says so when it has moved for the last time.
+        is_run: bool,
+    },
     /// A stage of the same runner, by its place there: a register compare.
     Local { place: usize },
     /// Many producers: what is stamped without a hole.
@@ -42,7 +49,7 @@ impl Source {
     #[inline(always)]
     fn bound(&mut self, taken: u64, enough: u64, locals: &Locals) -> u64 {
         match self {
-            Self::Cursor { cursor, seen } => {
+            Self::Cursor { cursor, seen, .. } => {
                 if *seen <= taken {
                     *seen = cursor.get();
                 }
@@ -55,6 +62,23 @@ impl Source {
                 }
                 *seen
             }
+        }
+    }
+
+    /// Whether its user drives it, and may never do so again.
+    fn is_driven(&self) -> bool {
+        match self {
+            Self::Cursor { is_run, .. } => !is_run,
+            Self::Local { .. } => false,
+            Self::Stamps { .. } => true,
+        }
+    }
+
+    /// What it was when it was looked at last.
+    fn seen(&self, locals: &Locals) -> u64 {
+        match self {
+            Self::Cursor { seen, .. } | Self::Stamps { seen, .. } => *seen,
+            Self::Local { place } => locals.released[*place],
         }
     }
 
@@ -134,6 +158,15 @@ impl<E: Send + Sync> Desk<E> {
             }
         }
         taken == last
+    }
+
+    /// In a pipeline that is poisoned, and where nothing was found behind `taken` since:
+    /// whether nothing can come any more, but from producers and pollers, for whom nobody
+    /// may wait.
+    pub(crate) fn is_cut_off(&self, taken: u64, locals: &Locals) -> bool {
+        self.sources.iter().any(|source| {
+            source.last(locals) == Some(taken) || source.is_driven() && source.seen(locals) <= taken
+        })
     }
 
     /// Whether anything is published behind `taken`, released or not.

@@ -16,7 +16,7 @@ use crate::graph::StageId;
 use crate::poller::{Poller, Readers};
 use crate::probe::{Positions, Probe};
 use crate::runner::{Runner, Turn};
-use crate::state::State;
+use crate::state::{Phase, State};
 use crate::sync::Arc;
 use crate::threads::{Threads, spawn};
 
@@ -243,7 +243,7 @@ impl Running {
     /// The report, if a stage failed, if the deadline came first, or if the pipeline was
     /// halted before: its positions tell what was not done.
     pub fn drain(mut self, within: Duration) -> Result<Report, Box<Report>> {
-        let deadline = Instant::now() + within;
+        let deadline = Instant::now().checked_add(within);
         let target = self.control.probe.look().published;
         let is_drained = loop {
             self.turn();
@@ -255,7 +255,8 @@ impl Running {
             {
                 break true;
             }
-            if !self.control.state.is_live() || Instant::now() >= deadline {
+            let is_late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            if is_late || self.has_stopped() {
                 break false;
             }
             std::thread::park_timeout(DRAIN_LOOK);
@@ -267,6 +268,15 @@ impl Running {
             Ok(report)
         } else {
             Err(Box::new(report))
+        }
+    }
+
+    /// Whether a halt was called, or a fault and everybody has done what is before it.
+    fn has_stopped(&self) -> bool {
+        match self.control.state.phase() {
+            Phase::Running | Phase::Closing => false,
+            Phase::Poisoned => self.control.finish.wait(Some(Duration::ZERO)),
+            Phase::Halted => true,
         }
     }
 

@@ -10,7 +10,7 @@ use crate::cursor::{CursorRef, NOWHERE, Sequence};
 use crate::desk::{Desk, Locals};
 use crate::error::{ClaimError, FaultKind};
 use crate::orderings::{full_fence, seat_free, seat_take};
-use crate::state::{State, panic_text};
+use crate::state::{Phase, State, panic_text};
 use crate::sync::{Arc, AtomicBool};
 
 /// What happens to the pipeline when a poller is dropped before the end.
@@ -139,13 +139,22 @@ impl<E: Send + Sync> Poller<E> {
             self.state.wake_everybody();
             return Polled::Finished;
         }
-        if let Some(refusal) = self.state.refusal() {
+        if let Some(refusal) = self.state.refusal()
+            && self.is_stopped(taken)
+        {
             return Polled::Stopped(refusal);
         }
         if self.desk.is_published(&self.published, taken) {
             return Polled::Gated;
         }
         Polled::Idle
+    }
+
+    /// In a pipeline that is not live: whether nothing is left to take.
+    fn is_stopped(&mut self, taken: u64) -> bool {
+        let locals = Locals::default();
+        self.state.phase() == Phase::Halted
+            || self.desk.look(taken, &locals).is_none() && self.desk.is_cut_off(taken, &locals)
     }
 
     /// Everything before it is done.

@@ -160,7 +160,7 @@ impl Room {
                 Err(ClaimError::Full { missing })
             }
             (_, OnFull::Wait) => self.wait(next, want, None),
-            (_, OnFull::WaitFor(limit)) => self.wait(next, want, Some(Instant::now() + limit)),
+            (_, OnFull::WaitFor(limit)) => self.wait(next, want, Instant::now().checked_add(limit)),
         }
     }
 

@@ -16,6 +16,7 @@
 //! * `U2` `on_start` and `on_stop` are called on the thread that gives the turns.
 
 use std::fmt;
+use std::time::Instant;
 
 use crate::desk::Locals;
 use crate::pipeline::Finish;
@@ -97,6 +98,7 @@ impl Runner {
             locals: Locals {
                 released: vec![plan.start; count],
                 is_finished: vec![false; count],
+                is_impatient: false,
             },
             state: plan.state,
             idler: plan.idler,
@@ -148,11 +150,21 @@ impl Runner {
                 Turn::Worked => self.idler.reset(),
                 Turn::Idle => {
                     self.show();
-                    self.idler.idle(None);
+                    let deadline = self.next_turn();
+                    self.idler.idle(deadline);
                 }
                 Turn::Ended => return,
             }
         }
+    }
+
+    /// When an idle runner wants its next turn, if it cannot wait to be woken.
+    #[inline(always)]
+    fn next_turn(&mut self) -> Option<Instant> {
+        if !std::mem::take(&mut self.locals.is_impatient) {
+            return None;
+        }
+        self.seats.iter().filter_map(|seat| seat.resumes_at()).min()
     }
 
     /// Whether there is anything left to start.
@@ -172,7 +184,7 @@ impl Runner {
         match self.state.phase() {
             Phase::Running => false,
             Phase::Closing => !worked && self.finish_all(),
-            Phase::Poisoned => !worked,
+            Phase::Poisoned => !worked && self.give_up_all(),
             Phase::Halted => true,
         }
     }
@@ -181,6 +193,14 @@ impl Runner {
         let mut all = true;
         for seat in &mut self.seats {
             all &= seat.finish(&mut self.locals);
+        }
+        all
+    }
+
+    fn give_up_all(&mut self) -> bool {
+        let mut all = true;
+        for seat in &mut self.seats {
+            all &= seat.give_up(&mut self.locals);
         }
         all
     }

@@ -10,11 +10,14 @@
 //!
 //! * `F1` A stage that has poisoned the pipeline is never called again, but for `on_stop`.
 //! * `F2` `on_start` comes before the first batch, `on_stop` behind the last, once each.
+//! * `F3` In a poisoned pipeline a stage ends when what it follows has ended and everything
+//!   is done that was released: those behind the fault stop exactly there, however slow
+//!   the stages between are. Nobody waits for a gate, a poller or a producer.
 
 use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::batch::{Batch, BatchMut, Outlet, Progress, Span};
 use crate::cursor::Sequence;
@@ -26,6 +29,10 @@ use crate::orderings::finished_get;
 use crate::stage::{LateStage, Stage, StageMut, Standing};
 use crate::state::{State, panic_text};
 use crate::sync::Arc;
+
+/// How long a thread sleeps at most while one of its stages leaves a batch where it is:
+/// what the stage waits for, room in another ring say, may wake nobody.
+const STUCK_NAP: Duration = Duration::from_micros(100);
 
 /// A stage of any kind, as its seat calls it.
 pub(crate) trait Work<E>: Send {
@@ -109,8 +116,14 @@ pub(crate) trait Seat: Send {
     /// Called on idle turns of a pipeline that closes: whether nothing will come any more
     /// and everything is released. Says so to those who follow.
     fn finish(&mut self, locals: &mut Locals) -> bool;
+    /// Called on idle turns of a pipeline that is poisoned: whether nothing can come any
+    /// more and all is done that can be. Says so to those who follow (F3).
+    fn give_up(&mut self, locals: &mut Locals) -> bool;
     /// Shows how far the stage is where nobody waits for it.
     fn show(&self);
+    /// When a stage wants to be called again that nobody may wake: it pauses, or it left a
+    /// batch where it was.
+    fn resumes_at(&self) -> Option<Instant>;
 }
 
 /// A stage, its desk and its luck.
@@ -132,6 +145,8 @@ pub(crate) struct Luck {
     /// F1: the stage has poisoned the pipeline.
     is_dead: bool,
     is_finished: bool,
+    /// It was given a batch in its last turn and left it where it was.
+    is_stuck: bool,
     /// The event that is being retried, and how often it was.
     retried: (u64, u32),
     /// When the stage may be called again.
@@ -152,10 +167,11 @@ impl<E: Send + Sync, W: Work<E>> Seat for Seated<E, W> {
     fn turn(&mut self, locals: &mut Locals) -> bool {
         let taken = self.desk.outlet.released;
         let Some(found) = self.desk.look(taken, locals) else {
+            self.luck.is_stuck = false;
             return self.on_turn();
         };
         if self.luck.is_dead || self.luck.resume_at.is_some() {
-            return self.is_still_down();
+            return self.is_still_down(locals);
         }
         self.desk.outlet.reached = taken;
         let (span, outlet) = self.desk.parts(taken, found);
@@ -164,7 +180,10 @@ impl<E: Send + Sync, W: Work<E>> Seat for Seated<E, W> {
         let moved = self.settle(taken + found.0 as u64, outcome);
         locals.released[self.place] = self.desk.outlet.released;
         let turned = self.on_turn();
-        moved || turned || self.desk.outlet.released != taken
+        let worked = moved || turned || self.desk.outlet.released != taken;
+        self.luck.is_stuck = !worked;
+        locals.is_impatient |= !worked;
+        worked
     }
 
     fn start(&mut self) {
@@ -183,18 +202,34 @@ impl<E: Send + Sync, W: Work<E>> Seat for Seated<E, W> {
         if self.luck.is_dead || !self.desk.is_at_the_end(taken, locals) {
             return false;
         }
-        if let Some(late) = &self.late {
-            if late.released.get() != taken {
-                return false;
-            }
-            late.released.finish();
+        if let Some(late) = &self.late
+            && late.released.get() != taken
+        {
+            return false;
         }
-        self.show();
-        self.desk.outlet.cursor.finish();
-        locals.is_finished[self.place] = true;
-        self.luck.is_finished = true;
-        self.state.wake_everybody();
+        self.be_final(locals);
         true
+    }
+
+    fn give_up(&mut self, locals: &mut Locals) -> bool {
+        if self.luck.is_finished {
+            return true;
+        }
+        let taken = self.desk.outlet.released;
+        let is_over = self.luck.is_dead
+            || self.luck.is_stuck
+            || self.desk.look(taken, locals).is_none() && self.desk.is_cut_off(taken, locals);
+        if is_over {
+            self.be_final(locals);
+        }
+        is_over
+    }
+
+    fn resumes_at(&self) -> Option<Instant> {
+        let again = || Instant::now() + STUCK_NAP;
+        self.luck
+            .resume_at
+            .or_else(|| self.luck.is_stuck.then(again))
     }
 
     fn show(&self) {
@@ -206,6 +241,19 @@ impl<E: Send + Sync, W: Work<E>> Seat for Seated<E, W> {
 }
 
 impl<E: Send + Sync, W: Work<E>> Seated<E, W> {
+    /// Says to those who follow that the number is the last.
+    fn be_final(&mut self, locals: &mut Locals) {
+        self.show();
+        if let Some(late) = &self.late {
+            late.released.finish();
+        }
+        self.desk.outlet.cursor.finish();
+        locals.released[self.place] = self.desk.outlet.released;
+        locals.is_finished[self.place] = true;
+        self.luck.is_finished = true;
+        self.state.wake_everybody();
+    }
+
     #[inline(always)]
     fn on_turn(&mut self) -> bool {
         if self.luck.is_dead {
@@ -333,11 +381,12 @@ impl<E: Send + Sync, W: Work<E>> Seated<E, W> {
     }
 
     #[cold]
-    fn is_still_down(&mut self) -> bool {
+    fn is_still_down(&mut self, locals: &mut Locals) -> bool {
         let resumes = self.luck.resume_at.is_some_and(|at| Instant::now() >= at);
         if resumes {
             self.luck.resume_at = None;
         }
+        locals.is_impatient |= self.luck.resume_at.is_some();
         resumes
     }
 

@@ -97,7 +97,9 @@ impl State {
     pub(crate) fn poison(&self, stage: usize, at: u64, kind: FaultKind, text: String) {
         let fault = self.fault(stage, at, kind, text);
         let mut faults = lock(&self.faults);
-        faults.first.get_or_insert_with(|| fault.clone());
+        if self.is_live() {
+            faults.first = Some(fault.clone());
+        }
         faults.keep(fault);
         self.raise(Phase::Poisoned);
         drop(faults);
@@ -146,20 +148,20 @@ impl State {
         (faults.kept.clone(), faults.total)
     }
 
-    /// What a producer is told once the pipeline does not run; `None` while it does.
+    /// What a producer is told once the pipeline does not run; `None` while it does. A
+    /// fault that came before a halt is what it wants to know.
     pub(crate) fn refusal(&self) -> Option<ClaimError> {
-        match self.phase() {
-            Phase::Running | Phase::Closing => None,
-            Phase::Halted => Some(ClaimError::Halted),
-            Phase::Poisoned => {
-                let faults = lock(&self.faults);
-                let first = faults.first.as_ref().expect("P2: poisoned by a fault");
-                Some(ClaimError::Poisoned {
-                    stage: Arc::clone(&first.stage),
-                    at: first.at,
-                })
-            }
+        if self.is_live() {
+            return None;
         }
+        let faults = lock(&self.faults);
+        Some(match &faults.first {
+            None => ClaimError::Halted,
+            Some(first) => ClaimError::Poisoned {
+                stage: Arc::clone(&first.stage),
+                at: first.at,
+            },
+        })
     }
 
     fn fault(&self, stage: usize, at: u64, kind: FaultKind, text: String) -> Fault {
@@ -223,6 +225,15 @@ mod tests {
         state.poison(0, 1, FaultKind::Panic, "late".into());
         assert_eq!((state.phase(), state.is_running()), (Phase::Halted, false));
         assert_eq!(state.refusal(), Some(ClaimError::Halted));
+    }
+
+    #[test]
+    fn a_fault_before_a_halt_is_still_told_to_producers() {
+        let state = state();
+        state.poison(1, 7, FaultKind::Panic, "first".into());
+        state.halt();
+        assert_eq!(state.phase(), Phase::Halted);
+        assert!(matches!(state.refusal(), Some(ClaimError::Poisoned { .. })));
     }
 
     #[test]

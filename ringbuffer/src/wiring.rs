@@ -220,6 +220,7 @@ impl<E: Send + Sync + 'static> Wiring<E> {
                 None => Source::Cursor {
                     cursor: self.published(),
                     seen,
+                    is_run: false,
                 },
                 Some(stamps) => Source::Stamps {
                     stamps: Arc::clone(stamps),
@@ -235,6 +236,7 @@ impl<E: Send + Sync + 'static> Wiring<E> {
             _ => Source::Cursor {
                 cursor: self.released(stage),
                 seen,
+                is_run: self.seat_of[stage].is_some(),
             },
         };
         after.iter().map(source).collect()
@@ -456,14 +458,14 @@ impl<E: Send + Sync + 'static> Wiring<E> {
 
 /// What a reader follows, to be copied for each that joins.
 enum SourcePlan {
-    Cursor(CursorRef),
+    Cursor { cursor: CursorRef, is_run: bool },
     Stamps(Arc<Stamps>, CursorRef),
 }
 
 impl SourcePlan {
     fn of(source: Source) -> Self {
         match source {
-            Source::Cursor { cursor, .. } => Self::Cursor(cursor),
+            Source::Cursor { cursor, is_run, .. } => Self::Cursor { cursor, is_run },
             Source::Stamps {
                 stamps, claimed, ..
             } => Self::Stamps(stamps, claimed),
@@ -473,9 +475,10 @@ impl SourcePlan {
 
     fn at(&self, start: u64) -> Source {
         match self {
-            Self::Cursor(cursor) => Source::Cursor {
+            Self::Cursor { cursor, is_run } => Source::Cursor {
                 cursor: cursor.clone(),
                 seen: start,
+                is_run: *is_run,
             },
             Self::Stamps(stamps, claimed) => Source::Stamps {
                 stamps: Arc::clone(stamps),
