@@ -8,9 +8,10 @@ pub(crate) fn allowed() -> Vec<usize> {
     platform::allowed()
 }
 
-/// How many threads can run at the same time, at least 1.
+/// How many threads can run at the same time, at least 1: CPUs that are allowed, and no
+/// more than a quota of the process's group pays for.
 pub(crate) fn usable_count() -> usize {
-    allowed().len().max(1)
+    std::thread::available_parallelism().map_or_else(|_| allowed().len().max(1), usize::from)
 }
 
 /// Whether `cpu` may be used; the error names what may.

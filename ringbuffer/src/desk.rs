@@ -112,6 +112,20 @@ impl<E> fmt::Debug for Desk<E> {
     }
 }
 
+impl<E> Desk<E> {
+    /// Whether nothing can come behind `taken` any more.
+    pub(crate) fn is_at_the_end(&self, taken: u64, locals: &Locals) -> bool {
+        let mut last = u64::MAX;
+        for source in &self.sources {
+            match source.last(locals) {
+                Some(number) => last = last.min(number),
+                None => return false,
+            }
+        }
+        taken == last
+    }
+}
+
 impl<E: Send + Sync> Desk<E> {
     /// The next batch from `taken` on: its length and the whole backlog, or nothing.
     #[inline(always)]
@@ -146,18 +160,6 @@ impl<E: Send + Sync> Desk<E> {
             backlog,
         };
         (span, &mut self.outlet)
-    }
-
-    /// Whether nothing can come behind `taken` any more.
-    pub(crate) fn is_at_the_end(&self, taken: u64, locals: &Locals) -> bool {
-        let mut last = u64::MAX;
-        for source in &self.sources {
-            match source.last(locals) {
-                Some(number) => last = last.min(number),
-                None => return false,
-            }
-        }
-        taken == last
     }
 
     /// In a pipeline that is poisoned, and where nothing was found behind `taken` since:

@@ -59,7 +59,10 @@ pub enum BuildError {
         name: String,
     },
     /// No stage has this name.
-    #[error("there is no stage called {name:?}; the stages are {known:?}")]
+    #[error(
+        "there is no stage called {name:?}; the stages are {known:?}{}",
+        nearest(.name, .known.iter().map(String::as_str), "; did you mean ", "?")
+    )]
     UnknownStage {
         /// What was looked for.
         name: String,
@@ -67,13 +70,19 @@ pub enum BuildError {
         known: Vec<String>,
     },
     /// An identifier comes from another graph.
-    #[error("{what} names a stage of another graph; use the ids that this graph returned")]
+    #[error(
+        "{what} names {id} of another graph; use the ids that this graph returned, those of {known:?}"
+    )]
     ForeignStage {
         /// Who used the identifier.
         what: String,
+        /// The number of the stage in its own graph, or the lane.
+        id: String,
+        /// The stages that this graph has.
+        known: Vec<String>,
     },
     /// A stage follows itself.
-    #[error("stage {stage:?} is told to follow itself")]
+    #[error("stage {stage:?} is told to follow itself; name the stages before it, or none")]
     FollowsItself {
         /// The stage.
         stage: String,
@@ -137,9 +146,28 @@ pub enum BuildError {
     /// Readers come and go, so somebody else has to hold the producer back.
     #[error("seats for readers need at least one stage that stays; the graph has none")]
     ReadersAlone,
+    /// More seats for readers than the table of cursors has room for.
+    #[error(
+        "{asked} seats for readers are not possible: there are from 0 to {max}; the nearest is {max}"
+    )]
+    Seats {
+        /// What was asked for.
+        asked: usize,
+        /// The most there may be.
+        max: usize,
+    },
+    /// The ring starts so late that its sequences would come to their end.
+    #[error("a ring cannot start at {asked}: it starts at 0 to {max}; the nearest is {max}")]
+    Start {
+        /// What was asked for.
+        asked: Sequence,
+        /// The largest start.
+        max: Sequence,
+    },
     /// The largest batch is zero or beyond the ring.
     #[error(
-        "a largest batch of {asked} is not possible: it is from 1 to the {capacity} slots of the ring"
+        "a largest batch of {asked} is not possible: it is from 1 to the {capacity} slots of the ring; \
+         the nearest is {}", (*.asked).clamp(1, *.capacity)
     )]
     MaxBatch {
         /// What was asked for.
@@ -169,6 +197,35 @@ pub enum BuildError {
     /// The thread cannot be placed on this CPU.
     #[error(transparent)]
     Pin(#[from] PinError),
+}
+
+/// The name among `known` that is most like `name`, if any is, between two texts.
+pub(crate) fn nearest<'n>(
+    name: &str,
+    known: impl Iterator<Item = &'n str>,
+    before: &str,
+    behind: &str,
+) -> String {
+    let likest = known.map(|other| (distance(name, other), other)).min();
+    match likest {
+        Some((far, other)) if far <= 1 + other.len() / 3 => format!("{before}{other:?}{behind}"),
+        _ => String::new(),
+    }
+}
+
+/// How many bytes have to be added, dropped or changed to make one text the other.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.iter().enumerate() {
+            let changed = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
 }
 
 /// Why a thread cannot be pinned.
@@ -226,7 +283,10 @@ pub enum ClaimError {
         missing: u64,
     },
     /// No ring of this size can hold so many events at once.
-    #[error("{asked} events do not fit into a ring of {capacity} slots; publish them in parts")]
+    #[error(
+        "{asked} events do not fit into a ring of {capacity} slots: claim from 1 to {capacity} at once, \
+         and publish more in parts"
+    )]
     TooLarge {
         /// How many were asked for.
         asked: usize,
@@ -234,7 +294,7 @@ pub enum ClaimError {
         capacity: usize,
     },
     /// A claim of nothing.
-    #[error("a claim of 0 events claims nothing; ask for at least 1")]
+    #[error("a claim of 0 events claims nothing: claim at least 1")]
     Nothing,
     /// A stage failed, and the pipeline stopped there.
     #[error("the pipeline is poisoned: stage {stage:?} failed at {at}")]

@@ -3,6 +3,7 @@
 //! Nothing runs, and nothing can fail half-way, before [`Graph::build`] has returned `Ok`.
 //! What the methods before it are told wrong is remembered, and `build` answers with it.
 
+use std::any::type_name;
 use std::fmt;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -371,6 +372,12 @@ impl<E: Send + Sync + 'static> Graph<E> {
     /// behind the stages of `after`: [`Pipeline::readers`] hands them out. The producer
     /// looks at the seats, behind a full fence, each time it has used up the room it knew.
     pub fn readers(&mut self, seats: usize, after: &[StageId]) -> &mut Self {
+        if seats > MAX_SEATS {
+            self.mistakes.push(BuildError::Seats {
+                asked: seats,
+                max: MAX_SEATS,
+            });
+        }
         self.seats = seats.min(MAX_SEATS);
         self.readers_after = self.own_all(after, "readers");
         self
@@ -398,9 +405,8 @@ impl<E: Send + Sync + 'static> Graph<E> {
             return self;
         };
         if lane.graph() != self.id {
-            self.mistakes.push(BuildError::ForeignStage {
-                what: "lane_owner, by its lane,".to_owned(),
-            });
+            self.mistakes
+                .push(self.foreign("lane_owner", format!("a lane of {}", type_name::<T>())));
             return self;
         }
         let cell = lane.owner_cell();
@@ -416,7 +422,7 @@ impl<E: Send + Sync + 'static> Graph<E> {
     pub fn follow(&mut self, stage: StageId, after: &[StageId]) -> &mut Self {
         if let Some(index) = self.own(stage, "follow") {
             let name = self.nodes[index].name.to_string();
-            let after = self.own_all(after, &name);
+            let after = self.own_all(after, &format!("stage {name:?}"));
             self.nodes[index].after.extend(after);
         }
         self
@@ -433,11 +439,7 @@ impl<E: Send + Sync + 'static> Graph<E> {
             .map(|index| self.id_of(index))
             .ok_or_else(|| BuildError::UnknownStage {
                 name: name.to_owned(),
-                known: self
-                    .nodes
-                    .iter()
-                    .map(|node| node.name.to_string())
-                    .collect(),
+                known: self.names(),
             })
     }
 
@@ -492,7 +494,7 @@ impl<E: Send + Sync + 'static> Graph<E> {
 
     fn add(&mut self, name: &str, after: &[StageId], kind: Kind<E>) -> StageId {
         let index = self.nodes.len();
-        let after = self.own_all(after, name);
+        let after = self.own_all(after, &format!("stage {name:?}"));
         self.nodes.push(Node {
             name: Arc::from(name),
             after,
@@ -515,10 +517,22 @@ impl<E: Send + Sync + 'static> Graph<E> {
         if stage.graph == self.id && stage.index < self.nodes.len() {
             return Some(stage.index);
         }
-        self.mistakes.push(BuildError::ForeignStage {
-            what: what.to_owned(),
-        });
+        self.mistakes
+            .push(self.foreign(what, format!("stage {}", stage.index)));
         None
+    }
+
+    fn foreign(&self, what: &str, id: String) -> BuildError {
+        BuildError::ForeignStage {
+            what: what.to_owned(),
+            id,
+            known: self.names(),
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        let names = self.nodes.iter().map(|node| node.name.to_string());
+        names.collect()
     }
 
     fn own_all(&mut self, stages: &[StageId], what: &str) -> Vec<usize> {

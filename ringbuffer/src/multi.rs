@@ -147,6 +147,21 @@ impl<E: Send + Sync> MultiProducer<E> {
         Ok((claim.commit(), returned))
     }
 
+    /// Publishes a copy of `events`, all of them one behind the other.
+    ///
+    /// # Errors
+    ///
+    /// As [`claim`](Self::claim). Nothing is published then: more events than slots would
+    /// have those of others between them.
+    pub fn publish_slice(&mut self, events: &[E]) -> Result<Sequence, ClaimError>
+    where
+        E: Copy,
+    {
+        let mut claim = self.claim(events.len())?;
+        claim.slots().copy_from(events);
+        Ok(claim.commit())
+    }
+
     /// Claims `count` slots, to be written and then committed; waits as the policy of the
     /// ring says.
     ///

@@ -113,8 +113,11 @@ impl<E: Send + Sync + 'static> Pipeline<E> {
     /// The id is another graph's, or no poller's, or the poller was handed out before.
     pub fn poller(&mut self, id: StageId) -> Result<Poller<E>, BuildError> {
         if id.graph != self.graph {
+            let names = self.control.probe.stages.iter();
             return Err(BuildError::ForeignStage {
-                what: "poller".to_owned(),
+                what: "pipeline.poller".to_owned(),
+                id: format!("stage {}", id.index),
+                known: names.map(|stage| stage.name.to_string()).collect(),
             });
         }
         self.pollers[id.index]

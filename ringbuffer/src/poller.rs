@@ -169,6 +169,12 @@ impl<E> Drop for Poller<E> {
         if self.is_over {
             return;
         }
+        let released = self.desk.outlet.released;
+        if self.desk.is_at_the_end(released, &Locals::default()) {
+            self.desk.outlet.cursor.finish();
+            self.state.wake_everybody();
+            return;
+        }
         match self.on_drop {
             OnDrop::Detach => {
                 self.desk.outlet.cursor.advance(NOWHERE);

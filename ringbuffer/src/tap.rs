@@ -32,6 +32,8 @@ struct Cells {
     cells: Box<[Cell]>,
     /// How many events the stage has passed.
     passed: AtomicU64,
+    /// Where the ring began: nobody lost what went before.
+    first: AtomicU64,
     /// How many taps look.
     watchers: AtomicU64,
 }
@@ -73,10 +75,12 @@ pub fn tap<E: bytemuck::Pod>(capacity: usize) -> (TapStage<E>, Taps<E>) {
     let cells = Arc::new(Cells {
         cells: (0..count).map(|_| cell()).collect(),
         passed: AtomicU64::new(0),
+        first: AtomicU64::new(0),
         watchers: AtomicU64::new(0),
     });
     let stage = TapStage {
         cells: Arc::clone(&cells),
+        has_begun: false,
         event: PhantomData,
     };
     let taps = Taps {
@@ -89,6 +93,7 @@ pub fn tap<E: bytemuck::Pod>(capacity: usize) -> (TapStage<E>, Taps<E>) {
 /// The stage of [`tap`].
 pub struct TapStage<E> {
     cells: Arc<Cells>,
+    has_begun: bool,
     event: PhantomData<fn(E)>,
 }
 
@@ -120,6 +125,9 @@ impl<E: bytemuck::Pod + Send + Sync> Stage<E> for TapStage<E> {
             for (at, event) in batch.iter() {
                 self.copy(at.0, event);
             }
+        }
+        if !std::mem::replace(&mut self.has_begun, true) {
+            self.cells.first.store(batch.first().0, OWN);
         }
         self.cells.passed.store(batch.end().0, tap_stamp_set());
         Progress::All
@@ -199,6 +207,7 @@ impl<E: bytemuck::Pod> Tap<E> {
         if passed <= self.next {
             return Tapped::Nothing;
         }
+        self.next = self.next.max(self.cells.first.load(OWN));
         let oldest = passed.saturating_sub(self.cells.cells.len() as u64);
         if oldest > self.next {
             return self.lose_until(oldest);

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
+use crate::error::nearest;
 use crate::sync::{Arc, spin_loop, thread};
 use crate::wake::{PARK_BACKSTOP, WakeSlot};
 
@@ -107,11 +108,15 @@ impl fmt::Display for Wait {
     }
 }
 
+/// The names of all strategies.
+const NAMES: [&str; 6] = ["spin", "spin-pause", "yield", "backoff", "park", "auto"];
+
 /// A wait strategy that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error(
     "{text:?} is no wait strategy: {reason}; one of: spin, spin-pause[:PAUSES], yield[:SPINS], \
-     backoff[:SPINS,YIELDS,NS], park, auto"
+     backoff[:SPINS,YIELDS,NS], park, auto{}",
+    nearest(.text, NAMES.into_iter(), "; did you mean ", "?")
 )]
 pub struct WaitParseError {
     /// What was given.

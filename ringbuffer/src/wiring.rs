@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use crate::batch::{Outlet, StageCard};
 use crate::cpus;
-use crate::cursor::{CursorRef, NOWHERE};
+use crate::cursor::{CursorRef, NOWHERE, Sequence};
 use crate::desk::{Desk, Source};
 use crate::error::BuildError;
 use crate::fault::OnFault;
@@ -27,6 +27,9 @@ use crate::stamps::Stamps;
 use crate::sync::{Arc, AtomicBool};
 use crate::wait::{Idler, Wait};
 use crate::wake::{WakeList, WakeSlot};
+
+/// The latest start of a ring: as many sequences again are left for its life.
+const MAX_START: u64 = u64::MAX / 2;
 
 type Void<E> = Box<dyn Fn(&mut E) + Send + Sync>;
 
@@ -364,12 +367,8 @@ impl<E: Send + Sync + 'static> Wiring<E> {
         finish: &Arc<Finish>,
     ) -> Runner {
         let place = &thread.place;
-        let joined = || {
-            let names: Vec<&str> = place.stages.iter().map(|&stage| &*names[stage]).collect();
-            Arc::from(names.join("+"))
-        };
         Runner::new(RunnerPlan {
-            name: place.name.clone().unwrap_or_else(joined),
+            name: thread_name(place, |stage| &names[stage]),
             cpu: place.cpu,
             wait: thread.wait,
             on_caller: place.on_caller,
@@ -489,6 +488,14 @@ impl SourcePlan {
     }
 }
 
+/// The name that was given, or those of the stages.
+fn thread_name<'n>(place: &Placement, name: impl Fn(usize) -> &'n str) -> Arc<str> {
+    place.name.clone().unwrap_or_else(|| {
+        let names: Vec<&str> = place.stages.iter().map(|&stage| name(stage)).collect();
+        Arc::from(names.join("+"))
+    })
+}
+
 fn set_once(cell: &OnceLock<WakeList>, wake: WakeList) {
     let second = cell.set(wake);
     debug_assert!(second.is_ok(), "a graph is built once");
@@ -509,10 +516,18 @@ fn check_names<E>(graph: &Graph<E>) -> Result<(), BuildError> {
     if graph.nodes.is_empty() {
         return Err(BuildError::NoStage);
     }
-    if graph.nodes.len() > MAX_STAGES {
+    // Readers count as one more stage in the plan.
+    let max = MAX_STAGES - usize::from(graph.seats > 0);
+    if graph.nodes.len() > max {
         return Err(BuildError::TooManyStages {
             asked: graph.nodes.len(),
-            max: MAX_STAGES,
+            max,
+        });
+    }
+    if graph.start > MAX_START {
+        return Err(BuildError::Start {
+            asked: Sequence(graph.start),
+            max: Sequence(MAX_START),
         });
     }
     for (index, node) in graph.nodes.iter().enumerate() {
@@ -612,7 +627,7 @@ fn placements<E>(graph: &Graph<E>, plan: &Plan) -> Result<Vec<Placement>, BuildE
             }
         }
         if let Some(cpu) = place.cpu {
-            cpus::check(place.name.as_deref().unwrap_or("a thread"), cpu)?;
+            cpus::check(&thread_name(place, |stage| &graph.nodes[stage].name), cpu)?;
         }
         places.push(Placement {
             stages: in_running_order(&place.stages, plan),
