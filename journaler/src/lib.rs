@@ -1,8 +1,12 @@
 //! What is durable on this node, and proof of it.
 
+mod buffer;
 pub mod frame;
+pub mod index;
 pub mod position;
+pub mod scan;
 pub mod schema;
+pub mod segment;
 mod seekable;
 pub mod snapshots;
 

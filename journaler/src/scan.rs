@@ -1,0 +1,661 @@
+//! Walking through a segment: mark, frames, mark, frames, and the first thing
+//! that does not hold. Recovery, readers and tools all walk by this file.
+//!
+//! The walk believes nothing: a length is used only after the CRC over it, and
+//! never beyond the data area. It does not judge either: it says what is at
+//! which offset, and `recovery.rs` says what that means.
+//!
+//! # Invariants
+//!
+//! * `W1` The walk ends: every step moves by at least 64 bytes, or is the last.
+//! * `W2` It never asks for bytes beyond the data area, nor for more than a group holds.
+//! * `W3` A frame is handed out only if it continues the one before: position, frames, chain, time.
+
+use std::fmt;
+use std::io;
+
+use crate::buffer::AlignedBuffer;
+use crate::frame::{FrameHeader, GroupMark, HEADER_BYTES, padded};
+use crate::position::{Position, Reached};
+use crate::segment::{SegmentHeader, Tail, is_zero};
+use crate::storage::{File, Mapped};
+
+/// Bytes of a segment file, mapped or read piece by piece.
+#[derive(Debug)]
+pub enum Bytes<F> {
+    /// All at once: sealed files.
+    Mapped(Mapped),
+    /// By `pread`, a mebibyte at a time.
+    Window(Window<F>),
+}
+
+impl<F: File> Bytes<F> {
+    /// The bytes at `at`; zeros behind the end of the file.
+    ///
+    /// # Errors
+    ///
+    /// From reading; a mapping has none to give.
+    pub fn get(&mut self, at: u64, length: usize) -> io::Result<&[u8]> {
+        match self {
+            Bytes::Mapped(map) => mapped(map, at, length),
+            Bytes::Window(window) => window.get(at, length),
+        }
+    }
+
+    /// Forgets what was read: the file may have changed behind it.
+    pub fn forget(&mut self) {
+        if let Bytes::Window(window) = self {
+            window.filled = 0;
+        }
+    }
+}
+
+fn mapped(map: &Mapped, at: u64, length: usize) -> io::Result<&[u8]> {
+    let range = usize::try_from(at)
+        .ok()
+        .and_then(|at| Some(at..at.checked_add(length)?));
+    range.and_then(|range| map.get(range)).ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            "beyond the mapped part of the segment",
+        )
+    })
+}
+
+/// A piece of a file in memory, moved along as the walk goes.
+#[derive(Debug)]
+pub struct Window<F> {
+    file: F,
+    buffer: AlignedBuffer,
+    start: u64,
+    filled: usize,
+    chunk: usize,
+    tolerant: bool,
+    bad_sectors: Vec<u64>,
+}
+
+const SECTOR: usize = 512;
+/// What a sector that cannot be read is filled with: neither zero, nor a magic, nor text.
+const UNREADABLE: u8 = 0xbd;
+
+impl<F: File> Window<F> {
+    /// Over a file, reading `chunk` bytes at a time; an error in reading is an error.
+    #[must_use]
+    pub fn new(file: F, chunk: usize) -> Window<F> {
+        Window {
+            file,
+            buffer: AlignedBuffer::with_room(chunk),
+            start: 0,
+            filled: 0,
+            chunk,
+            tolerant: false,
+            bad_sectors: Vec::new(),
+        }
+    }
+
+    /// The same; a sector that cannot be read is noted and looks like junk, never like zeros.
+    #[must_use]
+    pub fn tolerant(file: F, chunk: usize) -> Window<F> {
+        Window {
+            tolerant: true,
+            ..Window::new(file, chunk)
+        }
+    }
+
+    /// Offsets of the sectors that could not be read.
+    #[must_use]
+    pub fn bad_sectors(&self) -> &[u64] {
+        &self.bad_sectors
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn file(&self) -> &F {
+        &self.file
+    }
+
+    fn get(&mut self, at: u64, length: usize) -> io::Result<&[u8]> {
+        let is_inside = at >= self.start && at + length as u64 <= self.start + self.filled as u64;
+        if !is_inside {
+            self.fill(at, length)?;
+        }
+        let from = usize::try_from(at - self.start).map_err(io::Error::other)?;
+        Ok(&self.buffer[from..from + length])
+    }
+
+    fn fill(&mut self, at: u64, length: usize) -> io::Result<()> {
+        let start = at - at % SECTOR as u64;
+        let lead = usize::try_from(at - start).map_err(io::Error::other)?;
+        let wanted = (lead + length).next_multiple_of(SECTOR).max(self.chunk);
+        self.buffer.grow(wanted);
+        self.filled = 0;
+        match self.file.read_at(&mut self.buffer[..wanted], start) {
+            Ok(read) => self.buffer[read..wanted].fill(0),
+            Err(_) if self.tolerant => self.fill_by_sector(start, wanted),
+            Err(error) => return Err(error),
+        }
+        (self.start, self.filled) = (start, wanted);
+        Ok(())
+    }
+
+    fn fill_by_sector(&mut self, start: u64, wanted: usize) {
+        for at in (0..wanted).step_by(SECTOR) {
+            let sector = &mut self.buffer[at..at + SECTOR];
+            match self.file.read_at(sector, start + at as u64) {
+                Ok(read) => sector[read..].fill(0),
+                Err(_) => {
+                    sector.fill(UNREADABLE);
+                    let offset = start + at as u64;
+                    if !self.bad_sectors.contains(&offset) {
+                        self.bad_sectors.push(offset);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// How the walk comes to know where it is and what continues.
+#[derive(Debug, Clone, Copy)]
+pub struct Walk {
+    salt: u32,
+    event_size: u32,
+    data_start: u64,
+    limit: u64,
+    at: u64,
+    group: Option<Group>,
+    tail: Tail,
+    epoch: u32,
+    check_bodies: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Group {
+    mark_at: u64,
+    end: u64,
+}
+
+/// One step of the walk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// A group begins.
+    Mark {
+        /// Its mark's offset.
+        at: u64,
+        /// The mark.
+        mark: GroupMark,
+    },
+    /// A frame that holds.
+    Frame {
+        /// Its header's offset; the events are 64 bytes behind.
+        at: u64,
+        /// The header.
+        header: FrameHeader,
+    },
+    /// Where a mark could be there are 64 zeros, or the data area is full.
+    End {
+        /// Their offset.
+        at: u64,
+    },
+    /// Something that does not hold.
+    Fault {
+        /// Where it was found.
+        at: u64,
+        /// Of the mark of its group; of itself if it is no mark.
+        group_at: u64,
+        /// What it is.
+        fault: Fault,
+    },
+}
+
+/// What does not hold: expected and found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// Neither a mark of this file at this offset nor zeros.
+    NoMark {
+        /// The first eight bytes there.
+        found: [u8; 8],
+    },
+    /// Zeros where the log must go on.
+    Missing {
+        /// What is known durable.
+        durable: Position,
+    },
+    /// A mark that does not continue what is before it.
+    MarkContinues {
+        /// Of the log, before the group.
+        expected: (u64, u32),
+        /// As the mark says: frames and chain.
+        found: (u64, u32),
+    },
+    /// A mark of an earlier opening behind one of a later.
+    MarkEpoch {
+        /// At least.
+        expected: u32,
+        /// As the mark says.
+        found: u32,
+    },
+    /// A group that would not end before the footer, or is empty.
+    GroupLength {
+        /// At most.
+        expected: u64,
+        /// As the mark says.
+        found: u64,
+    },
+    /// No frame's header: the magic is another.
+    NoFrame {
+        /// The first eight bytes there.
+        found: [u8; 8],
+    },
+    /// A header whose CRC does not hold.
+    HeaderCrc {
+        /// As it says.
+        expected: u32,
+        /// Of its bytes.
+        found: u32,
+    },
+    /// A header of another position.
+    Position {
+        /// Behind the frame before.
+        expected: Position,
+        /// As it says.
+        found: Position,
+    },
+    /// A header that continues another frame.
+    Chain {
+        /// `header_crc` of the frame before.
+        expected: u32,
+        /// As it says.
+        found: u32,
+    },
+    /// A header whose time is before the frame's before.
+    Time {
+        /// At least, in nanoseconds.
+        expected: u64,
+        /// As it says.
+        found: u64,
+    },
+    /// A frame that goes on behind its group.
+    FrameLength {
+        /// Bytes left in the group.
+        expected: u64,
+        /// Bytes that it would take.
+        found: u64,
+    },
+    /// Events that are not those that the header was sealed over.
+    BodyCrc {
+        /// As the header says.
+        expected: u32,
+        /// Of the events.
+        found: u32,
+    },
+    /// Something behind the last event where zeros belong.
+    Padding,
+    /// It could not be read.
+    Unreadable {
+        /// As the system says.
+        kind: io::ErrorKind,
+    },
+}
+
+impl Walk {
+    /// From the first mark of the segment with this header, checking bodies too.
+    #[must_use]
+    pub fn new(header: &SegmentHeader) -> Walk {
+        Walk {
+            salt: header.salt(),
+            event_size: header.event_size,
+            data_start: header.data_start(),
+            limit: header.data_limit(),
+            at: header.data_start(),
+            group: None,
+            tail: header.tail_before(),
+            epoch: 0,
+            check_bodies: true,
+        }
+    }
+
+    /// The same without looking at bodies: positions, chain and times only.
+    #[must_use]
+    pub fn headers_only(self) -> Walk {
+        Walk {
+            check_bodies: false,
+            ..self
+        }
+    }
+
+    /// The same, ending at `limit`: what lies behind is not durable, or not data.
+    #[must_use]
+    pub fn until(self, limit: u64) -> Walk {
+        Walk { limit, ..self }
+    }
+
+    /// Moves the end on; a walk that follows a writer.
+    pub fn extend(&mut self, limit: u64) {
+        self.limit = limit;
+    }
+
+    /// From the mark at `offset` on, believing what the mark says is before it. Position, index,
+    /// term and time come from the first frame.
+    ///
+    /// # Errors
+    ///
+    /// If no mark is there, or reading fails.
+    pub fn resume_at<F: File>(self, offset: u64, bytes: &mut Bytes<F>) -> io::Result<Option<Walk>> {
+        if offset < self.data_start || offset + 2 * HEADER_BYTES as u64 > self.limit {
+            return Ok((offset == self.data_start).then_some(self));
+        }
+        let lines = *lines::<2>(bytes.get(offset, 2 * HEADER_BYTES)?);
+        let Some(mark) = GroupMark::decode(&lines[0], self.salt, offset) else {
+            return Ok(None);
+        };
+        let Some(first) = FrameHeader::decode(&lines[1]) else {
+            return Ok(None);
+        };
+        let reached = Reached {
+            position: Position(first.first_position),
+            frames: mark.frames,
+        };
+        let tail = Tail {
+            reached,
+            index: 0,
+            term: 0,
+            time_ns: 0,
+            chain: mark.chain,
+        };
+        Ok(Some(Walk {
+            at: offset,
+            group: None,
+            tail,
+            ..self
+        }))
+    }
+
+    /// Behind the last frame that held.
+    #[must_use]
+    pub fn tail(&self) -> &Tail {
+        &self.tail
+    }
+
+    /// Where the walk is.
+    #[must_use]
+    pub fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// Whether the walk stands between two groups.
+    #[must_use]
+    pub fn is_between_groups(&self) -> bool {
+        self.group.is_none_or(|group| self.at >= group.end)
+    }
+
+    /// The next step. Behind a fault the walk stays where it is.
+    pub fn step<F: File>(&mut self, bytes: &mut Bytes<F>) -> Step {
+        match self.group {
+            Some(group) if self.at < group.end => self.frame(group, bytes),
+            _ => self.mark(bytes),
+        }
+    }
+
+    /// The events of the frame whose header is at `at`.
+    ///
+    /// # Errors
+    ///
+    /// From reading.
+    pub fn body<'b, F: File>(
+        &self,
+        at: u64,
+        header: &FrameHeader,
+        bytes: &'b mut Bytes<F>,
+    ) -> io::Result<&'b [u8]> {
+        let length =
+            usize::try_from(header.body_bytes(self.event_size)).map_err(io::Error::other)?;
+        bytes.get(at + HEADER_BYTES as u64, length)
+    }
+
+    fn mark<F: File>(&mut self, bytes: &mut Bytes<F>) -> Step {
+        let at = self.at;
+        self.group = None;
+        if at + HEADER_BYTES as u64 > self.limit {
+            return Step::End { at };
+        }
+        let line = match bytes.get(at, HEADER_BYTES) {
+            Ok(line) => *lines::<1>(line),
+            Err(error) => return unreadable(at, at, &error),
+        };
+        let line = &line[0];
+        if is_zero(line) {
+            return Step::End { at };
+        }
+        let Some(mark) = GroupMark::decode(line, self.salt, at) else {
+            return Step::Fault {
+                at,
+                group_at: at,
+                fault: Fault::NoMark { found: head(line) },
+            };
+        };
+        if let Some(fault) = self.mark_fault(&mark) {
+            return Step::Fault {
+                at,
+                group_at: at,
+                fault,
+            };
+        }
+        self.at = at + HEADER_BYTES as u64;
+        self.group = Some(Group {
+            mark_at: at,
+            end: self.at + mark.length,
+        });
+        self.epoch = mark.open_epoch;
+        Step::Mark { at, mark }
+    }
+
+    fn mark_fault(&self, mark: &GroupMark) -> Option<Fault> {
+        let expected = (self.tail.reached.frames, self.tail.chain);
+        if (mark.frames, mark.chain) != expected {
+            return Some(Fault::MarkContinues {
+                expected,
+                found: (mark.frames, mark.chain),
+            });
+        }
+        if mark.open_epoch < self.epoch {
+            return Some(Fault::MarkEpoch {
+                expected: self.epoch,
+                found: mark.open_epoch,
+            });
+        }
+        let room = self.limit - self.at - HEADER_BYTES as u64;
+        if mark.length == 0 || mark.length > room {
+            return Some(Fault::GroupLength {
+                expected: room,
+                found: mark.length,
+            });
+        }
+        None
+    }
+
+    fn frame<F: File>(&mut self, group: Group, bytes: &mut Bytes<F>) -> Step {
+        let at = self.at;
+        match self.checked_frame(at, group.end, bytes) {
+            Ok(Ok(header)) => {
+                self.tail = self.tail.behind(&header);
+                self.at = at + header.stored_bytes(self.event_size);
+                Step::Frame { at, header }
+            }
+            Ok(Err(fault)) => Step::Fault {
+                at,
+                group_at: group.mark_at,
+                fault,
+            },
+            Err(error) => unreadable(at, group.mark_at, &error),
+        }
+    }
+
+    fn checked_frame<F: File>(
+        &self,
+        at: u64,
+        end: u64,
+        bytes: &mut Bytes<F>,
+    ) -> io::Result<Result<FrameHeader, Fault>> {
+        let line = &lines::<1>(bytes.get(at, HEADER_BYTES)?)[0];
+        let header: FrameHeader = bytemuck::pod_read_unaligned(line);
+        let left = end - at;
+        if let Err(fault) = self.header_fault(&header, left) {
+            return Ok(Err(fault));
+        }
+        if !self.check_bodies {
+            return Ok(Ok(header));
+        }
+        let length = header.body_bytes(self.event_size);
+        let stored = usize::try_from(padded(length)).map_err(io::Error::other)?;
+        let body = bytes.get(at + HEADER_BYTES as u64, stored)?;
+        let (events, padding) = body.split_at(usize::try_from(length).map_err(io::Error::other)?);
+        let found = crc32c::crc32c(events);
+        if found != header.body_crc() {
+            return Ok(Err(Fault::BodyCrc {
+                expected: header.body_crc(),
+                found,
+            }));
+        }
+        Ok(if is_zero(padding) {
+            Ok(header)
+        } else {
+            Err(Fault::Padding)
+        })
+    }
+
+    fn header_fault(&self, header: &FrameHeader, left: u64) -> Result<(), Fault> {
+        if !header.has_magic() {
+            return Err(Fault::NoFrame {
+                found: head(header.as_bytes()),
+            });
+        }
+        if !header.is_sealed() {
+            let (expected, found) = (header.header_crc(), header.computed_crc());
+            return Err(Fault::HeaderCrc { expected, found });
+        }
+        let expected = self.tail.reached.position;
+        if header.first_position != expected.0 || header.end().is_none() {
+            return Err(Fault::Position {
+                expected,
+                found: Position(header.first_position),
+            });
+        }
+        if header.chain != self.tail.chain {
+            return Err(Fault::Chain {
+                expected: self.tail.chain,
+                found: header.chain,
+            });
+        }
+        if header.time_ns < self.tail.time_ns {
+            return Err(Fault::Time {
+                expected: self.tail.time_ns,
+                found: header.time_ns,
+            });
+        }
+        let found = header.stored_bytes(self.event_size);
+        if found > left {
+            return Err(Fault::FrameLength {
+                expected: left,
+                found,
+            });
+        }
+        Ok(())
+    }
+}
+
+fn unreadable(at: u64, group_at: u64, error: &io::Error) -> Step {
+    Step::Fault {
+        at,
+        group_at,
+        fault: Fault::Unreadable { kind: error.kind() },
+    }
+}
+
+fn lines<const N: usize>(bytes: &[u8]) -> &[[u8; HEADER_BYTES]; N] {
+    let (lines, _) = bytes.as_chunks::<HEADER_BYTES>();
+    lines
+        .first_chunk()
+        .expect("the caller asked for as many lines")
+}
+
+fn head(bytes: &[u8]) -> [u8; 8] {
+    let mut head = [0; 8];
+    head.copy_from_slice(&bytes[..8]);
+    head
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::NoMark { found } => {
+                write!(
+                    f,
+                    "expected a group mark of this file or zeros, found {}",
+                    hex(found)
+                )
+            }
+            Fault::Missing { durable } => {
+                write!(
+                    f,
+                    "expected the log up to position {durable}, which was durable, found zeros"
+                )
+            }
+            Fault::MarkContinues { expected, found } => write!(
+                f,
+                "expected a group behind {} frames with chain {:08x}, found one behind {} with {:08x}",
+                expected.0, expected.1, found.0, found.1
+            ),
+            Fault::MarkEpoch { expected, found } => {
+                write!(
+                    f,
+                    "expected a group of opening {expected} or later, found one of {found}"
+                )
+            }
+            Fault::GroupLength { expected, found } => {
+                write!(
+                    f,
+                    "expected a group of 64 to {expected} bytes, found one of {found}"
+                )
+            }
+            Fault::NoFrame { found } => write!(f, "expected a frame, found {}", hex(found)),
+            Fault::HeaderCrc { expected, found } => {
+                write!(
+                    f,
+                    "expected a frame header with CRC {expected:08x}, found {found:08x}"
+                )
+            }
+            Fault::Position { expected, found } => {
+                write!(f, "expected position {expected}, found {found}")
+            }
+            Fault::Chain { expected, found } => {
+                write!(f, "expected chain {expected:08x}, found {found:08x}")
+            }
+            Fault::Time { expected, found } => {
+                write!(
+                    f,
+                    "expected a time of at least {expected} ns, found {found}"
+                )
+            }
+            Fault::FrameLength { expected, found } => {
+                write!(
+                    f,
+                    "expected a frame of at most {expected} bytes, found one of {found}"
+                )
+            }
+            Fault::BodyCrc { expected, found } => {
+                write!(
+                    f,
+                    "expected events with CRC {expected:08x}, found {found:08x}"
+                )
+            }
+            Fault::Padding => write!(f, "expected zeros behind the last event, found others"),
+            Fault::Unreadable { kind } => write!(f, "expected readable bytes, found {kind}"),
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
