@@ -1,0 +1,15 @@
+//! Measuring without lying: an open loop, intended times, and reasons to doubt the result.
+
+pub mod arrivals;
+pub mod generator;
+pub mod harness;
+pub mod recorder;
+pub mod statistics;
+pub mod tail;
+pub mod validity;
+pub mod watch;
+
+#[cfg(test)]
+mod proof;
+#[cfg(test)]
+mod simulated;

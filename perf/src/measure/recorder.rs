@@ -1,0 +1,285 @@
+//! The receiving end: takes the time an event is done and keeps three numbers of it.
+//!
+//! ```text
+//!   intended ──── sent ──────────────── done
+//!      │ lateness  │      service        │
+//!      └───────────┴── response ─────────┘
+//! ```
+//!
+//! *Response* is what a client would wait whose request was due at the intended time.
+//! *Service* leaves out what the generator was late: it is blind to whatever held the
+//! generator up. *Lateness* is kept by the generator.
+//!
+//! # Invariants
+//!
+//! * `R1` Every event whose intended time lies in the measured phase is in both histograms,
+//!   once.
+//! * `R2` An event that is done before it was sent is counted as negative and is in no
+//!   histogram: the clocks are broken, and no percentile may hide it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, OnceLock};
+
+use hdrhistogram::Histogram;
+
+use super::tail::{Sample, Samples};
+use super::watch::ThreadWatch;
+use crate::machine::clock::Ticks;
+use crate::machine::floor::Gap;
+
+/// The longest latency that is told apart: an hour.
+pub const LATENCY_NS_MAX: u64 = 3_600_000_000_000;
+
+/// An empty histogram of nanoseconds: 1 ns to an hour, three digits.
+#[must_use]
+pub fn histogram() -> Histogram<u64> {
+    of_digits(3)
+}
+
+fn of_digits(digits: u8) -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LATENCY_NS_MAX, digits).expect("1 < 2 * 1 <= LATENCY_NS_MAX")
+}
+
+/// What an event carries from the generator to the recorder. 16 bytes of it, as they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Ticket {
+    /// When it was to be sent, in ticks.
+    pub intended: u64,
+    /// When it was sent, in ticks.
+    pub sent: u64,
+}
+
+/// Which intended times are measured, and in which slices the series is cut. In ticks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Phase {
+    /// Before this the warm-up runs.
+    pub from: u64,
+    /// Where the measured phase ends.
+    pub until: u64,
+    /// Slices of the time series.
+    pub slices: usize,
+}
+
+impl Phase {
+    /// Before the generator has decided: nothing is measured.
+    const UNKNOWN: Self = Self {
+        from: u64::MAX,
+        until: u64::MAX,
+        slices: 1,
+    };
+
+    fn slice_of(&self, intended: u64) -> usize {
+        let span = (self.until - self.from).max(1);
+        let offset = u128::from(intended - self.from) * self.slices as u128 / u128::from(span);
+        usize::try_from(offset).unwrap_or(0).min(self.slices - 1)
+    }
+}
+
+/// Notes when events are done. One for each receiving thread; what it has goes back to the
+/// harness when it is dropped.
+#[derive(Debug)]
+pub struct Recorder<C: Ticks> {
+    clock: C,
+    /// Known once the generator starts, and that is before the first event.
+    shared_phase: Arc<OnceLock<Phase>>,
+    phase: Phase,
+    data: Recorded,
+    samples: Samples,
+    watch: ThreadWatch,
+    progress: Arc<Progress>,
+    back: Sender<Recorded>,
+}
+
+/// How many events are done: one writer, read by the harness while it drains.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Progress(AtomicU64);
+
+impl Progress {
+    /// Events done so far.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        // ORDERING: Relaxed, only the number is used: the histograms come back through the
+        // channel, which orders them by itself.
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, count: u64) {
+        // ORDERING: Relaxed, see `get`.
+        self.0.store(count, Ordering::Relaxed);
+    }
+}
+
+/// What a recorder has recorded.
+#[derive(Debug, Clone)]
+pub struct Recorded {
+    /// From the intended time, in nanoseconds.
+    pub response: Histogram<u64>,
+    /// From the real send.
+    pub service: Histogram<u64>,
+    /// Response, by time.
+    pub slices: Vec<Histogram<u64>>,
+    /// Events done before they were sent (R2).
+    pub negative: u64,
+    /// All events, the warm-up's included.
+    pub done: u64,
+    /// The slowest ones.
+    pub tail: Vec<Sample>,
+    /// Times in which the receiving thread was preempted.
+    pub gaps: Vec<Gap>,
+}
+
+impl Recorded {
+    pub(crate) fn empty(slices: usize) -> Self {
+        Self {
+            response: histogram(),
+            service: histogram(),
+            slices: (0..slices).map(|_| of_digits(2)).collect(),
+            negative: 0,
+            done: 0,
+            tail: Vec::new(),
+            gaps: Vec::new(),
+        }
+    }
+}
+
+impl<C: Ticks> Recorder<C> {
+    pub(crate) fn new(
+        clock: C,
+        phase: Arc<OnceLock<Phase>>,
+        slices: usize,
+        progress: Arc<Progress>,
+        back: Sender<Recorded>,
+    ) -> Self {
+        Self {
+            watch: ThreadWatch::new(&clock),
+            clock,
+            shared_phase: phase,
+            phase: Phase::UNKNOWN,
+            data: Recorded::empty(slices),
+            samples: Samples::new(),
+            progress,
+            back,
+        }
+    }
+
+    /// This event is done, at this moment.
+    #[inline]
+    pub fn done(&mut self, ticket: Ticket) {
+        let now = self.clock.ordered();
+        self.done_at(ticket, now);
+    }
+
+    /// This event was done at `now`.
+    #[inline]
+    pub fn done_at(&mut self, ticket: Ticket, now: u64) {
+        self.data.done += 1;
+        if self.phase == Phase::UNKNOWN {
+            self.learn_phase();
+        }
+        if ticket.intended < self.phase.from {
+            let response = self.clock.to_ns(now.saturating_sub(ticket.intended));
+            self.samples.warm_up(response);
+        } else if now < ticket.sent {
+            self.data.negative += 1;
+        } else {
+            self.measured(ticket, now);
+        }
+        self.progress.set(self.data.done);
+    }
+
+    #[cold]
+    fn learn_phase(&mut self) {
+        self.phase = self.shared_phase.get().copied().unwrap_or(Phase::UNKNOWN);
+    }
+
+    #[inline]
+    fn measured(&mut self, ticket: Ticket, now: u64) {
+        let response = self.clock.to_ns(now - ticket.intended.min(ticket.sent));
+        let service = self.clock.to_ns(now - ticket.sent);
+        self.data.response.saturating_record(response);
+        self.data.service.saturating_record(service);
+        if let Some(slice) = self
+            .data
+            .slices
+            .get_mut(self.phase.slice_of(ticket.intended))
+        {
+            slice.saturating_record(response);
+        }
+        self.samples.offer(Sample {
+            from: ticket.intended,
+            to: now,
+            ns: response,
+        });
+    }
+
+    /// Looks whether this thread has been preempted since the last call. Call it once a
+    /// batch; it costs a read of the clock.
+    #[inline]
+    pub fn turn(&mut self) {
+        let now = self.clock.early();
+        self.watch.busy(&self.clock, now);
+    }
+}
+
+impl<C: Ticks> Drop for Recorder<C> {
+    fn drop(&mut self) {
+        let mut data = std::mem::replace(&mut self.data, Recorded::empty(0));
+        data.tail = self.samples.take();
+        data.gaps = self.watch.take();
+        // A harness that has given up no longer listens.
+        let _ = self.back.send(data);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::simulated::SimulatedClock;
+    use super::*;
+    use std::sync::mpsc::channel;
+
+    fn record(events: &[(u64, u64, u64)]) -> Recorded {
+        let (back, results) = channel();
+        let phase = Phase {
+            from: 1_000,
+            until: 2_000,
+            slices: 2,
+        };
+        let mut recorder = Recorder::new(
+            SimulatedClock::new(),
+            Arc::new(OnceLock::from(phase)),
+            phase.slices,
+            Arc::new(Progress::default()),
+            back,
+        );
+        for &(intended, sent, done) in events {
+            recorder.done_at(Ticket { intended, sent }, done);
+        }
+        drop(recorder);
+        results.recv().unwrap()
+    }
+
+    #[test]
+    fn r1_the_warm_up_is_counted_and_not_measured() {
+        let recorded = record(&[
+            (999, 999, 5_000),
+            (1_000, 1_200, 1_500),
+            (1_999, 1_999, 2_100),
+        ]);
+        assert_eq!(recorded.done, 3);
+        assert_eq!(recorded.response.len(), 2);
+        assert_eq!(recorded.response.max(), 500);
+        assert_eq!(recorded.service.max(), 300);
+        assert_eq!(recorded.slices[0].len(), 1);
+        assert_eq!(recorded.slices[1].len(), 1);
+    }
+
+    #[test]
+    fn r2_an_event_done_before_it_was_sent_is_counted_and_in_no_histogram() {
+        let recorded = record(&[(1_000, 1_300, 1_299)]);
+        assert_eq!(recorded.negative, 1);
+        assert_eq!(recorded.response.len(), 0);
+    }
+}
