@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::contenders::Contender;
 use crate::works::{WORKS, Work};
 
 pub(crate) const HELP: &str = "\
@@ -13,6 +14,7 @@ Ours beside the peers and beside what the machine allows, in one run.
   --seconds S      a run lasts about so long [0.1]
   --quick          one short round: does everything still run? no figures to quote
   --only TEXT      only works whose key contains TEXT; may be repeated
+  --who TEXT       only contenders whose name contains TEXT; may be repeated
   --json FILE      writes the rows, and every variant of everybody, as JSON
   --all            prints every variant of the peers, not only of ours
   --list           the works, and who takes part in which variants
@@ -25,6 +27,7 @@ pub(crate) struct Args {
     pub(crate) seconds: f64,
     pub(crate) quick: bool,
     pub(crate) works: Vec<Work>,
+    pub(crate) who: Vec<String>,
     pub(crate) json: Option<PathBuf>,
     pub(crate) all: bool,
     pub(crate) task: Task,
@@ -51,6 +54,7 @@ impl Args {
             seconds: 0.1,
             quick: false,
             works: Vec::new(),
+            who: Vec::new(),
             json: None,
             all: false,
             task: Task::Measure,
@@ -66,6 +70,7 @@ impl Args {
                 "--seconds" => args.seconds = number(&word, &value()?, 0.001, 60.0)?.0,
                 "--quick" => args.quick = true,
                 "--only" => args.choose(&value()?)?,
+                "--who" => args.who.push(value()?),
                 "--json" => args.json = Some(value()?.into()),
                 "--all" => args.all = true,
                 "--list" => args.task = Task::List,
@@ -91,17 +96,29 @@ impl Args {
     }
 
     fn choose(&mut self, text: &str) -> Result<(), String> {
-        let before = self.works.len();
-        self.works
-            .extend(WORKS.iter().filter(|work| work.key.contains(text)));
-        if self.works.len() == before {
+        let mut found = WORKS
+            .iter()
+            .filter(|work| work.key.contains(text))
+            .peekable();
+        if found.peek().is_none() {
             let keys: Vec<&str> = WORKS.iter().map(|work| work.key).collect();
             return Err(format!(
                 "--only {text:?} is in no work; there are: {}",
                 keys.join(", ")
             ));
         }
+        for work in found {
+            if self.works.iter().all(|chosen| chosen.key != work.key) {
+                self.works.push(*work);
+            }
+        }
         Ok(())
+    }
+
+    /// Whether this contender was asked for.
+    pub(crate) fn wants(&self, contender: Contender) -> bool {
+        let name = contender.name();
+        self.who.is_empty() || self.who.iter().any(|text| name.contains(text.as_str()))
     }
 }
 

@@ -70,7 +70,9 @@ fn list(args: &Args, machine: &Machine) {
     for work in &args.works {
         println!("{} ({}): {}", work.key, work.unit(), work.title);
         for case in contenders::cases(work, machine) {
-            println!("    {case:?}");
+            if args.wants(case.contender) {
+                println!("    {case:?}");
+            }
         }
     }
 }

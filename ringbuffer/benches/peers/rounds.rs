@@ -51,7 +51,7 @@ pub(crate) fn measure(
     let mut benches: Vec<Bench> = args
         .works
         .iter()
-        .map(|work| Bench::new(*work, machine))
+        .map(|work| Bench::new(*work, machine, args))
         .collect();
     let mut probes = Probes {
         machine,
@@ -85,8 +85,9 @@ pub(crate) fn measure(
 }
 
 impl Bench {
-    fn new(work: Work, machine: &Machine) -> Self {
-        let cases = cases(&work, machine);
+    fn new(work: Work, machine: &Machine, args: &Args) -> Self {
+        let mut cases = cases(&work, machine);
+        cases.retain(|case| args.wants(case.contender));
         Self {
             work,
             samples: cases.iter().map(|_| Samples::default()).collect(),
