@@ -50,6 +50,7 @@ use crate::args::quantity::nanos;
 use crate::machine::clock::{Clock, Ticks, ratio};
 use crate::machine::floor::{Floor, Gap, Watch};
 use crate::machine::pin::{Proof, pin};
+use crate::machine::usage::cpu_seconds;
 
 /// Slices of the time series at most.
 const SLICES_MAX: u64 = 240;
@@ -361,11 +362,13 @@ impl Harness {
             expected: AtomicExpected::default(),
             limit: clock.to_ticks(nanos(self.drain)),
         };
+        let cpu_before = cpu_seconds();
         let outcomes = self.drive_all(number, &clock, load, targets, &drained)?;
+        let cpu_s = cpu_seconds() - cpu_before;
         let recorded = collect(&results, progress.len(), self.drain)?;
-        Ok(Run::assemble(
-            self, number, &clock, load, outcomes, recorded,
-        ))
+        let mut run = Run::assemble(self, number, &clock, load, outcomes, recorded);
+        run.cpu_s = cpu_s;
+        Ok(run)
     }
 
     fn load(&self, clock: &Clock, slices: usize, generators: u64) -> Load {
@@ -657,6 +660,9 @@ pub struct Run {
     pub paused: Vec<Paused>,
     /// Where the generators were seen to run.
     pub generators: Vec<Proof>,
+    /// CPU seconds that the process used from the first intended time to the last end, the
+    /// warm-up included.
+    pub cpu_s: f64,
     /// Whether it was ended early.
     pub interrupted: bool,
     /// What to think of it.
@@ -751,6 +757,7 @@ impl Run {
             tail,
             paused,
             generators: proofs,
+            cpu_s: 0.0,
             interrupted: sent.interrupted,
             verdict: Verdict::default(),
         };

@@ -16,7 +16,9 @@ use crate::verb::Global;
 
 /// Arguments of `journal inspect`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  lockstep journal inspect ./j\n  lockstep journal inspect ./j --fields")]
+#[command(
+    after_help = "Examples:\n  lockstep journal inspect ./j\n  lockstep journal inspect ./j --fields"
+)]
 pub(super) struct InspectArgs {
     #[command(flatten)]
     journal: Journal,
@@ -37,7 +39,11 @@ pub(super) fn inspect(args: &InspectArgs, global: &Global) -> anyhow::Result<Exi
     let is_whole = |segment: &CatalogSegment| {
         segment.is_unused() || (segment.header.is_ok() && segment.schema.is_ok())
     };
-    Ok(if catalog.segments.iter().all(is_whole) { Exit::Done } else { Exit::Corrupt })
+    Ok(if catalog.segments.iter().all(is_whole) {
+        Exit::Done
+    } else {
+        Exit::Corrupt
+    })
 }
 
 fn state(segment: &CatalogSegment) -> String {
@@ -50,13 +56,26 @@ fn state(segment: &CatalogSegment) -> String {
 }
 
 fn inspect_text(out: &mut dyn Write, catalog: &Catalog, fields: bool) -> io::Result<()> {
-    let header = catalog.segments.iter().find_map(|one| one.header.as_ref().ok());
+    let header = catalog
+        .segments
+        .iter()
+        .find_map(|one| one.header.as_ref().ok());
     if let Some(header) = header {
         writeln!(out, "log        {}", print::identity(&header.log_id))?;
         writeln!(out, "journal    {}", print::identity(&header.journal_id))?;
-        writeln!(out, "format     {}, engine {}", header.format, engine_name(header))?;
+        writeln!(
+            out,
+            "format     {}, engine {}",
+            header.format,
+            engine_name(header)
+        )?;
     }
-    if let Some(schema) = catalog.segments.iter().rev().find_map(|one| one.schema.as_ref().ok()) {
+    if let Some(schema) = catalog
+        .segments
+        .iter()
+        .rev()
+        .find_map(|one| one.schema.as_ref().ok())
+    {
         writeln!(
             out,
             "schema     {} version {}, {} kinds, {} bytes an event",
@@ -75,7 +94,11 @@ fn inspect_text(out: &mut dyn Write, catalog: &Catalog, fields: bool) -> io::Res
         "segment", "size", "from", "to", "frames", "first time"
     )?;
     for segment in &catalog.segments {
-        let from = segment.header.as_ref().ok().map(|header| header.first_position);
+        let from = segment
+            .header
+            .as_ref()
+            .ok()
+            .map(|header| header.first_position);
         let footer = segment.footer.as_ref();
         let shown = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), |n| n.to_string());
         writeln!(
@@ -120,7 +143,10 @@ fn engine_name(header: &SegmentHeader) -> &'static str {
 }
 
 fn inspect_json(catalog: &Catalog) -> Value {
-    let header = catalog.segments.iter().find_map(|one| one.header.as_ref().ok());
+    let header = catalog
+        .segments
+        .iter()
+        .find_map(|one| one.header.as_ref().ok());
     json!({
         "log": header.map(|header| print::identity(&header.log_id)),
         "journal": header.map(|header| print::identity(&header.journal_id)),
@@ -152,14 +178,10 @@ fn segment_json(segment: &CatalogSegment) -> Value {
 
 fn schema_json(schema: &Schema) -> Value {
     let fields = |fields: &[lockstep_journaler::schema::Field]| {
-        let row = |field: &lockstep_journaler::schema::Field| {
-            json!({ "name": field.name, "offset": field.offset, "type": field.to_string() })
-        };
+        let row = |field: &lockstep_journaler::schema::Field| json!({ "name": field.name, "offset": field.offset, "type": field.to_string() });
         fields.iter().map(row).collect::<Vec<_>>()
     };
-    let kind = |kind: &lockstep_journaler::schema::Kind| {
-        json!({ "number": kind.number, "name": kind.name, "fields": fields(&kind.fields) })
-    };
+    let kind = |kind: &lockstep_journaler::schema::Kind| json!({ "number": kind.number, "name": kind.name, "fields": fields(&kind.fields) });
     json!({
         "name": schema.name,
         "version": schema.version,
@@ -184,14 +206,35 @@ pub(super) fn stats(args: &StatsArgs, global: &Global) -> anyhow::Result<Exit> {
     let mut meter = Meter::new("stats");
     let stats = stats::stats(&storage, &mut |done, all| meter.tell(done, all)).map_err(refused)?;
     drop(meter);
-    print::result(global.format, || stats_json(&stats), |out| stats_text(out, &stats))?;
+    print::result(
+        global.format,
+        || stats_json(&stats),
+        |out| stats_text(out, &stats),
+    )?;
     Ok(Exit::Done)
 }
 
 fn stats_text(out: &mut dyn Write, stats: &stats::Stats) -> io::Result<()> {
-    writeln!(out, "segments   {} ({} sealed), {}", stats.segments, stats.sealed, print::size(stats.file_bytes))?;
-    writeln!(out, "events     {} of {}, positions {} to {}", stats.events, print::size(stats.event_bytes), stats.from, stats.to)?;
-    writeln!(out, "frames     {} in {} groups", stats.frames, stats.groups)?;
+    writeln!(
+        out,
+        "segments   {} ({} sealed), {}",
+        stats.segments,
+        stats.sealed,
+        print::size(stats.file_bytes)
+    )?;
+    writeln!(
+        out,
+        "events     {} of {}, positions {} to {}",
+        stats.events,
+        print::size(stats.event_bytes),
+        stats.from,
+        stats.to
+    )?;
+    writeln!(
+        out,
+        "frames     {} in {} groups",
+        stats.frames, stats.groups
+    )?;
     let overhead = (stats.data_bytes - stats.event_bytes.min(stats.data_bytes)) * 1000;
     let overhead = overhead.checked_div(stats.data_bytes).unwrap_or(0);
     writeln!(
@@ -202,10 +245,18 @@ fn stats_text(out: &mut dyn Write, stats: &stats::Stats) -> io::Result<()> {
         overhead % 10
     )?;
     let span = stats.last_time_ns.saturating_sub(stats.first_time_ns);
-    writeln!(out, "time       {} to {}", print::time(stats.first_time_ns), print::time(stats.last_time_ns))?;
+    writeln!(
+        out,
+        "time       {} to {}",
+        print::time(stats.first_time_ns),
+        print::time(stats.last_time_ns)
+    )?;
     let rate = |count: u64| (u128::from(count) * 1_000_000_000).checked_div(u128::from(span));
     if let (Some(events), Some(groups)) = (rate(stats.events), rate(stats.groups)) {
-        writeln!(out, "rate       {events} events/s, {groups} groups/s over that time")?;
+        writeln!(
+            out,
+            "rate       {events} events/s, {groups} groups/s over that time"
+        )?;
     }
     writeln!(out, "openings   {}, terms {}", stats.openings, stats.terms)?;
     for (number, (name, count)) in &stats.kinds {
@@ -214,7 +265,11 @@ fn stats_text(out: &mut dyn Write, stats: &stats::Stats) -> io::Result<()> {
     histogram(out, "events in a group", &stats.events_in_group)?;
     histogram(out, "bytes of a group", &stats.bytes_in_group)?;
     if stats.faults > 0 {
-        writeln!(out, "FAULTS     {} places do not hold and were stepped over: lockstep journal verify", stats.faults)?;
+        writeln!(
+            out,
+            "FAULTS     {} places do not hold and were stepped over: lockstep journal verify",
+            stats.faults
+        )?;
     }
     Ok(())
 }
@@ -231,11 +286,12 @@ fn histogram(out: &mut dyn Write, name: &str, groups: &BTreeMap<u64, u64>) -> io
 
 fn stats_json(stats: &stats::Stats) -> Value {
     let table = |groups: &BTreeMap<u64, u64>| {
-        groups.iter().map(|(up_to, count)| json!({ "up_to": up_to, "groups": count })).collect::<Vec<_>>()
+        groups
+            .iter()
+            .map(|(up_to, count)| json!({ "up_to": up_to, "groups": count }))
+            .collect::<Vec<_>>()
     };
-    let kind = |(number, (name, count)): (&u32, &(String, u64))| {
-        json!({ "number": number, "name": name, "events": count })
-    };
+    let kind = |(number, (name, count)): (&u32, &(String, u64))| json!({ "number": number, "name": name, "events": count });
     json!({
         "segments": stats.segments,
         "sealed": stats.sealed,
@@ -292,7 +348,11 @@ pub(super) fn verify(args: &VerifyArgs, global: &Global) -> anyhow::Result<Exit>
     drop(meter);
     let report = report.map_err(refused)?;
     let dir = args.journal.dir.display().to_string();
-    print::result(global.format, || report_json(&report, &dir), |out| report_text(out, &report, &dir))?;
+    print::result(
+        global.format,
+        || report_json(&report, &dir),
+        |out| report_text(out, &report, &dir),
+    )?;
     Ok(match report.verdict {
         Verdict::Clean | Verdict::TornTail => Exit::Done,
         Verdict::Corrupt => Exit::Corrupt,
@@ -339,7 +399,12 @@ fn report_text(out: &mut dyn Write, report: &Report, dir: &str) -> io::Result<()
 }
 
 fn finding_text(out: &mut dyn Write, finding: &Finding, dir: &str) -> io::Result<()> {
-    write!(out, "\n{} {}", severity_name(finding.severity), finding.file)?;
+    write!(
+        out,
+        "\n{} {}",
+        severity_name(finding.severity),
+        finding.file
+    )?;
     if let Some(offset) = finding.offset {
         write!(out, " at offset {offset}")?;
     }
@@ -348,7 +413,10 @@ fn finding_text(out: &mut dyn Write, finding: &Finding, dir: &str) -> io::Result
     }
     writeln!(out, ":\n  {}", finding.what)?;
     if let Some((place, position)) = finding.resumes {
-        writeln!(out, "  behind it the log goes on in {place} with position {position}")?;
+        writeln!(
+            out,
+            "  behind it the log goes on in {place} with position {position}"
+        )?;
     } else if finding.severity == Severity::Corrupt && finding.position.is_some() {
         writeln!(out, "  behind it nothing in this file can be read")?;
     }
@@ -360,7 +428,9 @@ fn finding_text(out: &mut dyn Write, finding: &Finding, dir: &str) -> io::Result
 
 fn help_text(help: Help, dir: &str) -> String {
     match help {
-        Help::Open => "nothing: opening the journal cuts it off, keeps a copy and reports it".to_owned(),
+        Help::Open => {
+            "nothing: opening the journal cuts it off, keeps a copy and reports it".to_owned()
+        }
         Help::RestoreSegment(id) => {
             format!("lockstep journal repair {dir} --from-archive ARCHIVE --segment {id} --yes")
         }

@@ -119,7 +119,11 @@ fn refused(error: ToolError) -> anyhow::Error {
 }
 
 fn refused_snapshot(error: SnapshotError) -> anyhow::Error {
-    let exit = if error.is_damage() { Exit::Corrupt } else { Exit::Failed };
+    let exit = if error.is_damage() {
+        Exit::Corrupt
+    } else {
+        Exit::Failed
+    };
     Refusal::new(exit, error.to_string(), "").into()
 }
 
@@ -141,7 +145,11 @@ impl Consent {
             return Ok(self.dry_run);
         }
         let hint = "--dry-run shows what it would do, --yes does it";
-        Err(Refusal::usage(format!("{what} changes the directory and wants --yes"), hint).into())
+        Err(Refusal::usage(
+            format!("{what} changes the directory and wants --yes"),
+            hint,
+        )
+        .into())
     }
 }
 
@@ -159,11 +167,21 @@ impl Meter {
     fn new(what: &'static str) -> Meter {
         let now = Instant::now();
         let is_terminal = io::stderr().is_terminal();
-        Meter { what, begun: now, told: now, is_terminal, has_told: false }
+        Meter {
+            what,
+            begun: now,
+            told: now,
+            is_terminal,
+            has_told: false,
+        }
     }
 
     fn tell(&mut self, done: u64, all: u64) {
-        let pause = if self.is_terminal { Duration::from_secs(1) } else { Duration::from_secs(10) };
+        let pause = if self.is_terminal {
+            Duration::from_secs(1)
+        } else {
+            Duration::from_secs(10)
+        };
         if self.told.elapsed() < pause || all == 0 {
             return;
         }
@@ -171,9 +189,17 @@ impl Meter {
         self.has_told = true;
         let percent = u128::from(done) * 100 / u128::from(all);
         let seconds = self.begun.elapsed().as_secs();
-        let (start, end) = if self.is_terminal { ("\r", "") } else { ("", "\n") };
+        let (start, end) = if self.is_terminal {
+            ("\r", "")
+        } else {
+            ("", "\n")
+        };
         // Nobody may be reading; the work goes on.
-        let _ = write!(io::stderr(), "{start}{}: {percent} % after {seconds} s{end}", self.what);
+        let _ = write!(
+            io::stderr(),
+            "{start}{}: {percent} % after {seconds} s{end}",
+            self.what
+        );
     }
 }
 
@@ -198,14 +224,20 @@ fn bytes(text: &str) -> Result<u64, String> {
         "Gi" => 1 << 30,
         other => return Err(format!("the unit {other:?} is none of k M G Ki Mi Gi")),
     };
-    let number: u64 = digits.parse().map_err(|_| format!("{digits:?} is not a number"))?;
-    number.checked_mul(factor).ok_or_else(|| "more than 2^64 bytes".to_owned())
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| format!("{digits:?} is not a number"))?;
+    number
+        .checked_mul(factor)
+        .ok_or_else(|| "more than 2^64 bytes".to_owned())
 }
 
 /// A duration: `250ms 30s 20m 2h 7d`.
 fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: u64 = digits.parse().map_err(|_| format!("{digits:?} is not a number"))?;
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| format!("{digits:?} is not a number"))?;
     let seconds = |factor: u64| number.checked_mul(factor).map(Duration::from_secs);
     let duration = match &text[digits.len()..] {
         "ms" => Some(Duration::from_millis(number)),

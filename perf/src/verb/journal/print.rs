@@ -42,7 +42,11 @@ pub(super) fn size(bytes: u64) -> String {
 
 /// A time of the log; a dash where there is none.
 pub(super) fn time(ns: u64) -> String {
-    if ns == 0 { "-".to_owned() } else { Value::Time(ns).to_string() }
+    if ns == 0 {
+        "-".to_owned()
+    } else {
+        Value::Time(ns).to_string()
+    }
 }
 
 /// Nanoseconds for people.
