@@ -57,9 +57,9 @@ impl Source {
             }
             Self::Local { place } => locals.released[*place],
             Self::Stamps { stamps, seen, .. } => {
-                if *seen <= taken {
-                    *seen = stamps.published_until(taken, enough);
-                }
+                // From where it looked last: each stamp is found set once, however small the
+                // batches are.
+                *seen = stamps.published_until((*seen).max(taken), enough.max(*seen));
                 *seen
             }
         }

@@ -88,7 +88,7 @@ impl<E: Send + Sync> Poller<E> {
         if self.is_over {
             return Polled::Finished;
         }
-        self.desk.max_batch = max as u64;
+        self.desk.max_batch = (max as u64).min(self.desk.slots.capacity());
         let taken = self.desk.outlet.released;
         let Some(found) = self.desk.look(taken, &Locals::default()) else {
             return self.nothing(taken);
@@ -133,13 +133,15 @@ impl<E: Send + Sync> Poller<E> {
     }
 
     fn nothing(&mut self, taken: u64) -> Polled {
-        if self.desk.is_at_the_end(taken, &Locals::default()) {
+        let refusal = self.state.refusal();
+        let is_poisoned = matches!(refusal, Some(ClaimError::Poisoned { .. }));
+        if !is_poisoned && self.desk.is_at_the_end(taken, &Locals::default()) {
             self.is_over = true;
             self.desk.outlet.cursor.finish();
             self.state.wake_everybody();
             return Polled::Finished;
         }
-        if let Some(refusal) = self.state.refusal()
+        if let Some(refusal) = refusal
             && self.is_stopped(taken)
         {
             return Polled::Stopped(refusal);
@@ -262,11 +264,9 @@ impl<E: Send + Sync> Readers<E> {
         let mut desk = (self.make)(cursor, oldest);
         let start = match at {
             JoinAt::Oldest => oldest,
-            JoinAt::Next => {
-                desk.max_batch = u64::MAX / 2;
-                desk.look(oldest, &Locals::default())
-                    .map_or(oldest, |(_, backlog)| oldest + backlog)
-            }
+            JoinAt::Next => desk
+                .look(oldest, &Locals::default())
+                .map_or(oldest, |(_, backlog)| oldest + backlog),
         };
         desk.outlet.release(start);
         Some(Reader {

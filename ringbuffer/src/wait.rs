@@ -116,7 +116,7 @@ const NAMES: [&str; 6] = ["spin", "spin-pause", "yield", "backoff", "park", "aut
 #[error(
     "{text:?} is no wait strategy: {reason}; one of: spin, spin-pause[:PAUSES], yield[:SPINS], \
      backoff[:SPINS,YIELDS,NS], park, auto{}",
-    nearest(.text, NAMES.into_iter(), "; did you mean ", "?")
+    nearest(.text.split(':').next().unwrap_or_default(), NAMES.into_iter(), "; did you mean ", "?")
 )]
 pub struct WaitParseError {
     /// What was given.
