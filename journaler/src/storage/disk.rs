@@ -187,6 +187,10 @@ impl Storage for Disk {
         fs::set_permissions(self.path(name)?, fs::Permissions::from_mode(0o444))
     }
 
+    fn set_writable(&self, name: &str) -> io::Result<()> {
+        fs::set_permissions(self.path(name)?, fs::Permissions::from_mode(0o644))
+    }
+
     fn now_ns(&self) -> u64 {
         let mut now = libc::timespec {
             tv_sec: 0,

@@ -201,6 +201,10 @@ impl<S: Storage> Storage for Faulty<S> {
         self.inner.set_read_only(name)
     }
 
+    fn set_writable(&self, name: &str) -> io::Result<()> {
+        self.inner.set_writable(name)
+    }
+
     fn now_ns(&self) -> u64 {
         self.inner.now_ns()
     }

@@ -135,6 +135,13 @@ pub trait Storage: Clone + fmt::Debug + Send + Sync + 'static {
     /// Whatever the file system says.
     fn set_read_only(&self, name: &str) -> io::Result<()>;
 
+    /// Gives the owner's right to write back: a sealed file is about to be removed or mended.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the file system says.
+    fn set_writable(&self, name: &str) -> io::Result<()>;
+
     /// Nanoseconds of a clock that never goes back; for pacing and for measuring
     /// a sync, never for the time of an event.
     fn now_ns(&self) -> u64;

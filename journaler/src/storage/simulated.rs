@@ -567,6 +567,13 @@ impl Storage for Simulated {
         Ok(())
     }
 
+    fn set_writable(&self, name: &str) -> io::Result<()> {
+        let mut world = self.world();
+        world.must_be_on()?;
+        world.file(checked_name(name)?)?.is_read_only = false;
+        Ok(())
+    }
+
     fn now_ns(&self) -> u64 {
         self.world().now_ns
     }

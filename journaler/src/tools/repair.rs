@@ -1,0 +1,162 @@
+//! Mending: a damaged segment from its archived copy, offline and explicit.
+//!
+//! Whatever is changed or replaced is kept first: the damaged file goes to
+//! `quarantine/` by a rename, which costs nothing and loses nothing, and only then
+//! takes the good copy its place.
+//!
+//! # Invariants
+//!
+//! * `RP1` No byte of a journal is overwritten or removed before it is in `quarantine/`.
+//! * `RP2` A copy is taken only if it is of this journal and continues what is before it.
+
+use crate::archive::{Archive, hex};
+use crate::position::{Position, SegmentId};
+use crate::storage::Storage;
+
+use super::{Catalog, CatalogSegment, Progress, ToolError, failed, lock};
+
+/// Where damaged files are kept.
+pub const QUARANTINE: &str = "quarantine";
+
+/// What a repair did, or would do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repaired {
+    /// The segment.
+    pub segment: SegmentId,
+    /// Its first event.
+    pub first_position: Position,
+    /// Behind its last event.
+    pub end_position: Position,
+    /// Where the damaged file went; `None` if there was no file.
+    pub kept_as: Option<String>,
+}
+
+/// Puts archived copies in the place of these segments, damaged or missing.
+/// With `is_rehearsal` everything is checked and nothing is changed.
+///
+/// # Errors
+///
+/// [`ToolError::Foreign`] for the archive of another journal (`RP2`), [`ToolError::Damaged`]
+/// for a copy that does not hold, [`ToolError::InUse`], [`ToolError::Io`].
+pub fn from_archive<S: Storage, A: Storage>(
+    journal: &S,
+    archive: &A,
+    segments: &[SegmentId],
+    is_rehearsal: bool,
+    progress: Progress<'_>,
+) -> Result<Vec<Repaired>, ToolError> {
+    let _lock = lock(journal)?;
+    let archive = Archive::new(archive.clone());
+    let catalog = Catalog::read(journal)?;
+    let mut repaired = Vec::new();
+    for (done, &segment) in segments.iter().enumerate() {
+        let copy = archive.verify(segment)?;
+        must_fit(&catalog, &copy)?;
+        let is_there = catalog.segments.iter().any(|one| one.id == segment);
+        let kept_as = match (is_there, is_rehearsal) {
+            (false, _) => None,
+            (true, true) => Some(free_name(journal, &segment.file_name())?),
+            (true, false) => Some(quarantine(journal, &segment.file_name())?),
+        };
+        if !is_rehearsal {
+            archive.restore(segment, journal, &mut |_, _| {})?;
+        }
+        progress(done as u64 + 1, segments.len() as u64);
+        repaired.push(Repaired {
+            segment,
+            first_position: copy.first_position,
+            end_position: copy.end_position,
+            kept_as,
+        });
+    }
+    Ok(repaired)
+}
+
+/// The neighbours that hold decide whether a copy belongs between them (`RP2`).
+fn must_fit(catalog: &Catalog, copy: &crate::archive::Archived) -> Result<(), ToolError> {
+    let foreign = |what, expected: String, found: String| ToolError::Foreign {
+        name: format!("the archived {}", copy.segment.file_name()),
+        what,
+        expected,
+        found,
+    };
+    let known = catalog
+        .segments
+        .iter()
+        .find_map(|one| one.header.as_ref().ok());
+    if let Some(known) = known
+        && known.journal_id != copy.journal_id
+    {
+        return Err(foreign(
+            "journal",
+            hex(&known.journal_id),
+            hex(&copy.journal_id),
+        ));
+    }
+    let before = |one: &&CatalogSegment| one.id.next() == copy.segment;
+    let footer = catalog
+        .segments
+        .iter()
+        .find(before)
+        .and_then(|one| one.footer);
+    if let Some(footer) = footer
+        && (footer.chain, footer.end_position) != (copy.prev_chain, copy.first_position.0)
+    {
+        let shown = |chain: u32, position: u64| format!("position {position}, chain {chain:08x}");
+        let expected = shown(footer.chain, footer.end_position);
+        return Err(foreign(
+            "log",
+            expected,
+            shown(copy.prev_chain, copy.first_position.0),
+        ));
+    }
+    let behind = catalog
+        .segments
+        .iter()
+        .find(|one| one.id == copy.segment.next());
+    if let Some(Ok(header)) = behind.map(|one| &one.header)
+        && (header.prev_chain, header.first_position) != (copy.chain, copy.end_position.0)
+    {
+        let shown = |chain: u32, position: u64| format!("position {position}, chain {chain:08x}");
+        let expected = shown(header.prev_chain, header.first_position);
+        return Err(foreign(
+            "log",
+            expected,
+            shown(copy.chain, copy.end_position.0),
+        ));
+    }
+    Ok(())
+}
+
+/// Moves a file out of the way, durably, under a name that is free (`RP1`).
+pub(crate) fn quarantine<S: Storage>(storage: &S, name: &str) -> Result<String, ToolError> {
+    storage
+        .create_dir(QUARANTINE)
+        .map_err(failed("creating", QUARANTINE))?;
+    storage
+        .sync_directory("")
+        .map_err(failed("syncing", "the journal's directory"))?;
+    let kept = free_name(storage, name)?;
+    storage
+        .rename(name, &kept)
+        .map_err(failed("renaming", name))?;
+    storage
+        .sync_directory(QUARANTINE)
+        .map_err(failed("syncing", QUARANTINE))?;
+    storage
+        .sync_directory("")
+        .map_err(failed("syncing", "the journal's directory"))?;
+    Ok(kept)
+}
+
+pub(crate) fn free_name<S: Storage>(storage: &S, name: &str) -> Result<String, ToolError> {
+    let taken = storage
+        .list(QUARANTINE)
+        .map_err(failed("listing", QUARANTINE))?;
+    let is_free = |candidate: &String| taken.iter().all(|entry| entry.name != *candidate);
+    let free = (0u64..)
+        .map(|number| format!("{name}.{number}"))
+        .find(is_free);
+    let free = free.unwrap_or_else(|| name.to_owned());
+    Ok(format!("{QUARANTINE}/{free}"))
+}

@@ -1,0 +1,851 @@
+//! Walks everything, believes nothing, and says what it found.
+//!
+//! Every segment is surveyed on its own, several at a time, from its first mark
+//! to its last byte: frames with their events, chain, positions, times, padding,
+//! the footer against what was found, the zeros behind. Then the segments are
+//! held against one another, and the end of the last one is judged by the same
+//! evidence that opening uses. Snapshots are loaded to the last byte.
+//!
+//! ```text
+//!  what is found                                     verdict          exit
+//!  zeros to the end behind the last group            clean            0
+//!  junk behind it, where a write was in flight,
+//!  and no evidence that it was durable               torn tail        0   the next open cuts it
+//!  anything else that does not hold                  corrupt          5
+//! ```
+//!
+//! # Invariants
+//!
+//! * `V1` It changes nothing.
+//! * `V2` Whatever the bytes are, it ends, with memory for a bounded number of findings.
+//! * `V3` What it calls clean or torn, opening accepts; what it calls corrupt, opening refuses
+//!   if it reads that far: opening believes footers, this does not.
+
+use std::sync::{Mutex, PoisonError};
+
+use crate::frame::{GroupMark, HEADER_BYTES};
+use crate::index::SparseIndex;
+use crate::position::{Offset, Position, SegmentId};
+use crate::scan::{Bytes, Fault, Window};
+use crate::segment::{BlockFault, Place, SegmentFooter, SegmentHeader, Tail, is_zero};
+use crate::snapshots::{DIRECTORY, Snapshots};
+use crate::storage::{File, Open, Storage};
+use crate::tools::survey::{Seen, survey};
+use crate::tools::{Catalog, CatalogSegment, ToolError, failed, read_whole};
+
+const PIECE_BYTES: usize = 1 << 20;
+
+/// So many findings are told one by one; the rest is counted (`V2`).
+pub const FINDINGS_MAX: usize = 256;
+
+/// How to verify.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VerifyOptions {
+    /// Segments that are looked at at the same time.
+    pub threads: usize,
+    /// Only segments that hold this position, or what is behind it.
+    pub since: Position,
+    /// Also load the snapshots.
+    pub snapshots: bool,
+}
+
+impl Default for VerifyOptions {
+    fn default() -> Self {
+        VerifyOptions {
+            threads: 1,
+            since: Position(0),
+            snapshots: true,
+        }
+    }
+}
+
+/// What it comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// Everything holds.
+    Clean,
+    /// A write was in flight when the power went: the next open cuts it, with a report.
+    TornTail,
+    /// Something that was durable does not hold.
+    Corrupt,
+}
+
+/// How bad one finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Worth knowing; nothing is lost by it.
+    Note,
+    /// A torn tail.
+    Torn,
+    /// Damage.
+    Corrupt,
+}
+
+/// Something that does not hold, or is worth knowing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// The file.
+    pub file: String,
+    /// Where in it.
+    pub offset: Option<Offset>,
+    /// Which event was next there.
+    pub position: Option<Position>,
+    /// What was expected, and what was found.
+    pub what: String,
+    /// Where the log goes on behind it, if it does.
+    pub resumes: Option<(Place, Position)>,
+    /// What helps.
+    pub help: Vec<Help>,
+}
+
+/// What an operator can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Help {
+    /// Nothing is to be done: opening the journal cuts the torn tail and reports it.
+    Open,
+    /// Bring the segment back from an archive or another node's copy.
+    RestoreSegment(SegmentId),
+    /// Give up everything from this position on.
+    TruncateAt(Position),
+    /// Copy what holds into a new journal.
+    Salvage,
+    /// Remove the snapshot: an older one and the journal replace it.
+    RemoveSnapshot(Position),
+}
+
+/// What verification found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// What it comes to.
+    pub verdict: Verdict,
+    /// What does not hold, in the order of the log.
+    pub findings: Vec<Finding>,
+    /// How many more there are than are told.
+    pub untold: usize,
+    /// Segments that were looked at.
+    pub segments: usize,
+    /// Groups, frames and events that hold.
+    pub groups: u64,
+    /// Frames that hold.
+    pub frames: u64,
+    /// Events that hold.
+    pub events: u64,
+    /// The first position of the journal.
+    pub from: Position,
+    /// Behind the last frame that holds.
+    pub to: Position,
+    /// Snapshots that loaded whole.
+    pub snapshots: Vec<Position>,
+    /// Bytes that were read.
+    pub bytes: u64,
+}
+
+/// Verifies a journal (`V1`).
+///
+/// # Errors
+///
+/// [`ToolError::NoJournal`], and [`ToolError::Io`] for what cannot be read at all; a bad
+/// sector is a finding.
+pub fn verify<S: Storage>(
+    storage: &S,
+    options: &VerifyOptions,
+    progress: &mut (dyn FnMut(u64, u64) + Send),
+) -> Result<Report, ToolError> {
+    let catalog = Catalog::of_journal(storage)?;
+    let looks = look_at_all(storage, &catalog, options, progress)?;
+    let mut report = Report {
+        verdict: Verdict::Clean,
+        findings: Vec::new(),
+        untold: 0,
+        segments: looks.iter().flatten().count(),
+        groups: 0,
+        frames: 0,
+        events: 0,
+        from: catalog.first_position().unwrap_or_default(),
+        to: catalog.first_position().unwrap_or_default(),
+        snapshots: Vec::new(),
+        bytes: catalog.bytes(),
+    };
+    if options.snapshots {
+        report.snapshots(storage, options.threads)?;
+    }
+    report.beginning(&catalog);
+    let evidence = Evidence::gather(storage, &catalog, &report.snapshots)?;
+    report.segments(&catalog, &looks, &evidence);
+    report
+        .findings
+        .sort_by(|left, right| (&left.file, left.offset).cmp(&(&right.file, right.offset)));
+    Ok(report)
+}
+
+/// What says that a byte of the last segment was durable once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Evidence {
+    /// Events before this were durable: a snapshot, or the hint in `journal.meta`.
+    pub(crate) position: Position,
+    /// This place was behind a durable byte.
+    pub(crate) place: Option<Place>,
+    /// The journal was closed in order: nothing can have been in flight.
+    pub(crate) is_closed: bool,
+}
+
+impl Evidence {
+    pub(crate) fn gather<S: Storage>(
+        storage: &S,
+        catalog: &Catalog,
+        snapshots: &[Position],
+    ) -> Result<Evidence, ToolError> {
+        let _ = (storage, catalog);
+        let position = snapshots.iter().max().copied().unwrap_or_default();
+        Ok(Evidence {
+            position,
+            place: None,
+            is_closed: false,
+        })
+    }
+
+    /// Why the byte at `at` must have been durable; `None` if nothing says so.
+    fn against(
+        &self,
+        segment: SegmentId,
+        at: u64,
+        expected: Position,
+        marks: &[GroupMark],
+    ) -> Option<String> {
+        let here = Place {
+            segment,
+            offset: Offset(at),
+        };
+        if self.is_closed {
+            return Some("the journal was closed in order: nothing was in flight".to_owned());
+        }
+        if self.place.is_some_and(|place| place > here) {
+            return Some("journal.meta says that it was durable".to_owned());
+        }
+        if self.position > expected {
+            return Some(format!("position {} was durable", self.position));
+        }
+        let later = marks
+            .iter()
+            .find(|mark| mark.at > at && mark.durable_at > at);
+        later.map(|mark| {
+            format!(
+                "the group at offset {} was written when it was durable",
+                mark.at
+            )
+        })
+    }
+}
+
+/// What a survey of one segment found.
+#[derive(Debug, Clone, Default)]
+struct Look {
+    groups: u64,
+    frames: u64,
+    events: u64,
+    faults: Vec<LookFault>,
+    untold: usize,
+    /// Behind the group that is being looked at, and where its mark is.
+    group: Option<(u64, u64)>,
+    /// Marks behind the first fault.
+    marks_behind: Vec<GroupMark>,
+    tail: Tail,
+    data_end: u64,
+    first_time_ns: u64,
+    /// Behind the last byte that is not zero, from the first thing that does not hold on.
+    junk_end: Option<u64>,
+    /// The index beside it holds, or is missing though it should be there.
+    index_note: Option<&'static str>,
+}
+
+#[derive(Debug, Clone)]
+struct LookFault {
+    at: u64,
+    group_at: u64,
+    group_end: Option<u64>,
+    fault: Fault,
+    expected: Position,
+    resumes: Option<(u64, Position)>,
+}
+
+/// Surveys the segments, several at a time; `None` for one that was not looked at.
+fn look_at_all<S: Storage>(
+    storage: &S,
+    catalog: &Catalog,
+    options: &VerifyOptions,
+    progress: &mut (dyn FnMut(u64, u64) + Send),
+) -> Result<Vec<Option<Look>>, ToolError> {
+    let all = catalog.bytes();
+    let told = Mutex::new((0, progress));
+    let tell = |bytes: u64| {
+        let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.0 += bytes;
+        let done = told.0;
+        (told.1)(done, all);
+    };
+    let jobs = Mutex::new(catalog.segments.iter().enumerate());
+    let looks = Mutex::new((vec![None; catalog.segments.len()], Ok(())));
+    let work = || {
+        // Ends: each turn takes a segment from a finite list.
+        loop {
+            let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some((number, segment)) = next else {
+                return;
+            };
+            if is_before(segment, options.since) {
+                tell(segment.length);
+                continue;
+            }
+            let look = look_at(storage, segment, &tell);
+            let mut looks = looks.lock().unwrap_or_else(PoisonError::into_inner);
+            match look {
+                Ok(look) => looks.0[number] = look,
+                Err(error) if looks.1.is_ok() => looks.1 = Err(error),
+                Err(_) => {}
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..options.threads.max(1) {
+            scope.spawn(work);
+        }
+        work();
+    });
+    let (looks, outcome) = looks.into_inner().unwrap_or_else(PoisonError::into_inner);
+    outcome.map(|()| looks)
+}
+
+fn is_before(segment: &CatalogSegment, since: Position) -> bool {
+    segment
+        .footer
+        .is_some_and(|footer| footer.end_position <= since.0)
+}
+
+fn look_at<S: Storage>(
+    storage: &S,
+    segment: &CatalogSegment,
+    tell: &dyn Fn(u64),
+) -> Result<Option<Look>, ToolError> {
+    let Ok(header) = &segment.header else {
+        tell(segment.length);
+        return Ok(None);
+    };
+    let name = segment.id.file_name();
+    let open = || {
+        storage
+            .open(&name, Open::READ)
+            .map_err(failed("opening", &name))
+    };
+    let mut bytes = Bytes::Window(Window::tolerant(open()?, PIECE_BYTES));
+    let mut look = Look {
+        tail: header.tail_before(),
+        data_end: header.data_start(),
+        ..Look::default()
+    };
+    let mut told = 0;
+    let limit = segment
+        .footer
+        .map_or(header.data_limit(), |footer| footer.data_end);
+    let surveyed: Result<(), ToolError> = survey(header, &mut bytes, limit, &mut |seen, _| {
+        if let Seen::Mark { at, .. } = &seen
+            && *at > told + PIECE_BYTES as u64
+        {
+            tell(*at - told);
+            told = *at;
+        }
+        look.see(seen);
+        Ok(())
+    });
+    surveyed?;
+    let junk_from = look.faults.first().map_or(look.data_end, |fault| fault.at);
+    look.junk_end = last_nonzero(&open()?, junk_from, header.data_limit(), &name)?;
+    look.index_note = index_note(storage, segment, header);
+    tell(segment.length.saturating_sub(told));
+    Ok(Some(look))
+}
+
+impl Look {
+    fn see(&mut self, seen: Seen) {
+        match seen {
+            Seen::Mark { at, mark } => {
+                self.groups += 1;
+                self.group = Some((at, at + HEADER_BYTES as u64 + mark.length));
+                if !self.faults.is_empty() && self.marks_behind.len() < FINDINGS_MAX {
+                    self.marks_behind.push(mark);
+                }
+            }
+            Seen::Frame { header, .. } => {
+                if self.frames == 0 {
+                    self.first_time_ns = header.time_ns;
+                }
+                self.frames += 1;
+                self.events += u64::from(header.count);
+            }
+            Seen::Fault {
+                at,
+                group_at,
+                fault,
+                expected,
+            } => {
+                let group = self.group.filter(|(mark_at, _)| *mark_at == group_at);
+                let group_end = group.map(|(_, end)| end);
+                if self.faults.len() < FINDINGS_MAX {
+                    self.faults.push(LookFault {
+                        at,
+                        group_at,
+                        group_end,
+                        fault,
+                        expected,
+                        resumes: None,
+                    });
+                } else {
+                    self.untold += 1;
+                }
+            }
+            Seen::Resumed { at, position } => {
+                if let Some(last) = self.faults.last_mut() {
+                    last.resumes.get_or_insert((at, position));
+                }
+            }
+            Seen::End { at, tail } => {
+                self.data_end = at;
+                self.tail = tail;
+            }
+        }
+    }
+}
+
+/// Behind the last byte between `from` and `to` that is not zero. A bad sector is not zero.
+fn last_nonzero<F: File>(
+    file: &F,
+    from: u64,
+    to: u64,
+    name: &str,
+) -> Result<Option<u64>, ToolError> {
+    let mut piece = vec![0; PIECE_BYTES];
+    let mut last = None;
+    let mut at = from;
+    while at < to {
+        let wanted = usize::try_from(to - at)
+            .unwrap_or(PIECE_BYTES)
+            .min(PIECE_BYTES);
+        let read = match file.read_at(&mut piece[..wanted], at) {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(error) if error.raw_os_error() == Some(libc::EIO) => {
+                piece[..wanted].fill(0xbd);
+                wanted
+            }
+            Err(error) => return Err(failed("reading", name)(error)),
+        };
+        if !is_zero(&piece[..read]) {
+            let inside = piece[..read]
+                .iter()
+                .rposition(|&byte| byte != 0)
+                .unwrap_or(0);
+            last = Some(at + inside as u64 + 1);
+        }
+        at += read as u64;
+    }
+    Ok(last)
+}
+
+fn index_note<S: Storage>(
+    storage: &S,
+    segment: &CatalogSegment,
+    header: &SegmentHeader,
+) -> Option<&'static str> {
+    segment.footer?;
+    match read_whole(storage, &segment.id.index_name(), 1 << 30) {
+        Err(_) => Some("it is missing: seeks in this segment are slower until it is rebuilt"),
+        Ok(bytes) => match SparseIndex::decode(&bytes, &header.journal_id, segment.id) {
+            None => Some("it does not hold and is not used: seeks in this segment are slower"),
+            Some(_) => None,
+        },
+    }
+}
+
+impl Report {
+    fn add(&mut self, finding: Finding) {
+        self.verdict = self.verdict.max(match finding.severity {
+            Severity::Note => Verdict::Clean,
+            Severity::Torn => Verdict::TornTail,
+            Severity::Corrupt => Verdict::Corrupt,
+        });
+        if self.findings.len() < FINDINGS_MAX {
+            self.findings.push(finding);
+        } else {
+            self.untold += 1;
+        }
+    }
+
+    fn corrupt(&mut self, file: String, offset: Option<u64>, what: String, help: Vec<Help>) {
+        let (offset, position, resumes) = (offset.map(Offset), None, None);
+        let severity = Severity::Corrupt;
+        self.add(Finding {
+            severity,
+            file,
+            offset,
+            position,
+            what,
+            resumes,
+            help,
+        });
+    }
+
+    fn snapshots<S: Storage>(&mut self, storage: &S, threads: usize) -> Result<(), ToolError> {
+        let snapshots = Snapshots::new(storage.clone());
+        let listed = snapshots.list().map_err(|error| ToolError::Io {
+            operation: "listing",
+            name: DIRECTORY.to_owned(),
+            source: std::io::Error::other(error),
+        })?;
+        for one in listed {
+            match snapshots.verify(one.position, threads) {
+                Ok(manifest) => {
+                    self.bytes += manifest.stored_bytes();
+                    self.snapshots.push(one.position);
+                }
+                Err(error) => self.corrupt(
+                    format!("{DIRECTORY}/{:020}", one.position),
+                    None,
+                    error.to_string(),
+                    vec![Help::RemoveSnapshot(one.position)],
+                ),
+            }
+        }
+        Ok(())
+    }
+
+    /// The log must begin at its beginning, or at or before a snapshot.
+    fn beginning(&mut self, catalog: &Catalog) {
+        let Some((first, header)) = catalog
+            .segments
+            .iter()
+            .find_map(|one| Some((one, one.header.as_ref().ok()?)))
+        else {
+            return;
+        };
+        let is_covered = self
+            .snapshots
+            .iter()
+            .any(|at| at.0 >= header.first_position);
+        if header.first_position == 0 || is_covered {
+            return;
+        }
+        let what = format!(
+            "expected a log that begins at position 0 or at a snapshot, found one that begins at {}: \
+             the segments before it are missing, and no snapshot replaces them",
+            header.first_position
+        );
+        let missing = first
+            .id
+            .0
+            .checked_sub(1)
+            .map(|id| Help::RestoreSegment(SegmentId(id)));
+        self.corrupt(
+            first.id.file_name(),
+            Some(0),
+            what,
+            missing.into_iter().collect(),
+        );
+    }
+
+    fn segments(&mut self, catalog: &Catalog, looks: &[Option<Look>], evidence: &Evidence) {
+        let used = catalog
+            .segments
+            .iter()
+            .rposition(|segment| !segment.is_unused());
+        let mut before: Option<(SegmentId, Option<Tail>)> = None;
+        for (number, (segment, look)) in catalog.segments.iter().zip(looks).enumerate() {
+            let name = segment.id.file_name();
+            self.numbering(before, segment.id);
+            let header = match &segment.header {
+                Ok(header) => header,
+                Err(BlockFault::Zero) if used.is_none_or(|used| number > used) => {
+                    before = Some((segment.id, None));
+                    continue;
+                }
+                Err(fault) => {
+                    let what = format!("expected a segment's header, found {fault}");
+                    let help = vec![Help::RestoreSegment(segment.id), Help::Salvage];
+                    self.corrupt(name, Some(0), what, help);
+                    before = Some((segment.id, None));
+                    continue;
+                }
+            };
+            if let Err(fault) = &segment.schema {
+                let help = vec![Help::RestoreSegment(segment.id)];
+                self.corrupt(name.clone(), Some(4096), fault.to_string(), help);
+            }
+            if header.segment_id != segment.id.0 {
+                let what = format!(
+                    "expected segment {}, found {}",
+                    segment.id, header.segment_id
+                );
+                self.corrupt(
+                    name.clone(),
+                    Some(0),
+                    what,
+                    vec![Help::RestoreSegment(segment.id)],
+                );
+            }
+            if let Some((_, Some(tail))) = before {
+                self.continuity(segment.id, &tail, header);
+            }
+            let tail = match look {
+                Some(look) => {
+                    let is_last = used == Some(number);
+                    self.segment(segment, header, look, is_last, evidence);
+                    Some(look.tail)
+                }
+                None => segment.footer.map(|footer| footer.summary().tail),
+            };
+            before = Some((segment.id, tail));
+        }
+    }
+
+    fn numbering(&mut self, before: Option<(SegmentId, Option<Tail>)>, id: SegmentId) {
+        let Some((last, _)) = before else { return };
+        if last.next() == id {
+            return;
+        }
+        let missing = (last.0 + 1)..id.0;
+        let what = format!(
+            "expected {} behind {}, found {}: {} missing",
+            last.next().file_name(),
+            last.file_name(),
+            id.file_name(),
+            if missing.end - missing.start == 1 {
+                "a segment is".to_owned()
+            } else {
+                format!("{} segments are", missing.end - missing.start)
+            }
+        );
+        let help = missing
+            .take(8)
+            .map(|id| Help::RestoreSegment(SegmentId(id)));
+        self.corrupt(
+            last.next().file_name(),
+            None,
+            what,
+            help.chain([Help::Salvage]).collect(),
+        );
+    }
+
+    fn continuity(&mut self, id: SegmentId, tail: &Tail, header: &SegmentHeader) {
+        let found = header.tail_before();
+        if (tail.reached, tail.chain) == (found.reached, found.chain) {
+            return;
+        }
+        let what = format!(
+            "expected it to go on at position {} behind {} frames with chain {:08x}, found position {} \
+             behind {} frames with {:08x}",
+            tail.reached.position,
+            tail.reached.frames,
+            tail.chain,
+            found.reached.position,
+            found.reached.frames,
+            found.chain
+        );
+        self.corrupt(id.file_name(), Some(0), what, vec![Help::Salvage]);
+    }
+
+    fn segment(
+        &mut self,
+        segment: &CatalogSegment,
+        header: &SegmentHeader,
+        look: &Look,
+        is_last: bool,
+        evidence: &Evidence,
+    ) {
+        self.groups += look.groups;
+        self.frames += look.frames;
+        self.events += look.events;
+        self.untold += look.untold;
+        self.to = self.to.max(look.tail.reached.position);
+        if let Some(what) = look.index_note {
+            self.add(Finding {
+                severity: Severity::Note,
+                file: segment.id.index_name(),
+                offset: None,
+                position: None,
+                what: what.to_owned(),
+                resumes: None,
+                help: Vec::new(),
+            });
+        }
+        match &segment.footer {
+            Some(footer) => self.sealed(segment, header, footer, look),
+            None if is_last => self.last(segment, header, look, evidence),
+            None => {
+                self.faults(segment, look);
+                let what = "expected a footer, for a later segment exists, found none".to_owned();
+                let help = vec![Help::RestoreSegment(segment.id), Help::Salvage];
+                self.corrupt(
+                    segment.id.file_name(),
+                    Some(header.data_limit()),
+                    what,
+                    help,
+                );
+            }
+        }
+    }
+
+    fn sealed(
+        &mut self,
+        segment: &CatalogSegment,
+        header: &SegmentHeader,
+        footer: &SegmentFooter,
+        look: &Look,
+    ) {
+        self.faults(segment, look);
+        let name = || segment.id.file_name();
+        if segment.length != header.segment_bytes {
+            let what = format!(
+                "expected {} bytes, found {}",
+                header.segment_bytes, segment.length
+            );
+            self.corrupt(name(), None, what, vec![Help::RestoreSegment(segment.id)]);
+        }
+        if !look.faults.is_empty() {
+            return;
+        }
+        let expected = footer.summary();
+        if look.data_end != expected.data_end
+            || look.tail != expected.tail
+            || look.groups != expected.groups
+        {
+            let what = format!(
+                "expected what the footer says: {} groups up to offset {} and position {} with chain {:08x}, \
+                 found {} up to {} and {} with {:08x}",
+                expected.groups,
+                expected.data_end,
+                expected.tail.reached.position,
+                expected.tail.chain,
+                look.groups,
+                look.data_end,
+                look.tail.reached.position,
+                look.tail.chain
+            );
+            let help = vec![Help::RestoreSegment(segment.id), Help::Salvage];
+            self.corrupt(name(), Some(look.data_end), what, help);
+        } else if let Some(end) = look.junk_end {
+            let what =
+                format!("expected zeros behind the last group, found others up to offset {end}");
+            self.corrupt(
+                name(),
+                Some(look.data_end),
+                what,
+                vec![Help::RestoreSegment(segment.id)],
+            );
+        }
+    }
+
+    fn faults(&mut self, segment: &CatalogSegment, look: &Look) {
+        for fault in &look.faults {
+            let finding = damage(segment.id, fault, fault.fault.to_string());
+            self.add(finding);
+        }
+    }
+
+    /// The end of the log: clean, torn or corrupt (the table above).
+    fn last(
+        &mut self,
+        segment: &CatalogSegment,
+        header: &SegmentHeader,
+        look: &Look,
+        evidence: &Evidence,
+    ) {
+        let (at, expected) = match look.faults.first() {
+            Some(first) => (first.group_at, first.expected),
+            None => (look.data_end, look.tail.reached.position),
+        };
+        let junk_end = look.junk_end.filter(|&end| end > at);
+        let reason = evidence.against(segment.id, at, expected, &look.marks_behind);
+        let window_end = match look.faults.first().and_then(|first| first.group_end) {
+            Some(end) => end,
+            None => at.saturating_add(header.window_bytes),
+        };
+        match (reason, junk_end) {
+            (None, None) if look.faults.is_empty() => {}
+            (None, Some(end)) if end <= window_end => {
+                let what = format!(
+                    "the write in flight when the power went: {} bytes up to offset {end} that were never \
+                     acknowledged",
+                    end - at
+                );
+                self.add(Finding {
+                    severity: Severity::Torn,
+                    file: segment.id.file_name(),
+                    offset: Some(Offset(at)),
+                    position: Some(expected),
+                    what,
+                    resumes: None,
+                    help: vec![Help::Open],
+                });
+            }
+            (reason, _) => {
+                let why = reason.unwrap_or_else(|| {
+                    format!("it reaches beyond what can have been in flight, offset {window_end}")
+                });
+                match look.faults.first() {
+                    Some(first) => {
+                        let what = format!("{}, and {why}", first.fault);
+                        self.add(damage(segment.id, first, what));
+                        for fault in &look.faults[1..] {
+                            self.add(damage(segment.id, fault, fault.fault.to_string()));
+                        }
+                    }
+                    None => {
+                        let what = match junk_end {
+                            Some(end) => {
+                                format!(
+                                    "expected zeros, found others up to offset {end}, and {why}"
+                                )
+                            }
+                            None => format!("expected the log to go on, found zeros, and {why}"),
+                        };
+                        let fault = Fault::Missing { durable: expected };
+                        let fault = LookFault {
+                            at,
+                            group_at: at,
+                            group_end: None,
+                            fault,
+                            expected,
+                            resumes: None,
+                        };
+                        self.add(damage(segment.id, &fault, what));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn damage(segment: SegmentId, fault: &LookFault, what: String) -> Finding {
+    let place = |(at, position)| {
+        (
+            Place {
+                segment,
+                offset: Offset(at),
+            },
+            position,
+        )
+    };
+    Finding {
+        severity: Severity::Corrupt,
+        file: segment.file_name(),
+        offset: Some(Offset(fault.at)),
+        position: Some(fault.expected),
+        what,
+        resumes: fault.resumes.map(place),
+        help: vec![
+            Help::RestoreSegment(segment),
+            Help::TruncateAt(fault.expected),
+            Help::Salvage,
+        ],
+    }
+}
