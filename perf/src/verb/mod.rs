@@ -5,6 +5,7 @@
 //! one in [`run`].
 
 mod completions;
+mod journal;
 mod man;
 
 use std::ffi::OsString;
@@ -53,6 +54,8 @@ pub(crate) enum Format {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
+    /// Examine, prove, mend and move what a journal wrote
+    Journal(journal::Args),
     /// Print the completions of a shell
     Completions(completions::Args),
     /// Print the man page
@@ -92,6 +95,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Exit> {
         }
         Some(Verb::Completions(args)) => completions::run(&args, &cli.global),
         Some(Verb::Man(args)) => man::run(&args, &cli.global),
+        Some(Verb::Journal(args)) => journal::run(&args, &cli.global),
     }
 }
 
