@@ -4,6 +4,10 @@
 //! remembers what it last saw of the other. It has no graph, no waiting but spinning, no
 //! poison, no end. Whatever is slower than it pays for what it can do more.
 //!
+//! It is the least ring and not the fastest at throughput: its reader looks again at once and
+//! so takes every line from under the writer's hands. A reader that comes by less often finds
+//! more each time, and can be several times faster; that costs latency, where it is the limit.
+//!
 //! # Invariants
 //!
 //! * `H1` The writer alone writes `published` and the slots in `[published, released + size)`.

@@ -103,7 +103,8 @@ fn winners(out: &mut String, rows: &[Row<'_>]) -> std::fmt::Result {
         out,
         "M/s: million events a second, more is better. ns: p50, less is better. ×best, ×limit: above 1 we are better;\n\
          median over pairs of one round and regime, ~ where there is no such pair. Spread and n are ours.\n\
-         -: cannot do this shape. Each by its best variant:"
+         -: cannot do this shape. The limit of a throughput is the least ring there can be: bigger batches beat it.\n\
+         Each by its best variant:"
     )?;
     for row in rows {
         let entries = row.ours.iter().chain(&row.peers).chain(&row.limit);
