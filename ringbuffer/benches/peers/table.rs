@@ -169,7 +169,8 @@ fn variants(out: &mut String, rows: &[Row<'_>], results: &Results, all: bool) ->
 /// How often the CPUs were near and far, and how far that is.
 fn probes(results: &Results) -> String {
     if results.probes_ns.is_empty() {
-        return "one CPU: nothing to bounce between; limits and spinning variants are left out".to_owned();
+        return "one CPU: nothing to bounce between; limits and spinning variants are left out"
+            .to_owned();
     }
     let of = |regime: Regime| {
         let of_it: Vec<f64> = results
