@@ -79,6 +79,7 @@
 //! those of the LMAX Disruptor (Thompson, Farley, Barker, Gee, Stewart, 2011).
 
 mod batch;
+mod breath;
 mod column;
 mod cpus;
 mod cursor;

@@ -18,6 +18,7 @@
 use std::fmt;
 use std::time::Instant;
 
+use crate::breath::Breath;
 use crate::desk::Locals;
 use crate::pipeline::Finish;
 use crate::seat::Seat;
@@ -145,10 +146,21 @@ impl Runner {
 
     /// Gives turns until the end, and waits as its [`Wait`] says when there is nothing to do.
     pub fn run(mut self) {
+        let breathes = self.wait != Wait::Spin;
+        let mut breath = Breath::default();
+        let mut taken = self.locals.released[0];
         loop {
             match self.turn() {
-                Turn::Worked => self.idler.reset(),
+                Turn::Worked => {
+                    self.idler.reset();
+                    let took = self.locals.released[0] - taken;
+                    taken += took;
+                    if breathes {
+                        breath.after(took);
+                    }
+                }
                 Turn::Idle => {
+                    breath.end();
                     self.show();
                     let deadline = self.next_turn();
                     self.idler.idle(deadline);
