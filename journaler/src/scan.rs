@@ -16,8 +16,9 @@ use std::io;
 
 use crate::buffer::AlignedBuffer;
 use crate::frame::{FrameHeader, GroupMark, HEADER_BYTES, padded};
+use crate::index::{IndexRow, SparseIndex};
 use crate::position::{Position, Reached};
-use crate::segment::{SegmentHeader, Tail, is_zero};
+use crate::segment::{SegmentHeader, Summary, Tail, is_zero};
 use crate::storage::{File, Mapped};
 
 /// Bytes of a segment file, mapped or read piece by piece.
@@ -167,6 +168,7 @@ pub struct Walk {
     tail: Tail,
     epoch: u32,
     check_bodies: bool,
+    check_chain: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -313,6 +315,7 @@ impl Walk {
             tail: header.tail_before(),
             epoch: 0,
             check_bodies: true,
+            check_chain: true,
         }
     }
 
@@ -321,6 +324,23 @@ impl Walk {
     pub fn headers_only(self) -> Walk {
         Walk {
             check_bodies: false,
+            ..self
+        }
+    }
+
+    /// The same, looking at bodies again.
+    #[must_use]
+    pub fn with_bodies(self) -> Walk {
+        Walk {
+            check_bodies: true,
+            ..self
+        }
+    }
+
+    /// The same without looking at chains: a mutation that the campaign must notice.
+    pub(crate) fn without_chain(self, without: bool) -> Walk {
+        Walk {
+            check_chain: !without,
             ..self
         }
     }
@@ -453,7 +473,7 @@ impl Walk {
 
     fn mark_fault(&self, mark: &GroupMark) -> Option<Fault> {
         let expected = (self.tail.reached.frames, self.tail.chain);
-        if (mark.frames, mark.chain) != expected {
+        if (mark.frames, mark.chain) != expected && self.check_chain {
             return Some(Fault::MarkContinues {
                 expected,
                 found: (mark.frames, mark.chain),
@@ -542,7 +562,7 @@ impl Walk {
                 found: Position(header.first_position),
             });
         }
-        if header.chain != self.tail.chain {
+        if header.chain != self.tail.chain && self.check_chain {
             return Err(Fault::Chain {
                 expected: self.tail.chain,
                 found: header.chain,
@@ -564,6 +584,112 @@ impl Walk {
         Ok(())
     }
 }
+
+/// A whole segment, walked.
+#[derive(Debug, Clone)]
+pub struct Survey {
+    /// What it holds, up to the last whole group.
+    pub summary: Summary,
+    /// A row for one group in every 64 KiB.
+    pub index: SparseIndex,
+    /// Where the walk stopped: an end or a fault.
+    pub stop: Step,
+}
+
+/// Walks to the end of the segment, or to the first thing that does not hold.
+pub fn survey<F: File>(mut walk: Walk, header: &SegmentHeader, bytes: &mut Bytes<F>) -> Survey {
+    let data_end = walk.at();
+    let mut summary = Summary {
+        tail: *walk.tail(),
+        first_time_ns: 0,
+        data_end,
+        groups: 0,
+    };
+    let mut index = SparseIndex::with_room(header.segment_bytes);
+    let mut group = None;
+    // Ends: W1.
+    loop {
+        let before = *walk.tail();
+        match walk.step(bytes) {
+            Step::Mark { at, .. } => group = Some((at, before)),
+            Step::Frame { header, .. } => {
+                if let Some((offset, tail)) = group.take() {
+                    let Reached { position, frames } = tail.reached;
+                    let time_ns = header.time_ns;
+                    index.note(IndexRow {
+                        position: position.0,
+                        time_ns,
+                        offset,
+                        frames,
+                    });
+                }
+                if summary.first_time_ns == 0 && summary.groups == 0 {
+                    summary.first_time_ns = header.time_ns;
+                }
+                if walk.is_between_groups() {
+                    summary.groups += 1;
+                    summary.data_end = walk.at();
+                    summary.tail = *walk.tail();
+                }
+            }
+            stop @ (Step::End { .. } | Step::Fault { .. }) => {
+                index.cut_back(summary.data_end);
+                return Survey {
+                    summary,
+                    index,
+                    stop,
+                };
+            }
+        }
+    }
+}
+
+/// The last byte in `from..to` that is not zero.
+///
+/// # Errors
+///
+/// From reading.
+pub fn last_data<F: File>(bytes: &mut Bytes<F>, from: u64, to: u64) -> io::Result<Option<u64>> {
+    let mut last = None;
+    let mut at = from;
+    // Ends: `at` rises by at least one to `to`.
+    while at < to {
+        let count = usize::try_from((to - at).min(PIECE)).map_err(io::Error::other)?;
+        let piece = bytes.get(at, count)?;
+        if !is_zero(piece)
+            && let Some(behind) = piece.iter().rposition(|&byte| byte != 0)
+        {
+            last = Some(at + behind as u64);
+        }
+        at += count as u64;
+    }
+    Ok(last)
+}
+
+/// The first valid mark of this file in `from..to` that `is_wanted`.
+///
+/// # Errors
+///
+/// From reading.
+pub fn find_mark<F: File>(
+    bytes: &mut Bytes<F>,
+    salt: u32,
+    range: std::ops::Range<u64>,
+    is_wanted: impl Fn(&GroupMark) -> bool,
+) -> io::Result<Option<GroupMark>> {
+    let mut at = range.start.next_multiple_of(HEADER_BYTES as u64);
+    // Ends: `at` rises by 64 to the end of the range.
+    while at + HEADER_BYTES as u64 <= range.end {
+        let line = &lines::<1>(bytes.get(at, HEADER_BYTES)?)[0];
+        if let Some(mark) = GroupMark::decode(line, salt, at).filter(|mark| is_wanted(mark)) {
+            return Ok(Some(mark));
+        }
+        at += HEADER_BYTES as u64;
+    }
+    Ok(None)
+}
+
+const PIECE: u64 = 1 << 20;
 
 fn unreadable(at: u64, group_at: u64, error: &io::Error) -> Step {
     Step::Fault {

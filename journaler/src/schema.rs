@@ -134,6 +134,9 @@ pub enum FieldType {
 pub trait Described: bytemuck::Pod {
     /// The layout of its bytes.
     fn schema() -> &'static Schema;
+
+    /// The hash of that layout, computed once.
+    fn schema_hash() -> u64;
 }
 
 impl Schema {

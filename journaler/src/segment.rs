@@ -92,10 +92,10 @@ impl Tail {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct SegmentHeader {
-    magic: [u8; 8],
+    pub(crate) magic: [u8; 8],
     /// The version of the format.
     pub format: u32,
-    crc: u32,
+    pub(crate) crc: u32,
     /// The log, the same on every node.
     pub log_id: Identity,
     /// This copy of it.
@@ -134,10 +134,10 @@ pub struct SegmentHeader {
     pub engine: u8,
     /// 1 `async`, 2 `sync`, 3 `direct`.
     pub mode: u8,
-    reserved0: [u8; 6],
+    pub(crate) reserved0: [u8; 6],
     /// The schema's hash.
     pub schema_hash: u64,
-    reserved1: [u8; 32],
+    pub(crate) reserved1: [u8; 32],
     /// The schema's name, zeros behind.
     pub schema_name: [u8; 64],
 }

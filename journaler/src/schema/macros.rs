@@ -70,6 +70,11 @@ macro_rules! schema {
                 static SCHEMA: $crate::schema::Schema = $constant;
                 &SCHEMA
             }
+
+            fn schema_hash() -> u64 {
+                static HASH: ::std::sync::OnceLock<u64> = ::std::sync::OnceLock::new();
+                *HASH.get_or_init(|| Self::schema().hash())
+            }
         }
     };
 }
