@@ -5,7 +5,11 @@ use std::process::Command;
 
 fn main() {
     let git = |arguments: &[&str]| {
-        let output = Command::new("git").arg("--no-optional-locks").args(arguments).output().ok()?;
+        let output = Command::new("git")
+            .arg("--no-optional-locks")
+            .args(arguments)
+            .output()
+            .ok()?;
         let text = String::from_utf8(output.stdout).ok()?;
         output.status.success().then(|| text.trim().to_owned())
     };

@@ -8,6 +8,7 @@ pub mod args;
 pub mod exit;
 pub mod machine;
 pub mod measure;
+pub mod pipeline;
 pub mod report;
 
 pub use measure::arrivals::Arrivals;

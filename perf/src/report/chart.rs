@@ -1,0 +1,551 @@
+//! Charts, drawn twice: as characters for an 80-column terminal, as SVG for a page. Nothing
+//! is fetched from anywhere, and the same data give the same bytes.
+
+use std::fmt::Write as _;
+
+use anyhow::Result;
+use hdrhistogram::Histogram;
+
+use super::result::{Document, FloorRecord, SAMPLES_ABOVE_MIN};
+use crate::args::quantity::{Units, show_short, whole};
+use crate::machine::clock::ratio;
+
+/// One line or cloud of points.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Series {
+    /// Its name in the legend.
+    pub name: String,
+    /// Points; the second number is nanoseconds.
+    pub points: Vec<(f64, f64)>,
+    /// Whether the points are joined.
+    pub joined: bool,
+}
+
+/// Several series over one axis; the other is always time, logarithmic.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chart {
+    /// Above it.
+    pub title: String,
+    /// Below it.
+    pub x_name: String,
+    /// Places on the axis with their names.
+    pub x_ticks: Vec<(f64, String)>,
+    /// What is drawn.
+    pub series: Vec<Series>,
+    /// The highest value that is drawn, in nanoseconds; none: as needed.
+    pub y_max: Option<u64>,
+}
+
+/// Names of percentiles by their number of nines: 90, 99, 99.9 …
+const NINES: [&str; 8] = [
+    "0", "90", "99", "99.9", "99.99", "99.999", "99.9999", "99.99999",
+];
+
+/// Points of a percentile curve.
+const CURVE_POINTS: u32 = 120;
+
+/// The percentiles of a histogram as a curve over nines, as far as samples carry it.
+#[must_use]
+pub fn percentiles(name: &str, histogram: &Histogram<u64>) -> Series {
+    let reach = (ratio(histogram.len(), 1) / SAMPLES_ABOVE_MIN).log10();
+    curve(name, reach, |p| histogram.value_at_percentile(p))
+}
+
+/// What an event that arrives at a random moment waits for the machine, as a curve.
+///
+/// # Errors
+///
+/// When a histogram is damaged.
+pub fn floor(name: &str, floors: &[FloorRecord]) -> Result<Series> {
+    let mut gaps: Vec<(u64, u64)> = Vec::new();
+    let mut watched_ns = 0;
+    for floor in floors {
+        watched_ns += floor.watched_ns;
+        let histogram = floor.gaps.decode()?;
+        gaps.extend(
+            histogram
+                .iter_recorded()
+                .map(|v| (v.value_iterated_to(), v.count_at_value())),
+        );
+    }
+    gaps.sort_unstable_by(|a, b| b.cmp(a));
+    // An arrival a microsecond: finer than that a floor of a second is not.
+    let reach = (ratio(watched_ns, 1_000) / SAMPLES_ABOVE_MIN)
+        .max(1.0)
+        .log10();
+    Ok(curve(name, reach, |p| arrival_wait(&gaps, watched_ns, p)))
+}
+
+/// As `Floor::arrival_wait_ns`, for gaps that are counted by length, longest first.
+fn arrival_wait(gaps: &[(u64, u64)], watched_ns: u64, p: f64) -> u64 {
+    let beyond_ns = (100.0 - p) / 100.0 * ratio(watched_ns, 1);
+    let (mut sum, mut count) = (0, 0);
+    for (index, (length, times)) in gaps.iter().enumerate() {
+        sum += length * times;
+        count += times;
+        let next = gaps.get(index + 1).map_or(0, |(length, _)| *length);
+        if ratio(sum - count * next, 1) >= beyond_ns {
+            return whole((ratio(sum, 1) - beyond_ns) / ratio(count, 1));
+        }
+    }
+    0
+}
+
+fn curve(name: &str, reach: f64, value: impl Fn(f64) -> u64) -> Series {
+    let reach = reach.clamp(0.0, 7.0);
+    let points = (0..=CURVE_POINTS).map(|step| {
+        let nines = reach * f64::from(step) / f64::from(CURVE_POINTS);
+        let percentile = 100.0 * (1.0 - 10_f64.powf(-nines));
+        (nines, ratio(value(percentile), 1))
+    });
+    Series {
+        name: name.to_owned(),
+        points: points.collect(),
+        joined: true,
+    }
+}
+
+/// The percentile chart of a result: response and service of each rate, and the floor.
+///
+/// # Errors
+///
+/// When a histogram is damaged.
+pub fn percentile_chart(document: &Document) -> Result<Chart> {
+    let rates = &document.summary.rates;
+    let mut series = Vec::new();
+    for rate in rates {
+        let suffix = match (rate.rate, rates.len()) {
+            (Some(rate), 2..) => format!(" {}/s", show_short(rate)),
+            _ => String::new(),
+        };
+        let response = document.merged("response", rate.rate)?;
+        series.push(percentiles(&format!("response{suffix}"), &response));
+        if rates.len() == 1 {
+            let service = document.merged("service", rate.rate)?;
+            series.push(percentiles("service", &service));
+        }
+    }
+    if !document.floor.is_empty() {
+        series.push(floor("floor", &document.floor)?);
+    }
+    Ok(Chart {
+        title: "latency by percentile, from the intended send time".to_owned(),
+        x_name: "percentile".to_owned(),
+        x_ticks: nines_ticks(&series),
+        series,
+        y_max: None,
+    })
+}
+
+fn nines_ticks(series: &[Series]) -> Vec<(f64, String)> {
+    let reach = reach(series);
+    let mut ticks = vec![(0.0, NINES[0].to_owned()), (2_f64.log10(), "50".to_owned())];
+    for (nines, name) in (1_u32..).zip(&NINES[1..]) {
+        if f64::from(nines) <= reach {
+            ticks.push((f64::from(nines), (*name).to_owned()));
+        }
+    }
+    ticks
+}
+
+fn reach(series: &[Series]) -> f64 {
+    let all = series.iter().flat_map(|s| &s.points);
+    all.map(|(x, _)| *x).fold(0.0, f64::max)
+}
+
+/// Response over time, one point a slice: the middle and the 99th percentile.
+#[must_use]
+pub fn time_chart(document: &Document) -> Chart {
+    let mut series = Vec::new();
+    for rate in &document.summary.rates {
+        for (name, pick) in [
+            (
+                "p50",
+                (|i| i.p50) as fn(&super::result::Interval) -> Option<u64>,
+            ),
+            ("p99", |i| i.p99),
+            ("max", |i| Some(i.max).filter(|_| i.count > 0)),
+        ] {
+            let mut offset = 0.0;
+            let mut points = Vec::new();
+            for run in document.runs.iter().filter(|run| run.rate == rate.rate) {
+                points.extend(
+                    run.intervals.iter().filter_map(|interval| {
+                        Some((offset + interval.t, ratio(pick(interval)?, 1)))
+                    }),
+                );
+                let step = run.intervals.get(1).map_or(1.0, |second| second.t);
+                offset += step * ratio(run.intervals.len() as u64, 1);
+            }
+            let rate = rate
+                .rate
+                .map_or_else(String::new, |r| format!(" {}/s", show_short(r)));
+            series.push(Series {
+                name: format!("{name}{rate}"),
+                points,
+                joined: true,
+            });
+        }
+    }
+    let reach = reach(&series);
+    let ticks = (0..=5).map(|n| {
+        let t = reach * f64::from(n) / 5.0;
+        (t, format!("{t:.1}s"))
+    });
+    Chart {
+        title: "response over time, runs one behind the other".to_owned(),
+        x_name: "measured seconds".to_owned(),
+        x_ticks: ticks.collect(),
+        series,
+        y_max: None,
+    }
+}
+
+/// The trade-off of `tune`: p99 against CPUs used.
+#[must_use]
+pub fn tune_chart(document: &Document) -> Chart {
+    let mut groups: Vec<Series> = Vec::new();
+    for rank in ["recommended", "best", "equal", "worse", "screened out"] {
+        let points: Vec<(f64, f64)> = document
+            .candidates
+            .iter()
+            .filter(|candidate| candidate.rank == rank)
+            .filter_map(|candidate| Some((candidate.cpus, candidate.p99?)))
+            .collect();
+        if !points.is_empty() {
+            groups.push(Series {
+                name: rank.to_owned(),
+                points,
+                joined: false,
+            });
+        }
+    }
+    let reach = reach(&groups).max(1.0).ceil();
+    let ticks = (0..=4).map(|n| {
+        let cpus = reach * f64::from(n) / 4.0;
+        (cpus, format!("{cpus:.2}"))
+    });
+    Chart {
+        title: "p99 of the response against CPUs used".to_owned(),
+        x_name: "CPUs used".to_owned(),
+        x_ticks: ticks.collect(),
+        series: groups,
+        y_max: None,
+    }
+}
+
+/// Where the data lie: x from 0, y in decades.
+#[derive(Debug, Clone, Copy)]
+struct Frame {
+    x_max: f64,
+    decade_min: f64,
+    decade_max: f64,
+}
+
+impl Chart {
+    fn frame(&self) -> Frame {
+        let limit = self.y_max.map_or(f64::INFINITY, |ns| ratio(ns, 1));
+        let values = self
+            .series
+            .iter()
+            .flat_map(|s| &s.points)
+            .map(|(_, y)| y.max(1.0).min(limit));
+        let (mut low, mut high) = (f64::INFINITY, 1.0_f64);
+        for value in values {
+            low = low.min(value);
+            high = high.max(value);
+        }
+        let low = if low.is_finite() { low } else { 1.0 };
+        let decade_min = low.log10().floor();
+        Frame {
+            x_max: reach(&self.series)
+                .max(self.x_ticks.last().map_or(1.0, |t| t.0))
+                .max(1e-9),
+            decade_min,
+            decade_max: high.log10().ceil().max(decade_min + 1.0),
+        }
+    }
+
+    /// As characters, 80 columns wide.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        const WIDTH: u32 = 68;
+        const HEIGHT: u32 = 15;
+        const MARKS: [char; 8] = ['●', '○', '▪', '+', 'x', '*', '◆', '~'];
+        let frame = self.frame();
+        let mut grid = vec![vec![' '; WIDTH as usize + 1]; HEIGHT as usize + 1];
+        // The first series is drawn last: it lies on top.
+        for (index, series) in self.series.iter().enumerate().rev() {
+            let mark = MARKS[index % MARKS.len()];
+            for (column, y) in columns(series, frame, WIDTH) {
+                if let Some(row) = row_of(y, frame, HEIGHT) {
+                    grid[row][column] = mark;
+                }
+            }
+        }
+        let mut text = format!("{}\n", self.title);
+        let decades = frame.decade_max - frame.decade_min;
+        for (row, cells) in (0_u32..).zip(&grid) {
+            let decade = frame.decade_max - decades * f64::from(row) / f64::from(HEIGHT);
+            let name = if nearest_tick(frame, row, HEIGHT) {
+                Units::Auto.show(whole(10_f64.powf(decade.round())))
+            } else {
+                String::new()
+            };
+            let line: String = cells.iter().collect();
+            let _ = writeln!(text, "{name:>7} │{}", line.trim_end());
+        }
+        let _ = writeln!(text, "{:>7} └{}", "", "─".repeat(WIDTH as usize + 1));
+        text.push_str(&self.tick_line(frame, WIDTH));
+        let legend: Vec<String> = self
+            .series
+            .iter()
+            .enumerate()
+            .map(|(index, series)| format!("{} {}", MARKS[index % MARKS.len()], series.name))
+            .collect();
+        let _ = writeln!(text, "{:>9}{}", "", legend.join("   "));
+        text
+    }
+
+    fn tick_line(&self, frame: Frame, width: u32) -> String {
+        let mut line: Vec<char> = vec![' '; width as usize + 12];
+        let mut free_from = 0;
+        for (x, name) in &self.x_ticks {
+            let column = index(x / frame.x_max * f64::from(width));
+            let start = (column + 9).saturating_sub(name.chars().count() / 2);
+            let end = start + name.chars().count();
+            if start < free_from || end > line.len() {
+                continue;
+            }
+            for (place, c) in line[start..end].iter_mut().zip(name.chars()) {
+                *place = c;
+            }
+            free_from = end + 1;
+        }
+        let line: String = line.into_iter().collect();
+        format!("{}\n", line.trim_end())
+    }
+
+    /// As SVG, 860 × 420.
+    #[must_use]
+    pub fn to_svg(&self) -> String {
+        const LEFT: f64 = 80.0;
+        const TOP: f64 = 40.0;
+        const WIDTH: f64 = 740.0;
+        const HEIGHT: f64 = 310.0;
+        let frame = self.frame();
+        let place_x = |x: f64| LEFT + x / frame.x_max * WIDTH;
+        let place_y = |y: f64| {
+            let decade = y.max(1.0).log10().clamp(frame.decade_min, frame.decade_max);
+            TOP + (frame.decade_max - decade) / (frame.decade_max - frame.decade_min) * HEIGHT
+        };
+        let mut svg = String::from(SVG_HEAD);
+        let _ = writeln!(
+            svg,
+            "<text class=\"t\" x=\"{LEFT}\" y=\"22\">{}</text>",
+            escape(&self.title)
+        );
+        for decade in index(frame.decade_min)..=index(frame.decade_max) {
+            let value = 10_f64.powi(i32::try_from(decade).unwrap_or(0));
+            let y = place_y(value);
+            let name = Units::Auto.show(whole(value));
+            let right = LEFT + WIDTH;
+            let _ = writeln!(
+                svg,
+                "<path class=\"g\" d=\"M{LEFT} {y:.1}H{right}\"/><text class=\"l\" text-anchor=\"end\" x=\"{:.1}\" y=\"{:.1}\">{name}</text>",
+                LEFT - 8.0,
+                y + 4.0
+            );
+        }
+        for (x, name) in &self.x_ticks {
+            let x = place_x(*x);
+            let bottom = TOP + HEIGHT;
+            let _ = writeln!(
+                svg,
+                "<path class=\"g\" d=\"M{x:.1} {TOP}V{bottom}\"/><text class=\"l\" text-anchor=\"middle\" x=\"{x:.1}\" y=\"{:.1}\">{}</text>",
+                bottom + 18.0,
+                escape(name)
+            );
+        }
+        let _ = writeln!(
+            svg,
+            "<text class=\"l\" text-anchor=\"middle\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+            LEFT + WIDTH / 2.0,
+            TOP + HEIGHT + 36.0,
+            escape(&self.x_name)
+        );
+        for (number, series) in self.series.iter().enumerate() {
+            let colour = number % COLOURS;
+            if series.joined {
+                let mut path = String::new();
+                for (point, (x, y)) in series.points.iter().enumerate() {
+                    let command = if point == 0 { 'M' } else { 'L' };
+                    let _ = write!(path, "{command}{:.1} {:.1}", place_x(*x), place_y(*y));
+                }
+                let _ = writeln!(
+                    svg,
+                    "<path class=\"s c{colour}\" d=\"{path}\"><title>{}</title></path>",
+                    escape(&series.name)
+                );
+            }
+            for (x, y) in series
+                .points
+                .iter()
+                .step_by(if series.joined { 10 } else { 1 })
+            {
+                let value = Units::Auto.show(whole(*y));
+                let _ = writeln!(
+                    svg,
+                    "<circle class=\"d c{colour}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"{}\"><title>{} {value}</title></circle>",
+                    place_x(*x),
+                    place_y(*y),
+                    if series.joined { 2.5 } else { 5.0 },
+                    escape(&series.name)
+                );
+            }
+            let across = number / 4;
+            let legend_x = LEFT + 14.0 + 200.0 * ratio(across as u64, 1);
+            let legend_y = TOP + 16.0 + 17.0 * ratio((number % 4) as u64, 1);
+            let _ = writeln!(
+                svg,
+                "<circle class=\"d c{colour}\" cx=\"{legend_x:.1}\" cy=\"{:.1}\" r=\"5\"/><text class=\"l\" x=\"{:.1}\" y=\"{legend_y:.1}\">{}</text>",
+                legend_y - 4.0,
+                legend_x + 10.0,
+                escape(&series.name)
+            );
+        }
+        svg.push_str("</svg>\n");
+        svg
+    }
+}
+
+/// Colours of the style sheet below.
+const COLOURS: usize = 7;
+
+const SVG_HEAD: &str = "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 860 420\" \
+font-family=\"system-ui,sans-serif\" font-size=\"12\"><style>\
+svg{background:#fff}.t{font-size:15px;font-weight:600;fill:#111}.l{fill:#444}.g{stroke:#ddd;fill:none}\
+.s{fill:none;stroke-width:2}.d{stroke:none}\
+.s.c0{stroke:#0b62d6}.s.c1{stroke:#e07b00}.s.c2{stroke:#777}.s.c3{stroke:#12843f}.s.c4{stroke:#b02a6f}.s.c5{stroke:#6a3fc9}.s.c6{stroke:#0a8f9c}\
+.d.c0{fill:#0b62d6}.d.c1{fill:#e07b00}.d.c2{fill:#777}.d.c3{fill:#12843f}.d.c4{fill:#b02a6f}.d.c5{fill:#6a3fc9}.d.c6{fill:#0a8f9c}\
+@media(prefers-color-scheme:dark){svg{background:#16181d}.t{fill:#eee}.l{fill:#bbb}.g{stroke:#333}}\
+</style>\n";
+
+/// A whole index; what is negative is 0.
+fn index(number: f64) -> usize {
+    usize::try_from(whole(number)).unwrap_or(0)
+}
+
+/// The value of a series in each column that it reaches; the highest of those that share one.
+fn columns(series: &Series, frame: Frame, width: u32) -> Vec<(usize, f64)> {
+    let mut found: Vec<(usize, f64)> = Vec::new();
+    let place = |x: f64| index(x / frame.x_max * f64::from(width)).min(width as usize);
+    for (x, y) in &series.points {
+        let column = place(*x);
+        match found.last_mut() {
+            Some((last, highest)) if *last == column && series.joined => {
+                *highest = highest.max(*y);
+            }
+            _ => found.push((column, *y)),
+        }
+    }
+    found
+}
+
+fn row_of(y: f64, frame: Frame, height: u32) -> Option<usize> {
+    let decade = y.max(1.0).log10();
+    if decade > frame.decade_max {
+        return None;
+    }
+    let share = (frame.decade_max - decade) / (frame.decade_max - frame.decade_min);
+    Some(index(share * f64::from(height)).min(height as usize))
+}
+
+/// Whether `row` is the one that stands for a whole decade.
+fn nearest_tick(frame: Frame, row: u32, height: u32) -> bool {
+    let decades = frame.decade_max - frame.decade_min;
+    (0..=index(decades)).any(|decade| {
+        let at = ratio(decade as u64, 1) / decades * f64::from(height);
+        index(at) == row as usize
+    })
+}
+
+/// Text that is safe between tags and in attributes.
+#[must_use]
+pub fn escape(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::recorder::histogram;
+
+    fn chart() -> Chart {
+        let mut response = histogram();
+        for n in 0..10_000 {
+            response.record(100 + n * n / 10_000).unwrap();
+        }
+        let series = vec![percentiles("response <all>", &response)];
+        Chart {
+            title: "a & b".to_owned(),
+            x_name: "percentile".to_owned(),
+            x_ticks: nines_ticks(&series),
+            series,
+            y_max: None,
+        }
+    }
+
+    #[test]
+    fn a_terminal_chart_fits_eighty_columns() {
+        let text = chart().to_text();
+        for line in text.lines() {
+            assert!(
+                line.chars().count() <= 80,
+                "{} {line}",
+                line.chars().count()
+            );
+        }
+        assert!(text.contains("100ns") && text.contains("99.9"), "{text}");
+    }
+
+    #[test]
+    fn an_svg_is_the_same_every_time_and_escapes_names() {
+        assert_eq!(chart().to_svg(), chart().to_svg());
+        let svg = chart().to_svg();
+        assert!(svg.contains("response &lt;all&gt;") && svg.contains("a &amp; b"));
+        assert!(
+            !svg.contains("http://") || svg.matches("http://").count() == 1,
+            "only the name space"
+        );
+        assert_eq!(svg.matches("<svg").count(), 1);
+    }
+
+    #[test]
+    fn a_curve_ends_where_the_samples_do() {
+        // 10,000 samples: 10 above the 99.9th percentile, which is three nines.
+        let reach = reach(&chart().series);
+        assert!((reach - 3.0).abs() < 1e-9, "{reach}");
+    }
+
+    #[test]
+    fn an_empty_chart_is_a_chart() {
+        let empty = Chart {
+            series: Vec::new(),
+            ..chart()
+        };
+        assert!(empty.to_text().contains("a & b"));
+        assert!(empty.to_svg().ends_with("</svg>\n"));
+    }
+
+    #[test]
+    fn counted_gaps_wait_as_single_ones_do() {
+        // (10 ms - x) + (4 ms - x) = 10 ms at x = 2 ms.
+        let gaps = [(10_000_000, 1), (4_000_000, 1)];
+        assert_eq!(arrival_wait(&gaps, 1_000_000_000, 99.0), 2_000_000);
+        assert_eq!(arrival_wait(&[], 1_000_000_000, 99.0), 0);
+    }
+}

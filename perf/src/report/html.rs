@@ -1,0 +1,308 @@
+//! One page with everything of a result in it: opens without a network, prints well.
+
+use std::fmt::Write as _;
+
+use anyhow::Result;
+
+use super::chart::{escape, percentile_chart, time_chart, tune_chart};
+use super::latency::show;
+use super::result::{Document, Hist, percentile};
+use crate::args::quantity::{Units, show_count, show_rate};
+
+const HEAD: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\">\
+<meta name=\"viewport\" content=\"width=device-width\"><style>\
+:root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;max-width:920px;margin:2em auto;padding:0 1em}\
+h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em}table{border-collapse:collapse;width:100%}\
+td,th{padding:.25em .6em;text-align:right;border-bottom:1px solid #8884;font-variant-numeric:tabular-nums}\
+td:first-child,th:first-child{text-align:left}.left td{text-align:left}code{background:#8882;padding:.1em .3em}\
+.clean{color:#12843f}.noisy{color:#b46a00}.invalid{color:#c22}svg{width:100%;height:auto}\
+</style>";
+
+/// The page.
+///
+/// # Errors
+///
+/// When a histogram is damaged.
+pub fn page(document: &Document) -> Result<String> {
+    let mut html = String::from(HEAD);
+    let title = match document.label.as_str() {
+        "" => format!("lockstep {}", document.verb),
+        label => format!("lockstep {}: {label}", document.verb),
+    };
+    let _ = writeln!(html, "<title>{0}</title><h1>{0}</h1>", escape(&title));
+    header(&mut html, document);
+    if !document.runs.is_empty() && document.runs.iter().any(|run| !run.hist.is_empty()) {
+        html.push_str(&percentile_chart(document)?.to_svg());
+        latency_table(&mut html, document)?;
+        html.push_str("<h2>Over time</h2>");
+        html.push_str(&time_chart(document).to_svg());
+        tail_table(&mut html, document);
+    }
+    if document.runs.iter().any(|run| run.hist.is_empty()) {
+        throughput_table(&mut html, document);
+    }
+    if !document.candidates.is_empty() {
+        html.push_str(&tune_chart(document).to_svg());
+        candidate_table(&mut html, document);
+    }
+    if !document.pairs.is_empty() {
+        pair_table(&mut html, document);
+    }
+    floor_table(&mut html, document);
+    config_table(&mut html, document);
+    environment_table(&mut html, document);
+    html.push_str("</html>\n");
+    Ok(html)
+}
+
+fn header(html: &mut String, document: &Document) {
+    let verdict = document.summary.verdict.to_string();
+    let class = verdict.split(':').next().unwrap_or("clean");
+    let _ = writeln!(
+        html,
+        "<p class=\"{class}\"><b>{}</b></p><p>{}<br>{} · lockstep {} {}<br><code>lockstep {}</code></p>",
+        escape(&verdict),
+        escape(&document.env.summary),
+        escape(&document.started),
+        escape(&document.tool.version),
+        escape(&document.tool.git),
+        escape(&document.argv.join(" "))
+    );
+}
+
+fn head(html: &mut String, cells: &[&str]) {
+    html.push_str("<table><tr>");
+    for cell in cells {
+        let _ = write!(html, "<th>{cell}</th>");
+    }
+    html.push_str("</tr>\n");
+}
+
+fn row(html: &mut String, cells: &[String]) {
+    html.push_str("<tr>");
+    for cell in cells {
+        let _ = write!(html, "<td>{}</td>", escape(cell));
+    }
+    html.push_str("</tr>\n");
+}
+
+fn latency_table(html: &mut String, document: &Document) -> Result<()> {
+    head(
+        html,
+        &["", "p50", "p90", "p99", "p99.9", "p99.99", "max", "count"],
+    );
+    for rate in &document.summary.rates {
+        for kind in ["response", "service", "lateness"] {
+            let histogram = document.merged(kind, rate.rate)?;
+            let name = match rate.rate {
+                Some(rate) => format!("{kind} at {}/s", show_count(rate)),
+                None => kind.to_owned(),
+            };
+            let mut cells = vec![name];
+            cells.extend(
+                [50.0, 90.0, 99.0, 99.9, 99.99]
+                    .map(|p| show(percentile(&histogram, p), Units::Auto)),
+            );
+            cells.extend([
+                Units::Auto.show(histogram.max()),
+                show_count(histogram.len()),
+            ]);
+            row(html, &cells);
+        }
+    }
+    html.push_str(
+        "</table><p>response: from the intended send time. service: from the real one, blind \
+                   to what held the sender up. A dash: too few samples to say.</p>\n",
+    );
+    Ok(())
+}
+
+fn tail_table(html: &mut String, document: &Document) {
+    html.push_str("<h2>What the slowest waited for</h2>");
+    head(html, &["run", "above", "cause", "events"]);
+    for run in &document.runs {
+        for cause in &run.tail {
+            let rate = run
+                .rate
+                .map_or_else(String::new, |r| format!(" at {}/s", show_count(r)));
+            row(
+                html,
+                &[
+                    format!("{}{rate}", run.n),
+                    Units::Auto.show(run.tail_from_ns),
+                    cause.cause.clone(),
+                    show_count(cause.count),
+                ],
+            );
+        }
+    }
+    html.push_str("</table>\n");
+}
+
+fn throughput_table(html: &mut String, document: &Document) {
+    html.push_str("<h2>Throughput</h2>");
+    head(html, &["run", "rate", "events", "CPU s", "batches"]);
+    for run in document.runs.iter().filter(|run| run.hist.is_empty()) {
+        let batches: Vec<String> = run
+            .batches
+            .iter()
+            .map(|(stage, batches)| format!("{stage} {:.1}", batches.mean))
+            .collect();
+        row(
+            html,
+            &[
+                run.n.to_string(),
+                show_rate(run.achieved_rate),
+                show_count(run.received),
+                format!("{:.2}", run.cpu_s),
+                batches.join(", "),
+            ],
+        );
+    }
+    html.push_str("</table>\n");
+}
+
+fn candidate_table(html: &mut String, document: &Document) {
+    html.push_str("<h2>Candidates</h2>");
+    head(
+        html,
+        &[
+            "rank",
+            "configuration",
+            "p50",
+            "p99",
+            "p99.9",
+            "CPUs",
+            "runs",
+        ],
+    );
+    let show = |value: Option<f64>| {
+        value.map_or_else(
+            || "-".to_owned(),
+            |ns| Units::Auto.show(crate::args::quantity::whole(ns)),
+        )
+    };
+    for candidate in &document.candidates {
+        let config: Vec<String> = candidate
+            .config
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
+        row(
+            html,
+            &[
+                candidate.rank.clone(),
+                config.join(" "),
+                show(candidate.p50),
+                show(candidate.p99),
+                show(candidate.p999),
+                format!("{:.2}", candidate.cpus),
+                candidate.runs.to_string(),
+            ],
+        );
+    }
+    html.push_str("</table>\n");
+}
+
+fn pair_table(html: &mut String, document: &Document) {
+    html.push_str("<h2>Core to core, one way</h2>");
+    head(html, &["from", "to", "distance", "p50", "min", "regimes"]);
+    for pair in &document.pairs {
+        let regimes = match (pair.near_ns, pair.far_ns, pair.near_share) {
+            (Some(near), Some(far), Some(share)) => {
+                format!("near {near:.0}ns ({:.0}%), far {far:.0}ns", share * 100.0)
+            }
+            _ => "one".to_owned(),
+        };
+        row(
+            html,
+            &[
+                pair.from.to_string(),
+                pair.to.to_string(),
+                pair.distance.clone(),
+                format!("{:.0}ns", pair.p50_ns),
+                format!("{:.0}ns", pair.min_ns),
+                regimes,
+            ],
+        );
+    }
+    html.push_str("</table>\n");
+}
+
+fn floor_table(html: &mut String, document: &Document) {
+    if document.floor.is_empty() {
+        return;
+    }
+    html.push_str("<h2>The platform's floor</h2>");
+    head(
+        html,
+        &[
+            "when",
+            "CPU",
+            "lost",
+            "preempted",
+            "gaps>5us/s",
+            "longest",
+            "arrival p99",
+            "p99.9",
+        ],
+    );
+    for floor in &document.floor {
+        let Hist { max, .. } = floor.gaps;
+        row(
+            html,
+            &[
+                floor.when.clone(),
+                floor
+                    .cpu
+                    .map_or_else(|| "any".to_owned(), |cpu| cpu.to_string()),
+                format!("{:.2}%", floor.lost * 100.0),
+                format!("{:.2}%", floor.preempted * 100.0),
+                format!("{:.0}", floor.gaps_per_second),
+                Units::Auto.show(max),
+                Units::Auto.show(floor.arrival_p99_ns),
+                Units::Auto.show(floor.arrival_p999_ns),
+            ],
+        );
+    }
+    html.push_str("</table>\n");
+}
+
+fn config_table(html: &mut String, document: &Document) {
+    if document.config.is_empty() {
+        return;
+    }
+    html.push_str("<h2>What was measured</h2><table class=\"left\">");
+    for (key, value) in &document.config {
+        let value = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned);
+        row(html, &[key.clone(), value]);
+    }
+    html.push_str("</table>\n");
+}
+
+fn environment_table(html: &mut String, document: &Document) {
+    html.push_str("<h2>Environment</h2><table class=\"left\">");
+    for check in &document.env.checks {
+        row(
+            html,
+            &[
+                check.id.clone(),
+                check.state.to_string(),
+                check.evidence.clone(),
+                check.effect.clone(),
+                check.fix.clone(),
+            ],
+        );
+    }
+    let _ = writeln!(
+        html,
+        "</table><p>fingerprint {} · clock {} {:.3} MHz ±{:.2} ppm, a read costs {:.0} ns</p>",
+        escape(&document.env.fingerprint),
+        escape(&document.env.clocksource),
+        document.env.tsc_hz / 1e6,
+        document.env.tsc_ppm_err,
+        document.env.clock_read_ns
+    );
+}
