@@ -72,9 +72,10 @@ impl Late {
 
     /// Nobody will release any more: a fault, if there is anything to release.
     fn abandon(&self) {
-        // The stage looks at the flag whenever it is idle: what it takes while this runs is
-        // found there, if not below.
+        // The stage looks at the flag in every turn, and is woken for one: what it takes
+        // while this runs is found there, if not below.
         self.is_abandoned.store(true, finished_set());
+        self.state.wake_everybody();
         if self.taken.get() != self.released.peek() && self.state.is_live() {
             self.fail(
                 FaultKind::Gate,
