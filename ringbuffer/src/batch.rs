@@ -227,6 +227,9 @@ impl<E: Send + Sync> View<'_, E> {
     #[must_use]
     pub fn lane<T: Send + Sync>(&self, lane: &Lane<T>) -> &[T] {
         lane.check(self.span.card, LaneUse::Read);
+        lane.column()
+            .watch_read(self.span.first, self.span.count)
+            .end();
         // SAFETY: `run` wants (1) no writer: the owner has released these events, since this
         // stage is behind it, and gets them again a lap later, when this stage has released
         // them (R2); the owner itself borrows through `&mut`; (2) no wrap: the lane is as
@@ -241,6 +244,9 @@ impl<E: Send + Sync> View<'_, E> {
     /// If the lane is owned by another stage, or is another graph's.
     pub fn lane_mut<T: Send + Sync>(&mut self, lane: &Lane<T>) -> &mut [T] {
         lane.check(self.span.card, LaneUse::Write);
+        lane.column()
+            .watch_write(self.span.first, self.span.count)
+            .end();
         // SAFETY: `run_mut` wants (1) us alone: the lane has one owner, this stage, whose
         // only borrow is this `&mut`; stages behind it stop at what it released; (2) no
         // wrap: the lane is as long as the ring.

@@ -9,7 +9,7 @@ use crate::batch::{Batch, Progress};
 use crate::cursor::{CursorRef, NOWHERE, Sequence};
 use crate::desk::{Desk, Locals};
 use crate::error::{ClaimError, FaultKind};
-use crate::orderings::{full_fence, seat_free, seat_take};
+use crate::orderings::{OWN, full_fence, seat_free, seat_take};
 use crate::state::{Phase, State, panic_text};
 use crate::sync::{Arc, AtomicBool};
 
@@ -291,7 +291,9 @@ impl<E: Send + Sync> Readers<E> {
 
 impl ReaderSeat {
     fn try_take(&self) -> bool {
-        !self.is_taken.swap(true, seat_take())
+        // ORDERING: Relaxed, a hint that saves the locked operation on a seat that is taken;
+        // the swap behind it decides.
+        !self.is_taken.load(OWN) && !self.is_taken.swap(true, seat_take())
     }
 
     fn free(&self) {

@@ -129,11 +129,9 @@ impl State {
         self.wake_everybody();
     }
 
-    /// P1; the lock of the faults is held, so nobody raises at the same time.
+    /// P1.
     fn raise(&self, to: Phase) {
-        if self.phase() < to {
-            self.phase.store(to as u32, state_set());
-        }
+        self.phase.fetch_max(to as u32, state_set());
     }
 
     pub(crate) fn wake_everybody(&self) {
