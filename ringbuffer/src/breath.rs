@@ -44,6 +44,48 @@ impl Breath {
     }
 }
 
+/// The longest that a producer gives way: some 13 µs.
+const GIVE_WAY_MAX: u32 = if cfg!(loom) { 1 } else { 512 };
+/// Claims without a lost race after which a producer gives way for half as long.
+const WINS_UNTIL_HALF: u32 = 1024;
+
+/// How long a producer stands aside after it lost the race for a claim.
+///
+/// Producers that claim in turns, one event each, move the line of the claims and those of
+/// the slots with every event. If the loser of a race stays away for a while, the other
+/// claims hundreds in a row; then they change places. How long is learned: it doubles with
+/// each loss and is halved by a thousand claims without one, so that producers that meet
+/// seldom wait a fraction of a microsecond.
+///
+/// What it buys, three producers on two CPUs, `yield:0`: 43 → 58-82 M/s near, 12 → 16 M/s
+/// far (bench `peers`, work `three_to_one`).
+#[derive(Debug, Default)]
+pub(crate) struct GiveWay {
+    pauses: u32,
+    wins: u32,
+}
+
+impl GiveWay {
+    #[inline(always)]
+    pub(crate) fn won(&mut self) {
+        self.wins += 1;
+        if self.wins == WINS_UNTIL_HALF {
+            self.wins = 0;
+            self.pauses /= 2;
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn lost(&mut self) {
+        self.wins = 0;
+        self.pauses = (2 * self.pauses).clamp(GIVE_WAY_MAX.min(8), GIVE_WAY_MAX);
+        for _ in 0..self.pauses {
+            spin_loop();
+        }
+    }
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
@@ -62,6 +104,17 @@ mod tests {
         assert_eq!(after(&[1, 3, 9, 17, 16]), 4);
         assert_eq!((after(&[1, 1]), after(&[1, 1, 1])), (0, 1));
         assert_eq!(after(&[1_000; 20]), PAUSES_MAX);
+    }
+
+    #[test]
+    fn a_producer_gives_way_for_longer_the_more_it_loses() {
+        let mut way = GiveWay::default();
+        (0..3).for_each(|_| way.lost());
+        assert_eq!(way.pauses, 32);
+        (0..20).for_each(|_| way.lost());
+        assert_eq!(way.pauses, GIVE_WAY_MAX);
+        (0..2 * WINS_UNTIL_HALF).for_each(|_| way.won());
+        assert_eq!(way.pauses, GIVE_WAY_MAX / 4);
     }
 
     #[test]

@@ -23,6 +23,7 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use crate::breath::GiveWay;
 use crate::column::{ColumnRef, Watch, index};
 use crate::cursor::{CursorRef, Sequence};
 use crate::error::{ClaimError, FaultKind};
@@ -68,6 +69,7 @@ pub struct MultiProducer<E> {
     claims: Arc<Claims<E>>,
     free_until: u64,
     room: Room,
+    give_way: GiveWay,
 }
 
 impl<E> fmt::Debug for MultiProducer<E> {
@@ -94,6 +96,7 @@ impl<E: Send + Sync> MultiProducer<E> {
             free_until: room.free_until(),
             claims,
             room,
+            give_way: GiveWay::default(),
         }
     }
 
@@ -211,8 +214,14 @@ impl<E: Send + Sync> MultiProducer<E> {
                 continue;
             }
             match self.claims.claimed.claim(next, next + want) {
-                Ok(()) => return Ok(next),
-                Err(found) => next = found,
+                Ok(()) => {
+                    self.give_way.won();
+                    return Ok(next);
+                }
+                Err(_) => {
+                    self.give_way.lost();
+                    next = self.claims.claimed.peek();
+                }
             }
         }
     }

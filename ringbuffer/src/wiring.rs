@@ -119,7 +119,8 @@ impl<E: Send + Sync + 'static> Wiring<E> {
             stamps: multi.then(|| Arc::new(Stamps::new(capacity, graph.start))),
             producer_wait: graph.producer_wait.unwrap_or(graph.wait),
             producer_sleep: Arc::default(),
-            crowded: threads.len() + 1 > cpus::usable_count(),
+            // Of many producers there are two at least.
+            crowded: threads.len() + 1 + usize::from(multi) > cpus::usable_count(),
             graph,
             plan,
             threads,
