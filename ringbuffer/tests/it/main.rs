@@ -15,6 +15,7 @@
 //! | `shutdown` | drain, halt, faults, drops |
 //! | `reference` | the defects of the reference crate, each by its number |
 //! | `bad_input` | every refusal, word by word |
+//! | `property` | random graphs against a model |
 //!
 //! No test depends on how fast the machine is: what has to come is waited for with a limit
 //! that only a hang reaches.
@@ -35,6 +36,8 @@ mod graph;
 mod pollers;
 #[cfg(test)]
 mod producers;
+#[cfg(test)]
+mod property;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
