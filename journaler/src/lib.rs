@@ -19,9 +19,9 @@ pub mod schema;
 mod seekable;
 pub mod segment;
 mod shared;
-mod writer;
 pub mod ship;
 pub mod snapshots;
+mod writer;
 
 pub mod storage;
 pub mod tools;

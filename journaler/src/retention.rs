@@ -27,7 +27,8 @@ use crate::segment::{SegmentFooter, SegmentHeader};
 use crate::snapshots::{KEEP_MIN, SnapshotError, Snapshots};
 use crate::storage::{File, Open, Storage};
 use crate::tools::{
-    Catalog, CatalogSegment, Progress, ToolError, failed, read_whole, remove_if_there, write_whole,
+    Catalog, CatalogSegment, Progress, ToolError, change_meta, failed, lock, read_whole,
+    remove_if_there, write_whole,
 };
 
 /// A file shrinks by so many bytes at a time.
@@ -246,16 +247,25 @@ impl Plan {
 }
 
 /// Removes what the plan says, oldest first (`R1`), and what an earlier deed left half done.
-/// Safe beside the process that writes: it never touches a sealed segment again.
+///
+/// First `give_up` has to say durably that the segments before the given one may go, or the
+/// next open would miss them: [`Journal::give_up_before`](crate::Journal::give_up_before) for
+/// whoever has the journal open, [`offline`] for nobody. It is safe beside the thread that
+/// writes: a sealed segment is never touched again.
 ///
 /// # Errors
 ///
-/// [`ToolError::Io`]; what was removed until then is gone, and a plan made anew goes on.
+/// [`ToolError::Io`], and what `give_up` says; what was removed until then is gone, and a plan
+/// made anew goes on.
 pub fn apply<S: Storage>(
     storage: &S,
     plan: &Plan,
+    give_up: impl FnOnce(SegmentId) -> Result<(), ToolError>,
     progress: Progress<'_>,
 ) -> Result<(), ToolError> {
+    if let Some(last) = plan.remove.last() {
+        give_up(last.segment.next())?;
+    }
     let all = plan.bytes();
     let mut done = 0;
     for segment in &plan.remove {
@@ -281,6 +291,25 @@ pub fn apply<S: Storage>(
         }
     }
     Ok(())
+}
+
+/// [`apply`] for a journal that nobody has open; holds its lock meanwhile.
+///
+/// # Errors
+///
+/// [`ToolError::InUse`], and as `apply`.
+pub fn offline<S: Storage>(
+    storage: &S,
+    plan: &Plan,
+    progress: Progress<'_>,
+) -> Result<(), ToolError> {
+    let _lock = lock(storage)?;
+    let give_up = |first: SegmentId| {
+        change_meta(storage, |slot| {
+            slot.set_first_segment(first.max(slot.first_segment()))
+        })
+    };
+    apply(storage, plan, give_up, progress)
 }
 
 fn remove_slowly<S: Storage>(storage: &S, name: &str) -> Result<(), ToolError> {

@@ -23,20 +23,27 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use crate::directory::{LOCK, META, MetaFound, Watermark};
 use crate::frame::{GroupMark, HEADER_BYTES};
 use crate::index::SparseIndex;
 use crate::position::{Offset, Position, SegmentId};
 use crate::scan::{Bytes, Fault, Window};
-use crate::segment::{BlockFault, Place, SegmentFooter, SegmentHeader, Tail, is_zero};
-use crate::snapshots::{DIRECTORY, Snapshots};
+use crate::schema::DESCRIPTOR_BYTES_MAX;
+use crate::segment::{
+    BlockFault, FORMAT, Place, SegmentFooter, SegmentHeader, Tail, data_start, is_zero, salt,
+};
+use crate::snapshots::{DIRECTORY, SnapshotError, Snapshots};
 use crate::storage::{File, Open, Storage};
-use crate::tools::survey::{Seen, survey};
+use crate::tools::survey::{Seen, next_mark, survey};
 use crate::tools::{Catalog, CatalogSegment, ToolError, failed, read_whole};
 
 const PIECE_BYTES: usize = 1 << 20;
 
 /// So many findings are told one by one; the rest is counted (`V2`).
 pub const FINDINGS_MAX: usize = 256;
+
+/// The number of the mode `async` in a segment's header.
+const ASYNC: u8 = 1;
 
 /// How to verify.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,6 +145,8 @@ pub struct Report {
     pub to: Position,
     /// Snapshots that loaded whole.
     pub snapshots: Vec<Position>,
+    /// Whether the snapshots were looked at.
+    pub has_snapshots: bool,
     /// Bytes that were read.
     pub bytes: u64,
 }
@@ -166,13 +175,15 @@ pub fn verify<S: Storage>(
         from: catalog.first_position().unwrap_or_default(),
         to: catalog.first_position().unwrap_or_default(),
         snapshots: Vec::new(),
+        has_snapshots: options.snapshots,
         bytes: catalog.bytes(),
     };
     if options.snapshots {
         report.snapshots(storage, options.threads)?;
     }
+    report.meta(&catalog);
     report.beginning(&catalog);
-    let evidence = Evidence::gather(storage, &catalog, &report.snapshots)?;
+    let evidence = Evidence::gather(storage, &catalog)?;
     report.segments(&catalog, &looks, &evidence);
     report
         .findings
@@ -180,54 +191,92 @@ pub fn verify<S: Storage>(
     Ok(report)
 }
 
-/// What says that a byte of the last segment was durable once.
+/// What says that a byte of the last segment was durable once: as opening has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Evidence {
-    /// Events before this were durable: a snapshot, or the hint in `journal.meta`.
-    pub(crate) position: Position,
-    /// This place was behind a durable byte.
-    pub(crate) place: Option<Place>,
+struct Evidence {
+    /// The newest snapshot: events before it were durable.
+    snapshot: Position,
+    /// Frames before this were durable, by the hint or the watermark in `journal.meta`.
+    frames: u64,
+    /// And bytes before this.
+    place: Option<Place>,
     /// The journal was closed in order: nothing can have been in flight.
-    pub(crate) is_closed: bool,
+    is_closed: bool,
+    /// What was in flight under the options of the last opening.
+    window_bytes: u64,
 }
 
 impl Evidence {
-    pub(crate) fn gather<S: Storage>(
-        storage: &S,
-        catalog: &Catalog,
-        snapshots: &[Position],
-    ) -> Result<Evidence, ToolError> {
-        let _ = (storage, catalog);
-        let position = snapshots.iter().max().copied().unwrap_or_default();
-        Ok(Evidence {
-            position,
-            place: None,
-            is_closed: false,
-        })
+    fn gather<S: Storage>(storage: &S, catalog: &Catalog) -> Result<Evidence, ToolError> {
+        let listed = Snapshots::new(storage.clone())
+            .list()
+            .map_err(snapshot_error)?;
+        let snapshot = listed
+            .iter()
+            .map(|one| one.position)
+            .max()
+            .unwrap_or_default();
+        let mut evidence = Evidence {
+            snapshot,
+            ..Evidence::default()
+        };
+        let MetaFound::Slot(slot) = &catalog.meta else {
+            return Ok(evidence);
+        };
+        let hint = slot.durable();
+        evidence.frames = hint.reached.frames;
+        evidence.place = Some(Place {
+            segment: hint.segment,
+            offset: Offset(hint.offset),
+        });
+        evidence.is_closed = slot.is_clean();
+        evidence.window_bytes = slot.window_bytes;
+        if slot.cut_intent().is_none() {
+            let file = storage
+                .open(META, Open::READ)
+                .map_err(failed("opening", META))?;
+            let cell = Watermark::read(&file).map_err(ToolError::of_fault)?;
+            if let Some(cell) = cell.filter(|cell| cell.open_epoch == slot.open_epoch) {
+                evidence.frames = evidence.frames.max(cell.reached().frames);
+                let place = Place {
+                    segment: cell.segment(),
+                    offset: cell.offset(),
+                };
+                evidence.place = evidence.place.max(Some(place));
+            }
+        }
+        Ok(evidence)
     }
 
-    /// Why the byte at `at` must have been durable; `None` if nothing says so.
+    /// Why the byte at `at` of the last segment must have been durable; `None` if nothing says so.
     fn against(
         &self,
         segment: SegmentId,
         at: u64,
-        expected: Position,
-        marks: &[GroupMark],
+        here: &Tail,
+        behind: &Behind<'_>,
     ) -> Option<String> {
-        let here = Place {
+        let place = Place {
             segment,
             offset: Offset(at),
         };
-        if self.is_closed {
-            return Some("the journal was closed in order: nothing was in flight".to_owned());
-        }
-        if self.place.is_some_and(|place| place > here) {
+        let is_behind = self
+            .place
+            .is_some_and(|durable| durable.segment == segment && durable > place);
+        if self.frames > here.reached.frames || is_behind {
             return Some("journal.meta says that it was durable".to_owned());
         }
-        if self.position > expected {
-            return Some(format!("position {} was durable", self.position));
+        if self.is_closed && behind.is_bad {
+            return Some("the journal was closed in order, with nothing in flight".to_owned());
         }
-        let later = marks
+        if self.snapshot > here.reached.position {
+            return Some(format!(
+                "the snapshot at position {} needs it",
+                self.snapshot
+            ));
+        }
+        let later = behind
+            .marks
             .iter()
             .find(|mark| mark.at > at && mark.durable_at > at);
         later.map(|mark| {
@@ -236,6 +285,21 @@ impl Evidence {
                 mark.at
             )
         })
+    }
+}
+
+/// What is at the end of the log, or behind it.
+struct Behind<'a> {
+    is_bad: bool,
+    marks: &'a [GroupMark],
+}
+
+fn snapshot_error(error: SnapshotError) -> ToolError {
+    let (operation, name) = ("listing", DIRECTORY.to_owned());
+    ToolError::Io {
+        operation,
+        name,
+        source: std::io::Error::other(error),
     }
 }
 
@@ -251,11 +315,17 @@ struct Look {
     group: Option<(u64, u64)>,
     /// Marks behind the first fault.
     marks_behind: Vec<GroupMark>,
+    event_size: u32,
+    /// Behind the last frame, and the last whole group, before the first fault.
+    reached: Tail,
+    whole: Tail,
     tail: Tail,
     data_end: u64,
     first_time_ns: u64,
     /// Behind the last byte that is not zero, from the first thing that does not hold on.
     junk_end: Option<u64>,
+    /// There is no footer, and something in its place.
+    has_footer_junk: bool,
     /// The index beside it holds, or is missing though it should be there.
     index_note: Option<&'static str>,
 }
@@ -298,7 +368,7 @@ fn look_at_all<S: Storage>(
                 tell(segment.length);
                 continue;
             }
-            let look = look_at(storage, segment, &tell);
+            let look = look_at(storage, catalog, segment, &tell);
             let mut looks = looks.lock().unwrap_or_else(PoisonError::into_inner);
             match look {
                 Ok(look) => looks.0[number] = look,
@@ -325,29 +395,42 @@ fn is_before(segment: &CatalogSegment, since: Position) -> bool {
 
 fn look_at<S: Storage>(
     storage: &S,
+    catalog: &Catalog,
     segment: &CatalogSegment,
     tell: &dyn Fn(u64),
 ) -> Result<Option<Look>, ToolError> {
-    let Ok(header) = &segment.header else {
-        tell(segment.length);
-        return Ok(None);
-    };
     let name = segment.id.file_name();
     let open = || {
         storage
             .open(&name, Open::READ)
             .map_err(failed("opening", &name))
     };
+    let Ok(header) = &segment.header else {
+        let junk_end = last_nonzero(&open()?, 0, segment.length, &name)?;
+        let mut look = Look {
+            junk_end,
+            ..Look::default()
+        };
+        if let (MetaFound::Slot(slot), Some(end)) = (&catalog.meta, look.junk_end) {
+            let mut bytes = Bytes::Window(Window::tolerant(open()?, PIECE_BYTES));
+            let salt = salt(&slot.journal_id, segment.id);
+            look.marks_behind
+                .extend(next_mark(salt, &mut bytes, 0, end).map(|(_, mark)| mark));
+        }
+        tell(segment.length);
+        return Ok(Some(look));
+    };
     let mut bytes = Bytes::Window(Window::tolerant(open()?, PIECE_BYTES));
     let mut look = Look {
+        event_size: header.event_size,
+        reached: header.tail_before(),
+        whole: header.tail_before(),
         tail: header.tail_before(),
         data_end: header.data_start(),
         ..Look::default()
     };
     let mut told = 0;
-    let limit = segment
-        .footer
-        .map_or(header.data_limit(), |footer| footer.data_end);
+    let limit = catalog.limit_in(segment, header);
     let surveyed: Result<(), ToolError> = survey(header, &mut bytes, limit, &mut |seen, _| {
         if let Seen::Mark { at, .. } = &seen
             && *at > told + PIECE_BYTES as u64
@@ -360,7 +443,16 @@ fn look_at<S: Storage>(
     });
     surveyed?;
     let junk_from = look.faults.first().map_or(look.data_end, |fault| fault.at);
-    look.junk_end = last_nonzero(&open()?, junk_from, header.data_limit(), &name)?;
+    let is_live = catalog
+        .durable_end
+        .is_some_and(|end| end.segment <= segment.id);
+    if !is_live {
+        look.junk_end = last_nonzero(&open()?, junk_from, header.data_limit(), &name)?;
+        if segment.footer.is_none() {
+            let end = last_nonzero(&open()?, header.data_limit(), header.segment_bytes, &name)?;
+            look.has_footer_junk = end.is_some();
+        }
+    }
     look.index_note = index_note(storage, segment, header);
     tell(segment.length.saturating_sub(told));
     Ok(Some(look))
@@ -376,12 +468,21 @@ impl Look {
                     self.marks_behind.push(mark);
                 }
             }
-            Seen::Frame { header, .. } => {
+            Seen::Frame { at, header } => {
                 if self.frames == 0 {
                     self.first_time_ns = header.time_ns;
                 }
                 self.frames += 1;
                 self.events += u64::from(header.count);
+                if self.faults.is_empty() {
+                    self.reached = self.reached.behind(&header);
+                    if self
+                        .group
+                        .is_some_and(|(_, end)| end <= at + header.stored_bytes(self.event_size))
+                    {
+                        self.whole = self.reached;
+                    }
+                }
             }
             Seen::Fault {
                 at,
@@ -497,11 +598,7 @@ impl Report {
 
     fn snapshots<S: Storage>(&mut self, storage: &S, threads: usize) -> Result<(), ToolError> {
         let snapshots = Snapshots::new(storage.clone());
-        let listed = snapshots.list().map_err(|error| ToolError::Io {
-            operation: "listing",
-            name: DIRECTORY.to_owned(),
-            source: std::io::Error::other(error),
-        })?;
+        let listed = snapshots.list().map_err(snapshot_error)?;
         for one in listed {
             match snapshots.verify(one.position, threads) {
                 Ok(manifest) => {
@@ -519,6 +616,64 @@ impl Report {
         Ok(())
     }
 
+    fn note(&mut self, file: &str, what: String) {
+        let (offset, position, resumes, help) = (None, None, None, Vec::new());
+        let (severity, file) = (Severity::Note, file.to_owned());
+        self.add(Finding {
+            severity,
+            file,
+            offset,
+            position,
+            what,
+            resumes,
+            help,
+        });
+    }
+
+    fn meta(&mut self, catalog: &Catalog) {
+        if let Some(holder) = &catalog.in_use {
+            let end = catalog
+                .durable_end
+                .map_or_else(String::new, |end| format!(", up to {end}"));
+            self.note(
+                LOCK,
+                format!("in use by {holder}: only what is durable was looked at{end}"),
+            );
+        }
+        match &catalog.meta {
+            MetaFound::Slot(slot) => {
+                if let Some(intent) = slot.cut_intent() {
+                    let position = intent.reached.position;
+                    self.note(
+                        META,
+                        format!(
+                            "a cut at position {position} was decided: the next open finishes it"
+                        ),
+                    );
+                }
+            }
+            MetaFound::Missing => {
+                let what = "expected journal.meta beside the segments, found none: it says what was durable";
+                self.corrupt(META.to_owned(), None, what.to_owned(), vec![Help::Salvage]);
+            }
+            MetaFound::Damaged => {
+                let what = "expected a slot that holds, found none of the two";
+                self.corrupt(
+                    META.to_owned(),
+                    Some(0),
+                    what.to_owned(),
+                    vec![Help::Salvage],
+                );
+            }
+            MetaFound::Future(found) => {
+                let what = format!(
+                    "format {found}, this version reads format {FORMAT}: use the version that wrote it"
+                );
+                self.corrupt(META.to_owned(), Some(8), what, Vec::new());
+            }
+        }
+    }
+
     /// The log must begin at its beginning, or at or before a snapshot.
     fn beginning(&mut self, catalog: &Catalog) {
         let Some((first, header)) = catalog
@@ -528,17 +683,31 @@ impl Report {
         else {
             return;
         };
-        let is_covered = self
-            .snapshots
-            .iter()
-            .any(|at| at.0 >= header.first_position);
-        if header.first_position == 0 || is_covered {
+        let (begins, start) = match &catalog.meta {
+            MetaFound::Slot(slot) => (slot.first_segment(), slot.start().reached.position),
+            MetaFound::Missing | MetaFound::Damaged | MetaFound::Future(_) => {
+                (SegmentId(0), Position(0))
+            }
+        };
+        if first.id > begins {
+            let missing = (begins.0..first.id.0).map(SegmentId);
+            let what = format!(
+                "expected {} to be the first, found {}: a segment is missing",
+                begins.file_name(),
+                first.id.file_name()
+            );
+            let help = missing.take(8).map(Help::RestoreSegment).collect();
+            self.corrupt(begins.file_name(), None, what, help);
+            return;
+        }
+        let at = Position(header.first_position);
+        let is_covered = at <= start || self.snapshots.iter().any(|&snapshot| snapshot >= at);
+        if is_covered || !self.has_snapshots {
             return;
         }
         let what = format!(
-            "expected a log that begins at position 0 or at a snapshot, found one that begins at {}: \
-             the segments before it are missing, and no snapshot replaces them",
-            header.first_position
+            "expected a log that begins at position {start} or at a snapshot, found one that begins at {at}: \
+             what is before it was given up, and no snapshot that loads replaces it"
         );
         let missing = first
             .id
@@ -554,24 +723,28 @@ impl Report {
     }
 
     fn segments(&mut self, catalog: &Catalog, looks: &[Option<Look>], evidence: &Evidence) {
-        let used = catalog
-            .segments
-            .iter()
-            .rposition(|segment| !segment.is_unused());
+        let is_used = |(segment, look): (&CatalogSegment, &Option<Look>)| {
+            segment.header.is_ok() || look.as_ref().is_some_and(|look| look.junk_end.is_some())
+        };
+        let used = catalog.segments.iter().zip(looks).rposition(is_used);
         let mut before: Option<(SegmentId, Option<Tail>)> = None;
         for (number, (segment, look)) in catalog.segments.iter().zip(looks).enumerate() {
             let name = segment.id.file_name();
             self.numbering(before, segment.id);
             let header = match &segment.header {
                 Ok(header) => header,
-                Err(BlockFault::Zero) if used.is_none_or(|used| number > used) => {
+                Err(_) if used.is_none_or(|used| number > used) => {
                     before = Some((segment.id, None));
                     continue;
                 }
                 Err(fault) => {
-                    let what = format!("expected a segment's header, found {fault}");
-                    let help = vec![Help::RestoreSegment(segment.id), Help::Salvage];
-                    self.corrupt(name, Some(0), what, help);
+                    let tail = before.and_then(|(_, tail)| tail).unwrap_or_default();
+                    match look {
+                        Some(look) if used == Some(number) => {
+                            self.headless(segment.id, *fault, look, &tail, evidence);
+                        }
+                        Some(_) | None => self.no_header(segment.id, *fault, ""),
+                    }
                     before = Some((segment.id, None));
                     continue;
                 }
@@ -579,6 +752,10 @@ impl Report {
             if let Err(fault) = &segment.schema {
                 let help = vec![Help::RestoreSegment(segment.id)];
                 self.corrupt(name.clone(), Some(4096), fault.to_string(), help);
+            }
+            if !segment.is_padded {
+                let what = "expected zeros behind the descriptor, found others: nobody reads them";
+                self.note(&name, what.to_owned());
             }
             if header.segment_id != segment.id.0 {
                 let what = format!(
@@ -604,6 +781,42 @@ impl Report {
                 None => segment.footer.map(|footer| footer.summary().tail),
             };
             before = Some((segment.id, tail));
+        }
+    }
+
+    fn no_header(&mut self, id: SegmentId, fault: BlockFault, why: &str) {
+        let what = format!("expected a segment's header, found {fault}{why}");
+        self.corrupt(
+            id.file_name(),
+            Some(0),
+            what,
+            vec![Help::RestoreSegment(id), Help::Salvage],
+        );
+    }
+
+    /// The newest segment without a header: its first write was in flight, or it is damaged.
+    fn headless(
+        &mut self,
+        id: SegmentId,
+        fault: BlockFault,
+        look: &Look,
+        before: &Tail,
+        evidence: &Evidence,
+    ) {
+        let end = look.junk_end.unwrap_or(0);
+        let behind = Behind {
+            is_bad: true,
+            marks: &look.marks_behind,
+        };
+        let room = data_start(DESCRIPTOR_BYTES_MAX as u64) + evidence.window_bytes;
+        let reason = evidence.against(id, 0, before, &behind);
+        let reason = reason.or_else(|| {
+            (end > room)
+                .then(|| format!("it reaches to offset {end}, beyond what can have been in flight"))
+        });
+        match reason {
+            Some(why) => self.no_header(id, fault, &format!(", and {why}")),
+            None => self.add(torn(id, 0, end, before.reached.position)),
         }
     }
 
@@ -667,30 +880,47 @@ impl Report {
         self.untold += look.untold;
         self.to = self.to.max(look.tail.reached.position);
         if let Some(what) = look.index_note {
-            self.add(Finding {
-                severity: Severity::Note,
-                file: segment.id.index_name(),
-                offset: None,
-                position: None,
-                what: what.to_owned(),
-                resumes: None,
-                help: Vec::new(),
-            });
+            self.note(&segment.id.index_name(), what.to_owned());
         }
         match &segment.footer {
             Some(footer) => self.sealed(segment, header, footer, look),
             None if is_last => self.last(segment, header, look, evidence),
-            None => {
-                self.faults(segment, look);
-                let what = "expected a footer, for a later segment exists, found none".to_owned();
-                let help = vec![Help::RestoreSegment(segment.id), Help::Salvage];
-                self.corrupt(
-                    segment.id.file_name(),
-                    Some(header.data_limit()),
-                    what,
-                    help,
-                );
-            }
+            None => self.unsealed(segment, header, look),
+        }
+        if look.has_footer_junk {
+            let name = segment.id.file_name();
+            self.note(
+                &name,
+                "its footer does not hold: the next open writes it anew from the frames".to_owned(),
+            );
+        }
+    }
+
+    /// A full segment whose seal a crash has prevented: opening seals it, if all of it holds.
+    fn unsealed(&mut self, segment: &CatalogSegment, header: &SegmentHeader, look: &Look) {
+        self.faults(segment, look);
+        let name = segment.id.file_name();
+        if segment.length != header.segment_bytes {
+            let what = format!(
+                "expected {} bytes, found {}",
+                header.segment_bytes, segment.length
+            );
+            let help = vec![Help::RestoreSegment(segment.id), Help::Salvage];
+            self.corrupt(name, None, what, help);
+        } else if let (Some(end), true) = (look.junk_end, look.faults.is_empty()) {
+            let what =
+                format!("expected zeros behind the last group, found others up to offset {end}");
+            self.corrupt(
+                name,
+                Some(look.data_end),
+                what,
+                vec![Help::RestoreSegment(segment.id)],
+            );
+        } else if !look.has_footer_junk {
+            self.note(
+                &name,
+                "it is full and has no footer yet: the next open seals it".to_owned(),
+            );
         }
     }
 
@@ -764,29 +994,20 @@ impl Report {
             None => (look.data_end, look.tail.reached.position),
         };
         let junk_end = look.junk_end.filter(|&end| end > at);
-        let reason = evidence.against(segment.id, at, expected, &look.marks_behind);
-        let window_end = match look.faults.first().and_then(|first| first.group_end) {
-            Some(end) => end,
-            None => at.saturating_add(header.window_bytes),
+        let is_bad = junk_end.is_some() || !look.faults.is_empty();
+        let behind = Behind {
+            is_bad,
+            marks: &look.marks_behind,
         };
+        let reason = evidence.against(segment.id, at, &look.whole, &behind);
+        // A group whose mark holds says how long it is; under `async` several were in flight.
+        let group_end = look.faults.first().and_then(|first| first.group_end);
+        let group_end = group_end.filter(|_| header.mode != ASYNC);
+        let window = header.window_bytes.max(evidence.window_bytes);
+        let window_end = group_end.unwrap_or(at.saturating_add(window));
         match (reason, junk_end) {
-            (None, None) if look.faults.is_empty() => {}
-            (None, Some(end)) if end <= window_end => {
-                let what = format!(
-                    "the write in flight when the power went: {} bytes up to offset {end} that were never \
-                     acknowledged",
-                    end - at
-                );
-                self.add(Finding {
-                    severity: Severity::Torn,
-                    file: segment.id.file_name(),
-                    offset: Some(Offset(at)),
-                    position: Some(expected),
-                    what,
-                    resumes: None,
-                    help: vec![Help::Open],
-                });
-            }
+            (None, None) => {}
+            (None, Some(end)) if end <= window_end => self.add(torn(segment.id, at, end, expected)),
             (reason, _) => {
                 let why = reason.unwrap_or_else(|| {
                     format!("it reaches beyond what can have been in flight, offset {window_end}")
@@ -822,6 +1043,22 @@ impl Report {
                 }
             }
         }
+    }
+}
+
+fn torn(segment: SegmentId, at: u64, end: u64, position: Position) -> Finding {
+    let bytes = end - at;
+    Finding {
+        severity: Severity::Torn,
+        file: segment.file_name(),
+        offset: Some(Offset(at)),
+        position: Some(position),
+        what: format!(
+            "the write in flight when the power went: {bytes} bytes up to offset {end} that were never \
+             acknowledged"
+        ),
+        resumes: None,
+        help: vec![Help::Open],
     }
 }
 

@@ -309,11 +309,19 @@ fn names_stay_below_the_root<S: Storage>(storage: &S) {
 }
 
 fn a_lock_is_held_once<S: Storage>(storage: &S) {
+    assert_eq!(storage.holder("LOCK").unwrap(), None);
     let held = storage.lock("LOCK").unwrap();
+    assert!(
+        storage
+            .holder("LOCK")
+            .unwrap()
+            .is_some_and(|holder| !holder.is_empty())
+    );
     let refused = storage.clone().lock("LOCK").unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::WouldBlock);
     assert!(!refused.to_string().is_empty(), "the holder is named");
     drop(held);
+    assert_eq!(storage.holder("LOCK").unwrap(), None);
     storage.lock("LOCK").unwrap();
 }
 

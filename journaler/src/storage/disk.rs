@@ -20,7 +20,7 @@ use std::io;
 use std::io::IoSlice;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -181,6 +181,29 @@ impl Storage for Disk {
         file.set_len(0)?;
         file.write_all_at(who_we_are().as_bytes(), 0)?;
         Ok(DiskLock { _file: file })
+    }
+
+    fn holder(&self, name: &str) -> io::Result<Option<String>> {
+        let path = self.path(name)?;
+        let inode = match fs::metadata(&path) {
+            Ok(about) => about.ino(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        // The kernel's list of locks: a line each, `… FLOCK ADVISORY WRITE pid major:minor:inode …`.
+        let locks = fs::read_to_string("/proc/locks")?;
+        let is_it = |line: &str| {
+            let is_flock = line.contains(" FLOCK ");
+            let place = line
+                .split_whitespace()
+                .find(|word| word.matches(':').count() == 2);
+            let number = place.and_then(|place| place.rsplit(':').next()?.parse::<u64>().ok());
+            is_flock && number == Some(inode)
+        };
+        if !locks.lines().any(is_it) {
+            return Ok(None);
+        }
+        Ok(Some(fs::read_to_string(&path)?.trim_end().to_owned()))
     }
 
     fn set_read_only(&self, name: &str) -> io::Result<()> {

@@ -197,6 +197,10 @@ impl<S: Storage> Storage for Faulty<S> {
         self.inner.lock(name)
     }
 
+    fn holder(&self, name: &str) -> io::Result<Option<String>> {
+        self.inner.holder(name)
+    }
+
     fn set_read_only(&self, name: &str) -> io::Result<()> {
         self.inner.set_read_only(name)
     }

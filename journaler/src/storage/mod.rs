@@ -128,6 +128,14 @@ pub trait Storage: Clone + fmt::Debug + Send + Sync + 'static {
     /// `WouldBlock` if another holds it; its message is the text that the other left.
     fn lock(&self, name: &str) -> io::Result<Self::Lock>;
 
+    /// Who holds the lock `name` now, if anybody does; takes and changes nothing, so a reader
+    /// may ask beside a writer that is just starting.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the file system says.
+    fn holder(&self, name: &str) -> io::Result<Option<String>>;
+
     /// Takes away everybody's right to write a file: it is sealed.
     ///
     /// # Errors

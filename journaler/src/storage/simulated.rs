@@ -560,6 +560,13 @@ impl Storage for Simulated {
         })
     }
 
+    fn holder(&self, name: &str) -> io::Result<Option<String>> {
+        let world = self.world();
+        world.must_be_on()?;
+        let is_held = world.locks.contains(checked_name(name)?);
+        Ok(is_held.then(|| format!("another handle of this simulated disk, boot {}", world.boot)))
+    }
+
     fn set_read_only(&self, name: &str) -> io::Result<()> {
         let mut world = self.world();
         world.must_be_on()?;
@@ -1012,7 +1019,11 @@ impl SimulatedFile {
             return Err(io::Error::from_raw_os_error(libc::EBADF));
         }
         let survives = world.begin_change()?;
-        let bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
+        let bytes: Vec<u8> = parts
+            .iter()
+            .map(|part| &part[..])
+            .collect::<Vec<_>>()
+            .concat();
         let fault = world.fault(Operation::Write, &self.name);
         if fault == Some(Fault::WriteError) {
             return Err(Errno::Io.error());

@@ -3,9 +3,10 @@
 use std::fmt;
 
 use super::{ToolError, failed};
-use crate::position::{Position, SegmentId};
+use crate::directory::{LOCK, META, MetaFound, MetaSlot, Watermark, read_meta};
+use crate::position::{Offset, Position, SegmentId};
 use crate::schema::{Schema, SchemaError};
-use crate::segment::{BLOCK, BlockFault, SegmentFooter, SegmentHeader, is_zero};
+use crate::segment::{BLOCK, BlockFault, Place, SegmentFooter, SegmentHeader, is_zero};
 use crate::storage::{File, Open, Storage};
 
 /// All segment files of a directory, in the order of their numbers.
@@ -13,6 +14,12 @@ use crate::storage::{File, Open, Storage};
 pub struct Catalog {
     /// The segments.
     pub segments: Vec<CatalogSegment>,
+    /// What `journal.meta` holds.
+    pub meta: MetaFound,
+    /// Who has the journal open now.
+    pub in_use: Option<String>,
+    /// Where the durable bytes end, if the journal is open: what is behind may vanish.
+    pub durable_end: Option<Place>,
 }
 
 /// One segment file, as far as header, schema and footer tell.
@@ -26,6 +33,8 @@ pub struct CatalogSegment {
     pub header: Result<SegmentHeader, BlockFault>,
     /// Its schema, or what is wrong with it.
     pub schema: Result<Schema, SchemaFault>,
+    /// Whether there are zeros between the descriptor and the first group.
+    pub is_padded: bool,
     /// Its footer, if it is sealed.
     pub footer: Option<SegmentFooter>,
 }
@@ -44,8 +53,6 @@ pub enum SchemaFault {
         /// Of the descriptor.
         found: u64,
     },
-    /// There is something between it and the first group.
-    Padding,
 }
 
 impl fmt::Display for SchemaFault {
@@ -53,12 +60,6 @@ impl fmt::Display for SchemaFault {
         match self {
             SchemaFault::NoHeader => write!(f, "schema: no header says where it is"),
             SchemaFault::Damaged(error) => error.fmt(f),
-            SchemaFault::Padding => {
-                write!(
-                    f,
-                    "schema: expected zeros behind the descriptor, found others"
-                )
-            }
             SchemaFault::Other { expected, found } => {
                 write!(
                     f,
@@ -85,7 +86,19 @@ impl Catalog {
                 segments.push(CatalogSegment::read(storage, id)?);
             }
         }
-        Ok(Catalog { segments })
+        let meta = read_meta(storage).map_err(ToolError::of_fault)?;
+        let in_use = storage.holder(LOCK).map_err(failed("asking for", LOCK))?;
+        let durable_end = match (&in_use, &meta) {
+            (Some(_), MetaFound::Slot(slot)) => Some(durable_end(storage, slot)?),
+            (None, _)
+            | (Some(_), MetaFound::Missing | MetaFound::Damaged | MetaFound::Future(_)) => None,
+        };
+        Ok(Catalog {
+            segments,
+            meta,
+            in_use,
+            durable_end,
+        })
     }
 
     /// As [`read`](Catalog::read); a directory without segments is an error.
@@ -129,11 +142,45 @@ impl Catalog {
         first.map(|header| Position(header.first_position))
     }
 
+    /// Up to where a segment may be looked at: all of its data, or what is durable of it.
+    #[must_use]
+    pub fn limit_in(&self, segment: &CatalogSegment, header: &SegmentHeader) -> u64 {
+        let data_end = segment
+            .footer
+            .map_or(header.data_limit(), |footer| footer.data_end);
+        match self.durable_end {
+            Some(end) if end.segment == segment.id => {
+                end.offset.0.clamp(header.data_start(), data_end)
+            }
+            Some(end) if end.segment < segment.id => header.data_start(),
+            Some(_) | None => data_end,
+        }
+    }
+
     /// Bytes of all segment files.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.segments.iter().map(|segment| segment.length).sum()
     }
+}
+
+/// The watermark of the present opening, or the hint, which is older and as true.
+fn durable_end<S: Storage>(storage: &S, slot: &MetaSlot) -> Result<Place, ToolError> {
+    let hint = slot.durable();
+    let hint = Place {
+        segment: hint.segment,
+        offset: Offset(hint.offset),
+    };
+    let file = storage
+        .open(META, Open::READ)
+        .map_err(failed("opening", META))?;
+    let cell = Watermark::read(&file).map_err(ToolError::of_fault)?;
+    let cell = cell.filter(|cell| cell.open_epoch == slot.open_epoch);
+    let cell = cell.map(|cell| Place {
+        segment: cell.segment(),
+        offset: cell.offset(),
+    });
+    Ok(cell.map_or(hint, |cell| cell.max(hint)))
 }
 
 impl CatalogSegment {
@@ -144,9 +191,9 @@ impl CatalogSegment {
             .map_err(failed("opening", &name))?;
         let length = file.len().map_err(failed("reading", &name))?;
         let header = SegmentHeader::decode(&block_at(&file, 0, &name)?);
-        let schema = match &header {
+        let (schema, is_padded) = match &header {
             Ok(header) => read_schema(&file, header, &name)?,
-            Err(_) => Err(SchemaFault::NoHeader),
+            Err(_) => (Err(SchemaFault::NoHeader), true),
         };
         let footer = match &header {
             Ok(header) if length >= header.segment_bytes => {
@@ -159,6 +206,7 @@ impl CatalogSegment {
             length,
             header,
             schema,
+            is_padded,
             footer,
         })
     }
@@ -194,7 +242,7 @@ fn read_schema<F: File>(
     file: &F,
     header: &SegmentHeader,
     name: &str,
-) -> Result<Result<Schema, SchemaFault>, ToolError> {
+) -> Result<(Result<Schema, SchemaFault>, bool), ToolError> {
     let length = usize::try_from(header.data_start() - BLOCK).unwrap_or(0);
     let mut bytes = vec![0; length];
     match file.read_at(&mut bytes, BLOCK) {
@@ -203,13 +251,13 @@ fn read_schema<F: File>(
         Err(error) => return Err(failed("reading", name)(error)),
     }
     let (descriptor, padding) = bytes.split_at(length.min(header.schema_bytes as usize));
-    Ok(match Schema::decode(descriptor) {
+    let schema = match Schema::decode(descriptor) {
         Err(error) => Err(SchemaFault::Damaged(error)),
         Ok(schema) if schema.hash() != header.schema_hash => Err(SchemaFault::Other {
             expected: header.schema_hash,
             found: schema.hash(),
         }),
-        Ok(_) if !is_zero(padding) => Err(SchemaFault::Padding),
         Ok(schema) => Ok(schema),
-    })
+    };
+    Ok((schema, is_zero(padding)))
 }

@@ -119,7 +119,7 @@ pub fn each_frame<S: Storage>(
             before = Some(footer.summary().tail);
             continue;
         }
-        let (next, wants_more) = one_segment(storage, segment, header, start, take)?;
+        let (next, wants_more) = one_segment(storage, catalog, segment, header, start, take)?;
         ending = next;
         before = Some(ending.tail);
         if !wants_more || ending.fault.is_some() || !ending.is_sealed {
@@ -161,6 +161,7 @@ fn must_continue(
 
 fn one_segment<S: Storage>(
     storage: &S,
+    catalog: &Catalog,
     segment: &CatalogSegment,
     header: &SegmentHeader,
     start: Start,
@@ -171,9 +172,7 @@ fn one_segment<S: Storage>(
         .open(&name, Open::READ)
         .map_err(failed("opening", &name))?;
     let mut bytes = Bytes::Window(Window::tolerant(file, PIECE_BYTES));
-    let limit = segment
-        .footer
-        .map_or(header.data_limit(), |footer| footer.data_end);
+    let limit = catalog.limit_in(segment, header);
     let mut walk = first_step(storage, segment, header, start, &mut bytes)?.until(limit);
     let is_sealed = segment.footer.is_some();
     loop {

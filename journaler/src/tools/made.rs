@@ -5,6 +5,7 @@ use std::io::IoSlice;
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::directory::{MetaFile, MetaSlot, POOL, QUARANTINE};
 use crate::frame::{FrameDraft, FrameHeader, GroupMark, MarkDraft, padded};
 use crate::index::{IndexRow, SparseIndex};
 use crate::position::{Position, Reached, SegmentId};
@@ -90,6 +91,13 @@ pub(crate) fn made(plan: Plan) -> Made {
         let is_sealed = plan.seals_last || id + 1 < plan.segments;
         groups.push(segment(&storage, SegmentId(id), &mut tail, plan, is_sealed));
     }
+    let mut slot = MetaSlot::new([1; 16], [plan.journal_id; 16]);
+    slot.open_epoch = 1;
+    slot.window_bytes = 64 * 1024;
+    slot.segment_bytes = SEGMENT_BYTES;
+    MetaFile::create(&storage, slot).unwrap();
+    storage.create_dir(POOL).unwrap();
+    storage.create_dir(QUARANTINE).unwrap();
     storage.sync_directory("").unwrap();
     Made {
         storage,

@@ -10,7 +10,8 @@
 //! | [`Catalog::read`] | headers and footers | – |
 //! | [`stats`](stats::stats), [`verify`](crate::verify::verify) | everything | – |
 //! | [`each_frame`](frames::each_frame), [`diff`](diff::diff) | frames, from any position or time | – |
-//! | [`repair`] | everything | the journal, with a copy in `quarantine/` |
+//! | [`repair`], [`truncate`] | everything | the journal, with a copy in `quarantine/` |
+//! | [`salvage`] | everything | a new journal |
 //! | [`archive`](crate::archive), [`ship`](crate::ship) | sealed segments | another directory |
 //! | [`retention`](crate::retention) | headers, snapshots | removes segments |
 //! | [`probe`](probe::probe) | – | a scratch file of its own |
@@ -22,6 +23,8 @@
 
 use std::io;
 
+use crate::directory::{LOCK, META, MetaFile, MetaFound, MetaSlot, read_meta};
+use crate::error::IoFault;
 use crate::position::{Position, SegmentId};
 use crate::storage::{File, Open, Storage};
 
@@ -30,8 +33,10 @@ pub mod diff;
 pub mod frames;
 pub mod probe;
 pub mod repair;
+pub mod salvage;
 pub mod stats;
 pub mod survey;
+pub mod truncate;
 
 pub use catalog::{Catalog, CatalogSegment, SchemaFault};
 
@@ -83,6 +88,27 @@ pub enum ToolError {
         /// Behind the last there is.
         to: Position,
     },
+    /// No frame ends there, and a frame is never cut in two.
+    #[error("no frame ends at position {position}: cut at {before} or at {behind}")]
+    NoBoundary {
+        /// Which was asked for.
+        position: Position,
+        /// The end of a frame before it.
+        before: Position,
+        /// The end of a frame behind it.
+        behind: Position,
+    },
+    /// A snapshot would be ahead of its log.
+    #[error("the snapshot at position {snapshot} is behind the cut at {position}: remove it first")]
+    SnapshotBehind {
+        /// Where the cut was to be.
+        position: Position,
+        /// The snapshot's position.
+        snapshot: Position,
+    },
+    /// The journal would not take what was to be written into it.
+    #[error("writing the new journal failed: {0}")]
+    Journal(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A file is not what was written.
     #[error("{name} is damaged: {what}")]
     Damaged {
@@ -118,6 +144,21 @@ impl ToolError {
         matches!(self, ToolError::Damaged { .. } | ToolError::Foreign { .. })
     }
 
+    pub(crate) fn of_fault(fault: IoFault) -> ToolError {
+        let IoFault {
+            operation,
+            file,
+            source,
+            ..
+        } = fault;
+        let source = io::Error::new(source.kind(), source);
+        ToolError::Io {
+            operation,
+            name: file,
+            source,
+        }
+    }
+
     pub(crate) fn damaged(name: &str, what: impl Into<String>) -> ToolError {
         ToolError::Damaged {
             name: name.to_owned(),
@@ -137,16 +178,37 @@ pub(crate) fn failed(operation: &'static str, name: &str) -> impl FnOnce(io::Err
 
 /// Takes the journal for writing (`T2`).
 pub(crate) fn lock<S: Storage>(storage: &S) -> Result<S::Lock, ToolError> {
-    storage.lock(LOCK_NAME).map_err(|error| match error.kind() {
+    storage.lock(LOCK).map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock => ToolError::InUse {
             holder: error.to_string(),
         },
-        _ => failed("locking", LOCK_NAME)(error),
+        _ => failed("locking", LOCK)(error),
     })
 }
 
-/// The file that says who uses the journal.
-pub(crate) const LOCK_NAME: &str = "LOCK";
+/// Changes `journal.meta` durably, in both slots. The caller holds the lock (`T2`).
+pub(crate) fn change_meta<S: Storage>(
+    storage: &S,
+    change: impl FnOnce(&mut MetaSlot),
+) -> Result<(), ToolError> {
+    open_meta(storage)?
+        .update_both(change)
+        .map_err(ToolError::of_fault)
+}
+
+/// `journal.meta`, for writing. The caller holds the lock (`T2`).
+pub(crate) fn open_meta<S: Storage>(storage: &S) -> Result<MetaFile<S::File>, ToolError> {
+    let slot = match read_meta(storage).map_err(ToolError::of_fault)? {
+        MetaFound::Slot(slot) => *slot,
+        MetaFound::Missing => return Err(ToolError::damaged(META, "it is missing")),
+        MetaFound::Damaged => return Err(ToolError::damaged(META, "neither of its slots holds")),
+        MetaFound::Future(found) => {
+            let what = format!("it has format {found}: use the version that wrote it");
+            return Err(ToolError::damaged(META, what));
+        }
+    };
+    MetaFile::open(storage, slot).map_err(ToolError::of_fault)
+}
 
 /// All bytes of a small file.
 pub(crate) fn read_whole<S: Storage>(

@@ -67,7 +67,7 @@ pub fn stats<S: Storage>(storage: &S, progress: Progress<'_>) -> Result<Stats, T
         counted.stats.file_bytes += segment.length;
         if let Ok(header) = &segment.header {
             let before = done;
-            counted.segment(storage, segment, header, &mut |at| {
+            counted.segment(storage, &catalog, segment, header, &mut |at| {
                 progress(before + at, all)
             })?;
         }
@@ -90,6 +90,7 @@ impl Counted {
     fn segment<S: Storage>(
         &mut self,
         storage: &S,
+        catalog: &Catalog,
         segment: &CatalogSegment,
         header: &SegmentHeader,
         progress: &mut dyn FnMut(u64),
@@ -99,23 +100,26 @@ impl Counted {
             .open(&name, Open::READ)
             .map_err(failed("opening", &name))?;
         let mut bytes = Bytes::Window(Window::tolerant(file, 1 << 20));
-        let limit = segment
-            .footer
-            .map_or(header.data_limit(), |footer| footer.data_end);
-        survey(header, &mut bytes, limit, &mut |seen, bytes| {
-            self.see(&seen, header.event_size);
-            if let Seen::Frame { at, header: frame } = &seen {
-                progress(*at);
-                if let Ok(schema) = &segment.schema {
-                    let length = usize::try_from(frame.body_bytes(header.event_size)).unwrap_or(0);
-                    let body = bytes
-                        .get(at + 64, length)
-                        .map_err(failed("reading", &name))?;
-                    self.kinds(body, schema);
+        survey(
+            header,
+            &mut bytes,
+            catalog.limit_in(segment, header),
+            &mut |seen, bytes| {
+                self.see(&seen, header.event_size);
+                if let Seen::Frame { at, header: frame } = &seen {
+                    progress(*at);
+                    if let Ok(schema) = &segment.schema {
+                        let length =
+                            usize::try_from(frame.body_bytes(header.event_size)).unwrap_or(0);
+                        let body = bytes
+                            .get(at + 64, length)
+                            .map_err(failed("reading", &name))?;
+                        self.kinds(body, schema);
+                    }
                 }
-            }
-            Ok(())
-        })
+                Ok(())
+            },
+        )
     }
 
     fn see(&mut self, seen: &Seen, event_size: u32) {

@@ -97,7 +97,7 @@ pub fn survey<F: File, E>(
                 visit(Seen::Frame { at, header }, bytes)?;
             }
             Step::End { at } => {
-                let Some(next) = next_mark(header, bytes, at, limit) else {
+                let Some(next) = next_mark(header.salt(), bytes, at, limit) else {
                     return visit(
                         Seen::End {
                             at,
@@ -154,7 +154,7 @@ pub fn survey<F: File, E>(
                     expected = behind;
                 }
                 let from = group_end.unwrap_or(at + ALIGN as u64);
-                let next = next_mark(header, bytes, from, limit);
+                let next = next_mark(header.salt(), bytes, from, limit);
                 walk = match next {
                     Some((at, _)) => match resumed(whole, at, expected, bytes, visit)? {
                         Some(walk) => walk,
@@ -264,14 +264,13 @@ fn body_holds<F: File>(
 }
 
 /// The next mark that holds, at or behind `from`.
-fn next_mark<F: File>(
-    segment: &SegmentHeader,
+pub(crate) fn next_mark<F: File>(
+    salt: u32,
     bytes: &mut Bytes<F>,
     from: u64,
     limit: u64,
 ) -> Option<(u64, GroupMark)> {
     const PIECE: usize = 64 * 1024;
-    let salt = segment.salt();
     let mut at = from.next_multiple_of(ALIGN as u64);
     while at + HEADER_BYTES as u64 <= limit {
         let left = usize::try_from(limit - at).unwrap_or(PIECE);

@@ -1,10 +1,11 @@
-//! `repair`: what changes a journal, offline and explicit.
+//! `repair`, `truncate`, `salvage`: mending, offline and explicit.
 
 use std::path::PathBuf;
 
-use lockstep_journaler::SegmentId;
-use lockstep_journaler::tools::repair;
+use lockstep_journaler::storage::Disk;
+use lockstep_journaler::tools::{repair, salvage, truncate};
 use lockstep_journaler::verify::{self, Help, VerifyOptions};
+use lockstep_journaler::{Position, SegmentId};
 use lockstep_perf::exit::Exit;
 use serde_json::json;
 
@@ -97,6 +98,117 @@ pub(super) fn repair(args: &RepairArgs, global: &Global) -> anyhow::Result<Exit>
                     "{verb} {name}, positions {} to {}{kept}",
                     one.first_position, one.end_position
                 )?;
+            }
+            Ok(())
+        },
+    )?;
+    Ok(Exit::Done)
+}
+
+/// Arguments of `journal truncate`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  lockstep journal truncate ./j --at 1000 --dry-run\n  \
+        lockstep journal truncate ./j --at 1000 --yes\n\n\
+        What goes is kept in quarantine/: whole segments, and a copy of the one that is shortened.\n\
+        Events that were acknowledged may be among it: prefer repair --from-archive."
+)]
+pub(super) struct TruncateArgs {
+    #[command(flatten)]
+    journal: Journal,
+    /// The log ends here: behind the last event before this position
+    #[arg(long)]
+    at: u64,
+    #[command(flatten)]
+    consent: Consent,
+}
+
+/// Gives up the end of the log.
+pub(super) fn truncate(args: &TruncateArgs, global: &Global) -> anyhow::Result<Exit> {
+    let is_rehearsal = args.consent.is_rehearsal("truncate")?;
+    let storage = disk(&args.journal.dir)?;
+    let done = truncate::truncate(&storage, Position(args.at), is_rehearsal).map_err(refused)?;
+    let files: Vec<String> = done.segments.iter().map(|id| id.file_name()).collect();
+    print::result(
+        global.format,
+        || {
+            json!({
+                "dry_run": is_rehearsal,
+                "end": done.reached.position.0,
+                "frames": done.reached.frames,
+                "file": done.segment.file_name(),
+                "offset": done.offset,
+                "kept_as": done.kept_as,
+                "segments": files,
+            })
+        },
+        |out| {
+            let (ends, goes) = if is_rehearsal {
+                ("would end", "would go")
+            } else {
+                ("ends", "went")
+            };
+            writeln!(
+                out,
+                "the log {ends} at position {}, in {} at offset {}",
+                done.reached.position,
+                done.segment.file_name(),
+                done.offset
+            )?;
+            writeln!(out, "a copy of that segment: {}", done.kept_as)?;
+            files
+                .iter()
+                .try_for_each(|file| writeln!(out, "{file} {goes} to quarantine/"))
+        },
+    )?;
+    Ok(Exit::Done)
+}
+
+/// Arguments of `journal salvage`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  lockstep journal salvage ./j ./salvaged\n\n\
+        The damaged journal is not changed. Positions stay what they were; where events are lost\n\
+        the new journal has a gap frame, and its identity is its own.")]
+pub(super) struct SalvageArgs {
+    #[command(flatten)]
+    journal: Journal,
+    /// The new journal's directory; created if it is missing, and it must hold no journal
+    out: PathBuf,
+    /// Also where a sync does not survive a power cut: tmpfs, overlay and the like
+    #[arg(long)]
+    r#unsafe: bool,
+}
+
+/// Copies what holds.
+pub(super) fn salvage(args: &SalvageArgs, global: &Global) -> anyhow::Result<Exit> {
+    let journal = disk(&args.journal.dir)?;
+    let into = Disk::create(&args.out)?;
+    let mut meter = Meter::new("salvage");
+    let salvaged = salvage::salvage(&journal, &into, args.r#unsafe, &mut |done, all| {
+        meter.tell(done, all)
+    });
+    drop(meter);
+    let salvaged = salvaged.map_err(refused)?;
+    let gap = |(from, to): &(Position, Position)| json!({ "from": from.0, "to": to.0 });
+    print::result(
+        global.format,
+        || {
+            json!({
+                "frames": salvaged.frames,
+                "events": salvaged.events,
+                "from": salvaged.from.0,
+                "to": salvaged.to.0,
+                "gaps": salvaged.gaps.iter().map(gap).collect::<Vec<_>>(),
+            })
+        },
+        |out| {
+            writeln!(
+                out,
+                "salvaged {} events in {} frames, positions {} to {}",
+                salvaged.events, salvaged.frames, salvaged.from, salvaged.to
+            )?;
+            for (from, to) in &salvaged.gaps {
+                writeln!(out, "lost: positions {from} to {to}")?;
             }
             Ok(())
         },

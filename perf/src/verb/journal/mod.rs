@@ -58,7 +58,11 @@ enum JournalVerb {
     Probe(store::ProbeArgs),
     /// Replace damaged or missing segments by their archived copies
     Repair(mend::RepairArgs),
-    /// Snapshots: list, verify
+    /// Copy everything that holds into a new journal, with a mark where something is lost
+    Salvage(mend::SalvageArgs),
+    /// End the log at a position, and keep what goes in quarantine/
+    Truncate(mend::TruncateArgs),
+    /// Snapshots: list, verify, remove
     Snapshot(store::SnapshotArgs),
     /// Segments that are no longer needed: plan, apply, readers
     Retention(store::RetentionArgs),
@@ -82,6 +86,8 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
         JournalVerb::Diff(args) => events::diff(args, global),
         JournalVerb::Probe(args) => store::probe(args, global),
         JournalVerb::Repair(args) => mend::repair(args, global),
+        JournalVerb::Salvage(args) => mend::salvage(args, global),
+        JournalVerb::Truncate(args) => mend::truncate(args, global),
         JournalVerb::Snapshot(args) => store::snapshot(args, global),
         JournalVerb::Retention(args) => store::retention(args, global),
         JournalVerb::Archive(args) => store::archive(args, global),
@@ -110,7 +116,7 @@ fn refused(error: ToolError) -> anyhow::Error {
         ToolError::Io { source, .. } if source.kind() == io::ErrorKind::BrokenPipe => {
             return anyhow::Error::new(io::Error::from(io::ErrorKind::BrokenPipe));
         }
-        ToolError::Io { .. } => Exit::Failed,
+        ToolError::Io { .. } | ToolError::Journal(_) => Exit::Failed,
         ToolError::InUse { .. } => Exit::Refused,
         error if error.is_damage() => Exit::Corrupt,
         _ => Exit::Usage,

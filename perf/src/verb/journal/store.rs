@@ -268,7 +268,7 @@ pub(super) fn retention(args: &RetentionArgs, global: &Global) -> anyhow::Result
             let (storage, plan) = needs.plan()?;
             if !is_rehearsal {
                 let mut meter = Meter::new("retention");
-                retention::apply(&storage, &plan, &mut |done, all| meter.tell(done, all))
+                retention::offline(&storage, &plan, &mut |done, all| meter.tell(done, all))
                     .map_err(refused)?;
             }
             show_plan(global, &plan, is_rehearsal)
