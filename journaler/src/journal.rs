@@ -408,7 +408,11 @@ impl<S: Storage> Journal<S> {
         })?;
         drop(self.writer.take_active());
         lock(&shared.seals).retain(|seal| seal.header.segment_id < intent.segment.0);
-        lock(&shared.spares).next = None;
+        {
+            // What was named ahead goes with the later segments, what was asked for is another now.
+            let mut spares = lock(&shared.spares);
+            (spares.next, spares.wanted) = (None, None);
+        }
         finish_cut(&shared.storage, meta.slot(), intent)?;
         let (content, tail) = self.content(intent.segment)?;
         hint.chain = tail.chain;

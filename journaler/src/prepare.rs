@@ -300,10 +300,18 @@ pub(crate) fn open_segment<S: Storage>(
         _ => Open::WRITE,
     };
     let name = id.file_name();
-    shared
-        .storage
-        .open(&name, how)
-        .map_err(|error| IoFault::new("open", &name, error))
+    open_writable(&shared.storage, &name, how).map_err(|error| IoFault::new("open", &name, error))
+}
+
+/// Opens for writing what may have been sealed: a footer that was lost leaves a read-only file.
+pub(crate) fn open_writable<S: Storage>(storage: &S, name: &str, how: Open) -> io::Result<S::File> {
+    match storage.open(name, how) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            storage.set_writable(name)?;
+            storage.open(name, how)
+        }
+        other => other,
+    }
 }
 
 /// Past the page cache, so that zeros do not push out what is read; in it where the storage cannot.
@@ -330,10 +338,7 @@ pub(crate) fn write_seal<S: Storage>(shared: &Shared<S>, seal: &Seal) -> Result<
         let name = name.clone();
         move |error| IoFault::new(operation, &name, error)
     };
-    let file = shared
-        .storage
-        .open(&name, Open::WRITE)
-        .map_err(fault("open"))?;
+    let file = open_writable(&shared.storage, &name, Open::WRITE).map_err(fault("open"))?;
     let footer = SegmentFooter::new(&seal.header, &seal.summary).block();
     let at = seal.header.segment_bytes - BLOCK;
     file.write_at(&[IoSlice::new(&footer)], at)

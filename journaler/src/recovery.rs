@@ -37,6 +37,7 @@ use crate::frame::{FrameHeader, GroupMark, HEADER_BYTES};
 use crate::index::SparseIndex;
 use crate::options::{Existing, Mode, Options, Verify};
 use crate::position::{Offset, Position, Reached, SegmentId};
+use crate::prepare::open_writable;
 use crate::scan::{Bytes, Fault, Step, Survey, Walk, Window, find_mark, last_data, survey};
 use crate::schema::Schema;
 use crate::segment::{
@@ -837,6 +838,13 @@ impl<S: Storage> Judge<'_, S> {
         };
         let range =
             suspect.from + HEADER_BYTES as u64..(last + 1).next_multiple_of(64).min(suspect.limit);
+        if matches!(
+            suspect.fault,
+            Some(Fault::MarkContinues { .. } | Fault::MarkEpoch { .. })
+        ) {
+            // A whole mark of this file, and what is before it is not what was durable then.
+            return Ok(Some(Evidence::LaterMark(place(suspect.at))));
+        }
         let says_so = |mark: &GroupMark| mark.durable_at > suspect.from;
         if let Some(mark) = find_mark(bytes, suspect.salt, range.clone(), says_so)? {
             return Ok(Some(Evidence::LaterMark(place(mark.at))));
@@ -846,7 +854,8 @@ impl<S: Storage> Judge<'_, S> {
         {
             return Ok(Some(Evidence::LaterMark(place(at))));
         }
-        if last >= suspect.from + suspect.window {
+        // A write takes its last sector with it, to the end.
+        if last >= (suspect.from + suspect.window).next_multiple_of(512) {
             let (window_bytes, last) = (suspect.window, Offset(last));
             return Ok(Some(Evidence::BeyondWindow { window_bytes, last }));
         }
@@ -988,8 +997,7 @@ fn cut_torn_tail<S: Storage>(
         copy_aside(storage, &name, plan.from..plan.to, &quarantine)?;
     }
     if !options.mutations.no_zeroing {
-        let file = storage
-            .open(&name, Open::WRITE)
+        let file = open_writable(storage, &name, Open::WRITE)
             .map_err(|error| IoFault::new("open", &name, error))?;
         zero(&file, &name, plan.from..plan.to)?;
     }

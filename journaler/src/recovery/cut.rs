@@ -21,6 +21,7 @@ use crate::error::{IoFault, ReadError};
 use crate::frame::{GroupMark, HEADER_BYTES, MarkDraft};
 use crate::index::SparseIndex;
 use crate::position::{Offset, Position, Reached, SegmentId};
+use crate::prepare::open_writable;
 use crate::scan::{Bytes, Step, Walk, Window, last_data};
 use crate::segment::{BLOCK, BLOCK_BYTES, Place, SegmentFooter, SegmentHeader, is_zero, salt};
 use crate::storage::{File, Open, Storage};
@@ -135,8 +136,7 @@ pub(crate) fn finish_cut<S: Storage>(
     if SegmentFooter::decode(footer, &header).is_some() {
         return rewrite(storage, &header, intent, mark, &mut bytes);
     }
-    let file = storage
-        .open(&name, Open::WRITE)
+    let file = open_writable(storage, &name, Open::WRITE)
         .map_err(|error| IoFault::new("open", &name, error))?;
     if let Some(mark) = mark {
         file.write_at(&[IoSlice::new(bytemuck::bytes_of(&mark))], intent.mark)

@@ -1,0 +1,23 @@
+//! The journal by its face, on the simulated disk unless said otherwise.
+//!
+//! | file | asks |
+//! |---|---|
+//! | `support` | – what the others share: an event, a log to compare with |
+//! | `journal` | does it write, roll, read, seek, follow, cut back, remember, refuse |
+//! | `recovery_table` | does every row of the decision table decide as it should |
+//! | `corruption` | is any damage refused or harmless, every bit and every sector subset |
+//! | `campaign`, `crash` | does anything acknowledged survive thousands of crashes; are broken journals noticed |
+//! | `formats` | do yesterday's files open today; can a stranger read them |
+//! | `scanner` | does the walk survive any bytes |
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "helpers of tests fail by panic, on small numbers"
+)]
+
+mod campaign;
+mod corruption;
+mod crash;
+mod recovery_table;
+mod scanner;
+mod support;
