@@ -1,0 +1,8 @@
+//! The program as its users meet it: one module for each verb, run as a process.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "the whole binary is tests: a failure panics"
+)]
+
+mod journal;
