@@ -13,7 +13,12 @@ use lockstep_perf::exit::{Exit, Refusal};
 fn main() -> ExitCode {
     let cli = match verb::parse(std::env::args_os()) {
         Ok(cli) => cli,
-        Err(error) => return usage(&error),
+        Err(error) => {
+            return match error.downcast_ref::<clap::Error>() {
+                Some(error) => usage(error),
+                None => explain(&error).into(),
+            };
+        }
     };
     match verb::run(cli) {
         Ok(exit) => exit.into(),

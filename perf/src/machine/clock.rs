@@ -173,7 +173,8 @@ impl Clock {
 }
 
 /// `a / b` as a floating-point number.
-pub(crate) fn ratio(a: u64, b: u64) -> f64 {
+#[must_use]
+pub fn ratio(a: u64, b: u64) -> f64 {
     if b == 0 {
         return 0.0;
     }

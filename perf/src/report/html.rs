@@ -55,6 +55,16 @@ pub fn page(document: &Document) -> Result<String> {
     Ok(html)
 }
 
+/// A page with one chart.
+#[must_use]
+pub fn charts(chart: &super::chart::Chart) -> String {
+    let title = escape(&chart.title);
+    format!(
+        "{HEAD}<title>{title}</title><h1>{title}</h1>{}</html>\n",
+        chart.to_svg()
+    )
+}
+
 fn header(html: &mut String, document: &Document) {
     let verdict = document.summary.verdict.to_string();
     let class = verdict.split(':').next().unwrap_or("clean");

@@ -4,14 +4,26 @@
 //! `fn run(args: &Args, global: &Global) -> anyhow::Result<Exit>`, one line in [`Verb`] and
 //! one in [`run`].
 
+mod bench;
+mod c2c;
 mod completions;
+mod config;
+mod doctor;
+mod export;
+mod flags;
+mod hiccup;
 mod journal;
+mod latency;
 mod man;
+mod plot;
+mod quick;
+mod throughput;
 
 use std::ffi::OsString;
 use std::io;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use lockstep_perf::args::quantity::Units;
 use lockstep_perf::exit::Exit;
 
 /// What was typed.
@@ -38,6 +50,36 @@ pub(crate) struct Global {
     /// json: the result document on stdout and nothing else
     #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
     pub(crate) format: Format,
+    /// Unit of latencies in text
+    #[arg(long, global = true, value_enum, default_value_t = UnitsFlag::Auto)]
+    pub(crate) units: UnitsFlag,
+    /// Defaults from a TOML file, as tune writes; flags and LOCKSTEP_<FLAG> win
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<std::path::PathBuf>,
+}
+
+/// Units of latencies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum UnitsFlag {
+    /// Whichever suits.
+    Auto,
+    /// Nanoseconds.
+    Ns,
+    /// Microseconds.
+    Us,
+    /// Milliseconds.
+    Ms,
+}
+
+impl From<UnitsFlag> for Units {
+    fn from(flag: UnitsFlag) -> Self {
+        match flag {
+            UnitsFlag::Auto => Self::Auto,
+            UnitsFlag::Ns => Self::Nanoseconds,
+            UnitsFlag::Us => Self::Microseconds,
+            UnitsFlag::Ms => Self::Milliseconds,
+        }
+    }
 }
 
 /// How results are written to stdout.
@@ -54,6 +96,22 @@ pub(crate) enum Format {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
+    /// Doctor, floor and latency at three rates: what happens without a verb, about 15 s
+    Quick(quick::Args),
+    /// Response of a pipeline at a fixed rate, from the intended send times
+    Latency(latency::Args),
+    /// Events a second, as many as go; with --search, as many as keep an objective
+    Throughput(throughput::Args),
+    /// The platform's pauses, as spinning threads see them
+    Hiccup(hiccup::Args),
+    /// What a message costs from each CPU to each other
+    C2c(c2c::Args),
+    /// What about this machine speaks against measuring on it; changes nothing
+    Doctor(doctor::Args),
+    /// Results as a page, as SVG, or in the terminal
+    Plot(plot::Args),
+    /// Results as hgrm, hlog or CSV
+    Export(export::Args),
     /// Examine, prove, mend and move what a journal wrote
     Journal(journal::Args),
     /// Print the completions of a shell
@@ -63,9 +121,11 @@ pub(crate) enum Verb {
 }
 
 /// Reads a command line.
-pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
-    let matches = command().try_get_matches_from(arguments)?;
-    Cli::from_arg_matches(&matches)
+pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<Cli> {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let command = config::with_file(command(), &arguments)?;
+    let matches = command.try_get_matches_from(arguments)?;
+    Ok(Cli::from_arg_matches(&matches)?)
 }
 
 /// The command line's definition, from which help, completions and man page come.
@@ -89,10 +149,15 @@ fn with_environment(command: clap::Command) -> clap::Command {
 /// Does what was asked.
 pub(crate) fn run(cli: Cli) -> anyhow::Result<Exit> {
     match cli.verb {
-        None => {
-            command().print_long_help()?;
-            Ok(Exit::Done)
-        }
+        None => quick::run(&quick::Args::default(), &cli.global),
+        Some(Verb::Quick(args)) => quick::run(&args, &cli.global),
+        Some(Verb::Latency(args)) => latency::run(&args, &cli.global),
+        Some(Verb::Throughput(args)) => throughput::run(&args, &cli.global),
+        Some(Verb::Hiccup(args)) => hiccup::run(&args, &cli.global),
+        Some(Verb::C2c(args)) => c2c::run(&args, &cli.global),
+        Some(Verb::Doctor(args)) => doctor::run(&args, &cli.global),
+        Some(Verb::Plot(args)) => plot::run(&args, &cli.global),
+        Some(Verb::Export(args)) => export::run(&args, &cli.global),
         Some(Verb::Completions(args)) => completions::run(&args, &cli.global),
         Some(Verb::Man(args)) => man::run(&args, &cli.global),
         Some(Verb::Journal(args)) => journal::run(&args, &cli.global),

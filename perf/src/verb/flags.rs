@@ -1,0 +1,123 @@
+//! The flags that the measuring verbs share, as they were typed.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use lockstep_perf::args::plan::{Plan, Wishes};
+use lockstep_perf::args::quantity::{count, duration};
+use lockstep_perf::args::shape::Shape;
+use lockstep_perf::args::wish::{Pin, Place, Waits};
+use lockstep_perf::exit::Refusal;
+use lockstep_perf::machine::cpus::Machine;
+use lockstep_perf::report::store;
+
+/// A [`count`] that fits an index.
+pub(crate) fn size(text: &str) -> Result<usize, String> {
+    usize::try_from(count(text)?).map_err(|_| format!("{text:?} is too large"))
+}
+
+/// What runs.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Pipeline")]
+pub(crate) struct PipelineFlags {
+    /// spsc | pipeline:N | diamond | fanout:N | mpsc:N
+    #[arg(long, default_value = "diamond", value_name = "NAME")]
+    pub(crate) topology: Shape,
+    /// Slots, a power of two
+    #[arg(long, default_value = "64Ki", value_parser = size, value_name = "N")]
+    pub(crate) ring: usize,
+    /// Bytes of an event: 16, 32, 64, 128, 256, 512, 1024 or 4096
+    #[arg(long, default_value = "64", value_parser = size, value_name = "BYTES")]
+    pub(crate) event_size: usize,
+    /// Most events that a stage takes in one turn
+    #[arg(long, default_value = "256", value_parser = size, value_name = "N")]
+    pub(crate) batch: usize,
+    /// Events published at once
+    #[arg(long, default_value = "1", value_parser = size, value_name = "N")]
+    pub(crate) claim: usize,
+    /// spin | spin-pause[:N] | yield[:SPINS] | backoff[:S,Y,NS] | park | auto; by role:
+    /// stage0=spin,producer=yield
+    #[arg(long, default_value = "auto", value_name = "SPEC")]
+    pub(crate) wait: Waits,
+    /// Which stages share a thread: auto | 'stage0+stage1,stage2'
+    #[arg(long, default_value = "auto", value_name = "SPEC")]
+    pub(crate) place: Place,
+    /// Where threads run: auto | none | LIST (as taskset: 0,2-5,8-15:2, !0 leaves out) |
+    /// role=LIST,... with the roles producer0, stage0, ...
+    #[arg(long, default_value = "auto", value_name = "SPEC")]
+    pub(crate) pin: String,
+    /// Go on with more spinning threads than CPUs
+    #[arg(long)]
+    pub(crate) insist: bool,
+    /// Go on in a debug build
+    #[arg(long)]
+    pub(crate) allow_debug: bool,
+}
+
+impl PipelineFlags {
+    pub(crate) fn wishes(&self, machine: &Machine) -> Result<Wishes, Refusal> {
+        Ok(Wishes {
+            shape: self.topology,
+            ring: self.ring,
+            event_size: self.event_size,
+            batch: self.batch,
+            claim: self.claim,
+            waits: self.wait.clone(),
+            place: self.place.clone(),
+            pin: Pin::parse(&self.pin, &machine.allowed)?,
+            insist: self.insist,
+        })
+    }
+
+    pub(crate) fn plan(&self, machine: &Machine) -> Result<Plan, Refusal> {
+        Plan::resolve(&self.wishes(machine)?, machine)
+    }
+}
+
+/// How long and how often.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Phases")]
+pub(crate) struct PhaseFlags {
+    /// At the measured rate, discarded
+    #[arg(long, default_value = "3s", value_parser = duration, value_name = "DUR")]
+    pub(crate) warmup: Duration,
+    /// Measured time of each run
+    #[arg(long, default_value = "10s", value_parser = duration, value_name = "DUR")]
+    pub(crate) duration: Duration,
+    /// Runs, each with fresh threads and a fresh ring
+    #[arg(long, default_value = "3", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) runs: u16,
+    /// The platform's floor on the same CPUs, before and after; 0 leaves it out
+    #[arg(long, default_value = "1s", value_parser = duration, value_name = "DUR")]
+    pub(crate) floor: Duration,
+    /// Slice of the time series
+    #[arg(long, default_value = "1s", value_parser = duration, value_name = "DUR")]
+    pub(crate) interval: Duration,
+    /// Wait for events in flight at the end
+    #[arg(long, default_value = "3s", value_parser = duration, value_name = "DUR")]
+    pub(crate) drain: Duration,
+}
+
+/// What becomes of the result.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Result")]
+pub(crate) struct ResultFlags {
+    /// A name to find it by
+    #[arg(long, default_value = "", value_name = "TEXT")]
+    pub(crate) label: String,
+    /// Where results are kept
+    #[arg(long, default_value = store::DIRECTORY, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Keep nothing
+    #[arg(long)]
+    pub(crate) no_save: bool,
+    /// A noisy verdict is exit code 3
+    #[arg(long)]
+    pub(crate) strict: bool,
+}
+
+impl ResultFlags {
+    pub(crate) fn keep(&self) -> Option<&std::path::Path> {
+        (!self.no_save).then_some(self.out.as_path())
+    }
+}

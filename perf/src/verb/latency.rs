@@ -1,0 +1,240 @@
+//! `lockstep latency`: response of a pipeline at a fixed rate, from the intended send times.
+
+use std::time::Duration;
+
+use lockstep_perf::Arrivals;
+use lockstep_perf::args::plan::Plan;
+use lockstep_perf::args::quantity::{rate, show_count, show_short, whole};
+use lockstep_perf::args::slo::{Met, Slo};
+use lockstep_perf::exit::{Exit, Refusal};
+use lockstep_perf::machine::clock::{Clock, ratio};
+use lockstep_perf::pipeline::latency::{self, Measured};
+use lockstep_perf::report::latency::text;
+use lockstep_perf::report::result::{Document, Placed};
+use lockstep_perf::{Harness, args::shape::Shape};
+
+use super::Global;
+use super::bench::{Bench, clear_status, exit_of, is_interrupted, refuse_debug_build, seconds};
+use super::flags::{PhaseFlags, PipelineFlags, ResultFlags};
+
+/// Arguments of `lockstep latency`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  lockstep latency --rate 100k,1M\n  \
+                        lockstep latency --topology pipeline:3 --rate 1M --pin producer=2,stage0=3,stage1=4,stage2=5\n  \
+                        lockstep latency --rate 500k --arrivals poisson --slo 'p99<50us,p99.9<1ms'\n\n\
+                        Exit codes: 0 done · 2 bad arguments · 3 invalid (with --strict: or noisy), or too few samples for --slo\n\
+                        · 4 --slo missed · 6 a pin is impossible · 130 interrupted, the partial result is kept")]
+pub(crate) struct Args {
+    /// Events a second; several make several measurements
+    #[arg(long, default_value = "100k", value_parser = rate, value_delimiter = ',', value_name = "RATE")]
+    rate: Vec<u64>,
+    /// even | poisson[:SEED] | burst:N
+    #[arg(long, default_value = "even", value_name = "KIND")]
+    arrivals: Arrivals,
+    /// Objective on the response: 'p99<50us,p99.9<1ms'
+    #[arg(long, value_name = "SLO")]
+    slo: Option<Slo>,
+    /// Ends a run after so many events instead of --duration
+    #[arg(long, value_parser = lockstep_perf::args::quantity::count, value_name = "N")]
+    events: Option<u64>,
+    #[command(flatten)]
+    pipeline: PipelineFlags,
+    #[command(flatten)]
+    phases: PhaseFlags,
+    #[command(flatten)]
+    result: ResultFlags,
+}
+
+/// Measures and tells.
+pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
+    refuse_debug_build(args.pipeline.allow_debug)?;
+    let bench = Bench::new(global);
+    let plan = args.pipeline.plan(&bench.machine)?;
+    for &rate in &args.rate {
+        check_rate(rate, &bench.clock)?;
+        if let Some(slo) = &args.slo {
+            let one_run = whole(args.duration(rate).as_secs_f64() * ratio(rate, 1));
+            slo.check(one_run.saturating_mul(u64::from(args.phases.runs)))?;
+        }
+    }
+    bench.say(&plan_lines(&plan))?;
+    let mut document = bench.document("latency", &args.result.label);
+    document.config = plan.config();
+    document
+        .config
+        .insert("arrivals".to_owned(), args.arrivals.to_string().into());
+    for &rate in &args.rate {
+        if is_interrupted() {
+            break;
+        }
+        bench.say(&phases_line(args, rate))?;
+        let harness = args.harness(&bench, rate, plan.threads.len() + plan.producers.len());
+        let measured = latency::measure(&harness, &plan)?;
+        clear_status();
+        add(&mut document, &plan, &measured)?;
+    }
+    bench.say(&text(&document, bench.units())?)?;
+    let exit = judge(args, &document, &bench)?;
+    if let Some(home) = bench.finish(&document, args.result.keep())? {
+        bench.say(&format!(
+            "saved    {}/report.html   lockstep plot last · lockstep compare last~1 last\n",
+            home.display()
+        ))?;
+    }
+    Ok(exit)
+}
+
+impl Args {
+    fn duration(&self, rate: u64) -> Duration {
+        self.events.map_or(self.phases.duration, |events| {
+            Duration::from_secs_f64(ratio(events, rate.max(1)))
+        })
+    }
+
+    fn harness(&self, bench: &Bench, rate: u64, threads: usize) -> Harness {
+        bench
+            .harness(&self.pipeline.topology.to_string(), threads)
+            .rate(rate)
+            .arrivals(self.arrivals)
+            .warmup(self.phases.warmup)
+            .duration(self.duration(rate))
+            .runs(usize::from(self.phases.runs))
+            .floor(self.phases.floor)
+            .interval(self.phases.interval)
+            .drain(self.phases.drain)
+    }
+}
+
+/// Refuses rates that no clock read fits between.
+pub(crate) fn check_rate(rate: u64, clock: &Clock) -> Result<(), Refusal> {
+    if rate == 0 {
+        return Err(Refusal::usage(
+            "--rate 0",
+            "for maximum speed use: lockstep throughput",
+        ));
+    }
+    let period_ns = 1e9 / ratio(rate, 1);
+    let cost_ns = clock.read_cost_ns();
+    if period_ns < cost_ns {
+        return Err(Refusal::usage(
+            format!(
+                "--rate {} needs a send every {period_ns:.0} ns; this machine's clock read costs {cost_ns:.0} ns",
+                show_short(rate)
+            ),
+            "for maximum speed use: lockstep throughput",
+        ));
+    }
+    Ok(())
+}
+
+/// What the plan has settled.
+pub(crate) fn plan_lines(plan: &Plan) -> String {
+    let generators = if plan.producers_yield {
+        "yield"
+    } else {
+        "spin"
+    };
+    format!(
+        "pipeline {}   ring {} x {} B   batch {}   claim {}\npins     {}   place {}\nwait     {}   generator: {generators}\n",
+        plan.shape,
+        show_short(plan.ring as u64),
+        plan.event_size,
+        plan.batch,
+        plan.claim,
+        plan.pins(),
+        plan.place(),
+        plan.waits()
+    )
+}
+
+fn phases_line(args: &Args, rate: u64) -> String {
+    format!(
+        "phases   floor {} · {} runs x (warm-up {} + {}) at {}/s {} · floor {}\n",
+        seconds(args.phases.floor),
+        args.phases.runs,
+        seconds(args.phases.warmup),
+        seconds(args.duration(rate)),
+        show_count(rate),
+        args.arrivals,
+        seconds(args.phases.floor)
+    )
+}
+
+/// Adds a measured rate to a document: runs, batches, where the threads were.
+pub(crate) fn add(document: &mut Document, plan: &Plan, measured: &Measured) -> anyhow::Result<()> {
+    let first = document.runs.len();
+    document.add(&measured.report)?;
+    for (run, batches) in document.runs[first..].iter_mut().zip(&measured.batches) {
+        run.batches = batches.iter().cloned().collect();
+    }
+    for (index, &cpu) in plan.producers.iter().enumerate() {
+        let proofs = measured.report.runs.iter().flat_map(|run| &run.generators);
+        let verified = cpu.is_some_and(|cpu| {
+            proofs.clone().any(|p| p.cpu == cpu)
+                && proofs.clone().filter(|p| p.cpu == cpu).all(|p| p.holds())
+        });
+        document.placement.insert(
+            format!("producer{index}"),
+            Placed {
+                cpu,
+                verified,
+                wait: if plan.producers_yield {
+                    "yield"
+                } else {
+                    "spin"
+                }
+                .to_owned(),
+                stages: Vec::new(),
+            },
+        );
+    }
+    for thread in &plan.threads {
+        let names: Vec<String> = thread
+            .stages
+            .iter()
+            .map(|&i| Shape::stage_name(i))
+            .collect();
+        document.placement.insert(
+            names.join("+"),
+            Placed {
+                cpu: thread.cpu,
+                // The ring pins with proof, or refuses to start.
+                verified: thread.cpu.is_some(),
+                wait: thread.wait.to_string(),
+                stages: names,
+            },
+        );
+    }
+    Ok(())
+}
+
+fn judge(args: &Args, document: &Document, bench: &Bench) -> anyhow::Result<Exit> {
+    let exit = exit_of(document, args.result.strict);
+    let Some(slo) = &args.slo else {
+        return Ok(exit);
+    };
+    let mut worst = Met::Yes;
+    for rate in &document.summary.rates {
+        let met = slo.judge(&document.merged("response", rate.rate)?);
+        let words = match met {
+            Met::Yes => "kept",
+            Met::No => "MISSED",
+            Met::Undecided => "not decidable: too few samples",
+        };
+        bench.say(&format!(
+            "slo      {slo} at {}/s: {words}\n",
+            show_count(rate.rate.unwrap_or(0))
+        ))?;
+        worst = match (worst, met) {
+            (Met::No, _) | (_, Met::No) => Met::No,
+            (Met::Undecided, _) | (_, Met::Undecided) => Met::Undecided,
+            _ => Met::Yes,
+        };
+    }
+    Ok(match (exit, worst) {
+        (Exit::Interrupted, _) => Exit::Interrupted,
+        (_, Met::No) => Exit::Missed,
+        (_, Met::Undecided) => Exit::Undecided,
+        (exit, Met::Yes) => exit,
+    })
+}

@@ -1,0 +1,145 @@
+//! `lockstep plot`: results as a page, as SVG, or in the terminal.
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+
+use lockstep_perf::args::quantity::{duration, nanos};
+use lockstep_perf::exit::{Exit, Refusal};
+use lockstep_perf::report::chart::{Chart, percentile_chart, time_chart, tune_chart};
+use lockstep_perf::report::html;
+use lockstep_perf::report::result::Document;
+use lockstep_perf::report::store;
+
+use super::Global;
+
+/// Arguments of `lockstep plot`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  lockstep plot                          terminal, the last result\n  \
+                        lockstep plot last -o last.html\n  lockstep plot main new -o both.svg\n\n\
+                        Exit codes: 0 done · 2 bad arguments · 6 no such result"
+)]
+pub(crate) struct Args {
+    /// Files, directories, labels, last, last~N
+    #[arg(default_value = "last", value_name = "RESULT")]
+    results: Vec<String>,
+    /// What to draw
+    #[arg(long, value_enum, default_value_t = Kind::Percentile)]
+    kind: Kind,
+    /// FILE.svg, FILE.html, or - for SVG on stdout; without it, the terminal
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Above the plot
+    #[arg(long, value_name = "TEXT")]
+    title: Option<String>,
+    /// The highest latency that is drawn
+    #[arg(long, value_name = "DUR")]
+    ymax: Option<String>,
+    /// Where results are kept
+    #[arg(long, default_value = store::DIRECTORY, value_name = "DIR")]
+    out: PathBuf,
+}
+
+/// Kinds of plots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Kind {
+    /// Latency by percentile.
+    Percentile,
+    /// Latency over time.
+    Time,
+    /// The trade-off of tune.
+    Tune,
+}
+
+/// Draws.
+pub(crate) fn run(args: &Args, _: &Global) -> anyhow::Result<Exit> {
+    let mut documents = Vec::new();
+    for name in &args.results {
+        documents.extend(store::find(&args.out, name)?);
+    }
+    let documents: Vec<Document> = documents
+        .into_iter()
+        .map(|(_, document)| document)
+        .collect();
+    let wants_page = args
+        .output
+        .as_ref()
+        .is_some_and(|path| path.extension().is_some_and(|e| e == "html"));
+    if wants_page && documents.len() == 1 {
+        return write(args, &html::page(&documents[0])?);
+    }
+    let chart = chart(args, &documents)?;
+    match &args.output {
+        None => {
+            io::stdout().write_all(chart.to_text().as_bytes())?;
+            Ok(Exit::Done)
+        }
+        Some(path) if path.as_os_str() == "-" => {
+            io::stdout().write_all(chart.to_svg().as_bytes())?;
+            Ok(Exit::Done)
+        }
+        Some(_) if wants_page => write(args, &html::charts(&chart)),
+        Some(path) if path.extension().is_some_and(|e| e == "svg") => write(args, &chart.to_svg()),
+        Some(path) => Err(Refusal::usage(
+            format!("-o {}: neither .svg nor .html", path.display()),
+            "-o plot.svg, -o plot.html, or -o - for SVG on stdout",
+        )
+        .into()),
+    }
+}
+
+fn write(args: &Args, text: &str) -> anyhow::Result<Exit> {
+    if let Some(path) = &args.output {
+        store::write(path, text)?;
+    }
+    Ok(Exit::Done)
+}
+
+/// One chart of all documents: with several, each series says whose it is.
+fn chart(args: &Args, documents: &[Document]) -> anyhow::Result<Chart> {
+    let mut all: Option<Chart> = None;
+    for document in documents {
+        let mut one = match args.kind {
+            Kind::Percentile => percentile_chart(document)?,
+            Kind::Time => time_chart(document),
+            Kind::Tune => tune_chart(document),
+        };
+        if documents.len() > 1 {
+            let owner = if document.label.is_empty() {
+                &document.started
+            } else {
+                &document.label
+            };
+            for series in &mut one.series {
+                series.name = format!("{owner}: {}", series.name);
+            }
+        }
+        match &mut all {
+            None => all = Some(one),
+            Some(all) => {
+                all.series.extend(one.series);
+                if one.x_ticks.len() > all.x_ticks.len() {
+                    all.x_ticks = one.x_ticks;
+                }
+            }
+        }
+    }
+    let mut chart =
+        all.ok_or_else(|| Refusal::environment("no result", "lockstep latency makes one"))?;
+    if chart.series.iter().all(|series| series.points.is_empty()) {
+        return Err(Refusal::environment(
+            "there is nothing of that kind in this result",
+            "--kind percentile for latency, --kind tune for tune; lockstep c2c prints its own",
+        )
+        .into());
+    }
+    if let Some(title) = &args.title {
+        chart.title.clone_from(title);
+    }
+    if let Some(ymax) = &args.ymax {
+        let limit = duration(ymax)
+            .map_err(|what| Refusal::usage(format!("--ymax: {what}"), "--ymax 1ms"))?;
+        chart.y_max = Some(nanos(limit));
+    }
+    Ok(chart)
+}
