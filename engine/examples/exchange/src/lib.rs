@@ -22,6 +22,7 @@ pub mod event;
 pub mod exchange;
 mod idmap;
 mod ladder;
+pub mod load;
 mod matching;
 pub mod output;
 pub mod people;

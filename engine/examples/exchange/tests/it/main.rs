@@ -6,14 +6,20 @@
 //! | `book` | the order book beside the model, and its rules one by one |
 //! | `exchange` | random events, refusals, invariants, snapshots |
 //! | `allocation` | nothing is allocated once it runs |
+//! | `load` | files become events, bad rows are told |
 //! | `documents` | the tables in `docs/EXCHANGE.md` are true |
 
 #![expect(clippy::unwrap_used, reason = "a test stops where something is wrong")]
+#![expect(
+    clippy::print_stdout,
+    reason = "a test that is skipped, or that counted, says so"
+)]
 
 mod allocation;
 mod book;
 mod documents;
 mod exchange;
+mod load;
 mod model;
 
 /// Numbers that look random and repeat by seed.
