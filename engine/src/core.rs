@@ -1,0 +1,582 @@
+//! The state of a shard and the one step that changes it: the logic, with what the engine
+//! itself keeps in the replicated state.
+//!
+//! Live, following, recovering, replaying, taking a snapshot and testing all go through
+//! [`Core::step`]: that is why they agree.
+//!
+//! # Invariants
+//!
+//! * `CO1` One event is one step: it is applied as a whole, refused, or passed over, and
+//!   the position rises by one.
+//! * `CO2` The log's time never goes back.
+//! * `CO3` A step is a function of state and event: not of role, clock or configuration.
+//! * `CO4` At every multiple of `beacon_every` the state is hashed; a beacon in the log that
+//!   names another hash for that position stops whoever reads it.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use bytemuck::Zeroable;
+use lockstep_journaler::Position;
+use thiserror::Error;
+
+use crate::event::{Kinds, SYSTEM_KINDS, Slot};
+use crate::logic::{Context, EventOf, Logic, Reject};
+use crate::outputs::Outputs;
+use crate::requests::{Look, Reply, Requests};
+use crate::state::{LoadError, State, StateReader, StateWriter};
+use crate::system::{
+    Beacon, Parameters, Quarantine, Quarantined, Repeated, SessionChanged, SessionClose,
+    SessionOpen, Tick, code,
+};
+use crate::upcast::{UnknownVersion, Upcasters};
+
+/// Own hashes that are remembered until their beacon comes: it comes within a ring.
+const BEACONS_KEPT: usize = 64;
+
+/// What the steps go by and what they have made.
+#[derive(Debug)]
+pub struct Core<L: Logic> {
+    logic: L,
+    requests: Requests,
+    parameters: Parameters,
+    /// Positions that were passed over because the logic panicked there.
+    quarantined: BTreeSet<u64>,
+    /// The next event's position.
+    position: u64,
+    time_ns: u64,
+    // What follows is not state: it is made from the log, or only speeds things up.
+    /// Positions that the log says are to be passed over, known ahead in a replay.
+    skip: BTreeSet<u64>,
+    beacons: VecDeque<Beacon>,
+    due: Option<Beacon>,
+    upcasters: Upcasters<EventOf<L>>,
+    /// The newest version of each kind, by the kind's number.
+    versions: Box<[u16]>,
+    is_validating: bool,
+}
+
+/// What came of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    /// 0: applied; else why not.
+    pub code: u16,
+}
+
+/// Why an engine cannot go on behind an event.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum StepError {
+    /// The state is not what it was when the log was written.
+    #[error(
+        "the state at position {position} has hash {found:016x}, the beacon in the log says {expected:016x}: \
+         the logic is not deterministic, or another version of it wrote the log; \
+         compare the two with `lockstep replay --compare`"
+    )]
+    Diverged {
+        /// Where the state was hashed.
+        position: Position,
+        /// In the log.
+        expected: u64,
+        /// Ours.
+        found: u64,
+    },
+    /// An invariant of the logic does not hold.
+    #[error("an invariant of the logic is broken before position {position}: {what}")]
+    Broken {
+        /// The next event's position.
+        position: Position,
+        /// What does not hold.
+        what: String,
+    },
+    /// A mark in the log says that an event before it is in quarantine, and it was applied:
+    /// whoever replays has to begin again, and pass it over.
+    #[error(
+        "the event at position {position} is in quarantine, by a mark in the log, and was applied"
+    )]
+    Marked {
+        /// The event's position.
+        position: Position,
+    },
+    /// An event that this logic cannot read.
+    #[error("position {position}: {source}")]
+    Unknown {
+        /// The event's position.
+        position: Position,
+        /// Which kind and version.
+        source: UnknownVersion,
+    },
+}
+
+impl<L: Logic> Core<L> {
+    /// A fresh state in front of the log.
+    #[must_use]
+    pub fn new(logic: L) -> Self {
+        Self {
+            logic,
+            requests: Requests::default(),
+            parameters: Parameters::default(),
+            quarantined: BTreeSet::new(),
+            position: 0,
+            time_ns: 0,
+            skip: BTreeSet::new(),
+            beacons: VecDeque::with_capacity(BEACONS_KEPT),
+            due: None,
+            upcasters: L::upcasters(),
+            versions: versions::<L>(),
+            is_validating: false,
+        }
+    }
+
+    /// The state of a snapshot at `position`.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`] says what the bytes are not.
+    pub fn load(bytes: &[u8], position: Position) -> Result<Self, LoadError> {
+        let mut reader = StateReader::new(bytes);
+        let from = &mut reader;
+        let (time_ns, parameters) = (State::load(from)?, State::load(from)?);
+        let (requests, quarantined) = (State::load(from)?, State::load(from)?);
+        let logic = L::load(from)?;
+        reader.end()?;
+        let own = Self {
+            requests,
+            parameters,
+            quarantined,
+            position: position.0,
+            time_ns,
+            ..Self::new(logic)
+        };
+        Ok(own)
+    }
+
+    /// The canonical bytes, for a snapshot at [`position`](Self::position).
+    pub fn save(&self, out: &mut StateWriter<'_>) {
+        self.time_ns.save(out);
+        self.parameters.save(out);
+        self.requests.save(out);
+        self.quarantined.save(out);
+        self.logic.save(out);
+    }
+
+    /// The canonical bytes at once.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let mut all = Vec::new();
+        let mut sink = |bytes: &[u8]| all.extend_from_slice(bytes);
+        self.save(&mut StateWriter::new(&mut sink));
+        all
+    }
+
+    /// The hash of the whole state: that of the logic, and of the engine's part.
+    #[must_use]
+    pub fn state_hash(&self) -> u64 {
+        let own = (
+            self.time_ns,
+            self.position,
+            self.parameters,
+            HashOf(&self.requests),
+        );
+        crate::state::state_hash(&Mixed {
+            own: &own,
+            quarantined: &self.quarantined,
+            logic: self.logic.state_hash(),
+        })
+    }
+
+    /// Takes one event: applied, refused or passed over (`CO1`).
+    ///
+    /// # Errors
+    ///
+    /// [`StepError`]; the state is not to be used any more.
+    #[inline]
+    pub fn step(
+        &mut self,
+        event: &EventOf<L>,
+        out: &mut Outputs<'_, L::Out>,
+    ) -> Result<Outcome, StepError> {
+        let header = *event.header();
+        self.time_ns = self.time_ns.max(header.time);
+        out.begin(self.position, self.time_ns);
+        let code = if !self.skip.is_empty() && self.skip.remove(&self.position) {
+            self.pass_over(out)
+        } else if header.kind != 0 && header.kind < SYSTEM_KINDS {
+            self.application(event, out)?
+        } else {
+            self.system(event, out)?
+        };
+        self.end_step()?;
+        Ok(Outcome { code })
+    }
+
+    #[inline]
+    fn end_step(&mut self) -> Result<(), StepError> {
+        self.position += 1;
+        let every = self.parameters.beacon_every;
+        if every != 0 && self.position.is_multiple_of(every) {
+            self.look_around()?;
+        }
+        Ok(())
+    }
+
+    /// Passes the next event over: the state stays as it is, but for the mark (`CO1`).
+    ///
+    /// # Errors
+    ///
+    /// As [`step`](Self::step).
+    pub fn step_over(
+        &mut self,
+        event: &EventOf<L>,
+        out: &mut Outputs<'_, L::Out>,
+    ) -> Result<Outcome, StepError> {
+        self.skip.insert(self.position);
+        self.step(event, out)
+    }
+
+    /// Refuses the next event because `validate` panicked on it.
+    ///
+    /// # Errors
+    ///
+    /// As [`step`](Self::step).
+    pub fn step_refused(
+        &mut self,
+        event: &EventOf<L>,
+        out: &mut Outputs<'_, L::Out>,
+    ) -> Result<Outcome, StepError> {
+        let code = code::VALIDATE_PANICKED;
+        self.time_ns = self.time_ns.max(event.header().time);
+        out.begin(self.position, self.time_ns);
+        self.is_validating = false;
+        self.refuse(event, Reject::new(code, code::meaning(code)), out);
+        self.end_step()?;
+        Ok(Outcome { code })
+    }
+
+    #[inline]
+    fn application(
+        &mut self,
+        event: &EventOf<L>,
+        out: &mut Outputs<'_, L::Out>,
+    ) -> Result<u16, StepError> {
+        let header = event.header();
+        let known = self
+            .versions
+            .get(usize::from(header.kind))
+            .copied()
+            .unwrap_or(0);
+        if known == header.version && known != 0 {
+            return Ok(self.checked(event, out));
+        }
+        let mut newer = *event;
+        self.upcasters
+            .bring_up::<L::In>(&mut newer)
+            .map_err(|source| StepError::Unknown {
+                position: Position(self.position),
+                source,
+            })?;
+        Ok(self.checked(&newer, out))
+    }
+
+    /// The session first: a request that comes again is not applied again.
+    #[inline]
+    fn checked(&mut self, event: &EventOf<L>, out: &mut Outputs<'_, L::Out>) -> u16 {
+        let header = *event.header();
+        if header.session == 0 || self.parameters.sessions_max == 0 {
+            return self.apply(event, out);
+        }
+        match self.requests.look(
+            header.session,
+            header.request,
+            self.time_ns,
+            &self.parameters,
+        ) {
+            Look::Fresh => {
+                let code = self.apply(event, out);
+                let reply = Reply {
+                    request: header.request,
+                    code,
+                    position: self.position,
+                };
+                self.requests
+                    .keep(header.session, reply, self.time_ns, &self.parameters);
+                code
+            }
+            Look::Repeated(first) => {
+                out.write(&Repeated {
+                    session: header.session,
+                    first: first.position,
+                    request: header.request,
+                    code: first.code,
+                    spare: 0,
+                });
+                code::REPEATED
+            }
+            Look::Refused(code) => self.refuse(event, Reject::new(code, code::meaning(code)), out),
+        }
+    }
+
+    #[inline]
+    fn apply(&mut self, event: &EventOf<L>, out: &mut Outputs<'_, L::Out>) -> u16 {
+        let context = Context::new(self.position, self.time_ns);
+        let view = L::In::view(event).expect("CO1: the kind is among the logic's versions");
+        self.is_validating = true;
+        let verdict = self.logic.validate(view, &context);
+        self.is_validating = false;
+        match verdict {
+            Ok(()) => {
+                self.logic.apply(view, &context, out);
+                out.code()
+            }
+            Err(reject) => self.refuse(event, reject, out),
+        }
+    }
+
+    fn refuse(&mut self, event: &EventOf<L>, reject: Reject, out: &mut Outputs<'_, L::Out>) -> u16 {
+        let context = Context::new(self.position, self.time_ns);
+        self.logic.refused(event, reject, &context, out);
+        reject.code
+    }
+
+    /// An event of the engine's own.
+    #[cold]
+    fn system(
+        &mut self,
+        event: &EventOf<L>,
+        out: &mut Outputs<'_, L::Out>,
+    ) -> Result<u16, StepError> {
+        use crate::event::Body;
+        match event.header().kind {
+            0 => return Ok(code::VOID),
+            Tick::KIND => {
+                self.requests.expire(self.time_ns, &self.parameters);
+                let context = Context::new(self.position, self.time_ns);
+                self.logic.tick(&context, out);
+            }
+            Beacon::KIND => self.compare(event.body_as())?,
+            Quarantine::KIND => {
+                // By now it has been passed over, live or by what a replay knew ahead.
+                let at = event.body_as::<Quarantine>().position;
+                debug_assert!(
+                    self.quarantined.contains(&at),
+                    "a mark follows what it marks"
+                );
+            }
+            SessionOpen::KIND => return Ok(self.open_session(event.body_as(), out)),
+            SessionClose::KIND => return Ok(self.close_session(event.body_as(), out)),
+            Parameters::KIND => self.parameters = *event.body_as(),
+            _ => {
+                let source = UnknownVersion {
+                    name: "the engine's own".to_owned(),
+                    kind: event.header().kind,
+                    found: event.header().version,
+                    known: 0,
+                };
+                return Err(StepError::Unknown {
+                    position: Position(self.position),
+                    source,
+                });
+            }
+        }
+        Ok(0)
+    }
+
+    fn open_session(&mut self, open: &SessionOpen, out: &mut Outputs<'_, L::Out>) -> u16 {
+        let session = self.position + 1;
+        match self
+            .requests
+            .open(session, open.tag, self.time_ns, &self.parameters)
+        {
+            Ok(()) => {
+                out.write(&SessionChanged {
+                    session,
+                    tag: open.tag,
+                    is_open: 1,
+                    spare: 0,
+                });
+                0
+            }
+            Err(code) => code,
+        }
+    }
+
+    fn close_session(&mut self, close: &SessionClose, out: &mut Outputs<'_, L::Out>) -> u16 {
+        let Some(closed) = self.requests.close(close.session) else {
+            return code::SESSION_UNKNOWN;
+        };
+        out.write(&SessionChanged {
+            session: close.session,
+            tag: closed.tag,
+            is_open: 0,
+            spare: 0,
+        });
+        0
+    }
+
+    #[cold]
+    fn pass_over(&mut self, out: &mut Outputs<'_, L::Out>) -> u16 {
+        self.quarantined.insert(self.position);
+        out.write(&Quarantined {
+            position: self.position,
+        });
+        code::QUARANTINED
+    }
+
+    /// At a multiple of `beacon_every`: invariants and hash (`CO4`).
+    #[cold]
+    fn look_around(&mut self) -> Result<(), StepError> {
+        self.logic.check().map_err(|what| StepError::Broken {
+            position: Position(self.position),
+            what: what.into_owned(),
+        })?;
+        let beacon = Beacon {
+            position: self.position,
+            hash: self.state_hash(),
+        };
+        if self.beacons.len() == BEACONS_KEPT {
+            self.beacons.pop_front();
+        }
+        self.beacons.push_back(beacon);
+        self.due = Some(beacon);
+        Ok(())
+    }
+
+    fn compare(&mut self, beacon: &Beacon) -> Result<(), StepError> {
+        let own = self
+            .beacons
+            .iter()
+            .find(|own| own.position == beacon.position);
+        match own {
+            Some(own) if own.hash != beacon.hash => Err(StepError::Diverged {
+                position: Position(beacon.position),
+                expected: beacon.hash,
+                found: own.hash,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The beacon that the last step made due, once.
+    pub(crate) fn take_due_beacon(&mut self) -> Option<Beacon> {
+        self.due.take()
+    }
+
+    /// Positions to be passed over, known ahead.
+    pub(crate) fn skip(&mut self, positions: &BTreeSet<u64>) {
+        let ahead = positions.range(self.position..);
+        self.skip.extend(ahead);
+    }
+
+    /// Whether the step that panicked was still looking: the state is untouched (`LG1`).
+    pub(crate) fn was_validating(&self) -> bool {
+        self.is_validating
+    }
+
+    /// The logic.
+    #[must_use]
+    pub fn logic(&self) -> &L {
+        &self.logic
+    }
+
+    /// The sessions and what they had done.
+    #[must_use]
+    pub fn requests(&self) -> &Requests {
+        &self.requests
+    }
+
+    /// What the engine's part of the state goes by.
+    #[must_use]
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// Positions in quarantine.
+    #[must_use]
+    pub fn quarantined(&self) -> &BTreeSet<u64> {
+        &self.quarantined
+    }
+
+    /// The next event's position: the state is that behind all events before it.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        Position(self.position)
+    }
+
+    /// The log's time.
+    #[must_use]
+    pub fn time_ns(&self) -> u64 {
+        self.time_ns
+    }
+}
+
+/// The engine's own part, as it is hashed.
+struct Mixed<'a, O> {
+    own: &'a O,
+    quarantined: &'a BTreeSet<u64>,
+    logic: u64,
+}
+
+/// Written by reference.
+struct HashOf<'a, T>(&'a T);
+
+impl<T: State> State for HashOf<'_, T> {
+    fn save(&self, out: &mut StateWriter<'_>) {
+        self.0.save(out);
+    }
+
+    fn load(_: &mut StateReader<'_>) -> Result<Self, LoadError> {
+        Err(LoadError::Value {
+            what: "a reference",
+            found: 0,
+        })
+    }
+}
+
+impl<O: State> State for Mixed<'_, O> {
+    fn save(&self, out: &mut StateWriter<'_>) {
+        self.own.save(out);
+        self.quarantined.save(out);
+        self.logic.save(out);
+    }
+
+    fn load(_: &mut StateReader<'_>) -> Result<Self, LoadError> {
+        Err(LoadError::Value {
+            what: "a reference",
+            found: 0,
+        })
+    }
+}
+
+fn versions<L: Logic>() -> Box<[u16]> {
+    let most = L::In::VERSIONS
+        .iter()
+        .map(|(kind, _)| usize::from(*kind))
+        .max();
+    let mut versions = vec![0; most.map_or(0, |most| most + 1)];
+    for (kind, version) in L::In::VERSIONS {
+        versions[usize::from(*kind)] = *version;
+    }
+    versions.into_boxed_slice()
+}
+
+/// Slots and spill for those who run a core without an output ring.
+#[derive(Debug)]
+pub struct Scratch<K: Kinds> {
+    slots: Vec<K::Slot>,
+    spill: Vec<K::Slot>,
+}
+
+impl<K: Kinds> Default for Scratch<K> {
+    fn default() -> Self {
+        Self {
+            slots: vec![K::Slot::zeroed(); 256],
+            spill: Vec::new(),
+        }
+    }
+}
+
+impl<K: Kinds> Scratch<K> {
+    /// Outputs into here; what was there is forgotten.
+    pub fn outputs(&mut self) -> Outputs<'_, K> {
+        self.spill.clear();
+        Outputs::new(&mut self.slots, &mut [], &mut self.spill)
+    }
+}

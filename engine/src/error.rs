@@ -1,0 +1,144 @@
+//! What can go wrong with an engine, one line each that an operator can act on.
+
+use lockstep_journaler::snapshots::SnapshotError;
+use lockstep_journaler::{OpenError, Position, ReadError};
+use lockstep_ringbuffer::{BuildError, StartError};
+use thiserror::Error;
+
+use crate::config::ConfigError;
+use crate::core::StepError;
+use crate::state::LoadError;
+
+/// Why an engine did not start, stopped, or could not replay.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The configuration cannot work.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The directory cannot be used.
+    #[error("cannot use the directory {directory}: {source}")]
+    Directory {
+        /// Which.
+        directory: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The journal cannot be opened.
+    #[error(transparent)]
+    Journal(#[from] OpenError),
+    /// The journal cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// Snapshots cannot be read or written.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// The state cannot be loaded from any snapshot, and the journal does not begin at 0.
+    #[error(
+        "no snapshot can be loaded and the journal begins at position {oldest}: {reasons}; \
+         put a snapshot or the older segments back from the archive"
+    )]
+    NoStart {
+        /// The journal's first position.
+        oldest: Position,
+        /// What is wrong with each snapshot.
+        reasons: String,
+    },
+    /// A state cannot be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The log cannot be applied.
+    #[error(transparent)]
+    Step(#[from] StepError),
+    /// The logic panicked during a replay.
+    #[error(
+        "the logic panicked in {what} at position {position} (kind {kind}): {text}; mend the logic, or open with \
+         on_{what}_panic = quarantine"
+    )]
+    Panicked {
+        /// `validate` or `apply`.
+        what: &'static str,
+        /// The event's position.
+        position: Position,
+        /// Its kind.
+        kind: u16,
+        /// What the panic said.
+        text: String,
+    },
+    /// The events in the journal are of another size than the logic's.
+    #[error(
+        "the events in the journal have {found} bytes, the logic's have {expected}: it is another application's"
+    )]
+    EventSize {
+        /// Of the logic.
+        expected: usize,
+        /// In the journal.
+        found: u32,
+    },
+    /// The outputs that are asked for lie before what can be replayed.
+    #[error(
+        "outputs behind position {wanted} are asked for, and the log can be replayed from {oldest} on only"
+    )]
+    OutputsGone {
+        /// As asked.
+        wanted: Position,
+        /// The earliest start.
+        oldest: Position,
+    },
+    /// The graph cannot be built.
+    #[error(transparent)]
+    Graph(#[from] BuildError),
+    /// The threads cannot be started.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// A thread of the engine's own cannot be had, or its file or port.
+    #[error("cannot start {what}: {source}")]
+    Beside {
+        /// Which.
+        what: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The engine stopped.
+    #[error("the engine stopped: {cause}")]
+    Stopped {
+        /// Why.
+        cause: String,
+    },
+    /// The engine was closed before the answer came.
+    #[error("the engine was closed at position {position}")]
+    Closed {
+        /// How far it came.
+        position: Position,
+    },
+    /// Closing took longer than it may.
+    #[error("not everything was done within {within_ms} ms: {report}; raise drain_ms")]
+    NotDrained {
+        /// The limit.
+        within_ms: u64,
+        /// Where each stage was.
+        report: String,
+    },
+    /// The ring is full, and the call was not to wait.
+    #[error("busy: the ring is full; try again")]
+    Busy,
+    /// The event is none that the logic knows.
+    #[error(
+        "kind {kind} version {version} is not among the logic's: events are published in the newest version"
+    )]
+    UnknownKind {
+        /// The event's kind.
+        kind: u16,
+        /// Its version.
+        version: u16,
+    },
+    /// Nobody answered in time.
+    #[error("position {position} was not reached in time")]
+    TimedOut {
+        /// What was waited for.
+        position: Position,
+    },
+}
+
+/// What the engine's functions return.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

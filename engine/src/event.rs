@@ -1,0 +1,597 @@
+//! Events and outputs: slots of one fixed layout, the same in ring, journal and wire.
+//!
+//! ```text
+//!  event   0        8         16        20     22        24                       64 or 128
+//!          ├────────┼─────────┼─────────┼──────┼─────────┼───────────────────────────┤
+//!          │ time   │ session │ request │ kind │ version │ body of that kind, zeros  │
+//!          ├────────┼─────────┼─────────┼──────┼────┬────┼───────────────────────────┤
+//!  output  │ time   │ position│ index   │ kind │vers│flag│ body of that kind, zeros  │
+//!          └────────┴─────────┴─────────┴──────┴────┴────┴───────────────────────────┘
+//! ```
+//!
+//! Little-endian, 8-byte aligned. The position of an event is implied by where it lies in
+//! the log; an output names the event that caused it.
+//!
+//! # Invariants
+//!
+//! * `E1` A slot is a multiple of 8 bytes, aligned to 8, and its first 24 are the header.
+//! * `E2` A body has no padding, fits behind the header, and what it leaves is zero.
+//! * `E3` Kinds from [`SYSTEM_KINDS`] on, and kind 0, are the engine's; an application's
+//!   kinds lie between.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use bytemuck::{Pod, Zeroable};
+use lockstep_journaler::schema::{Field, FieldType, Kind, Schema, retyped, shape_of};
+
+/// Bytes of the header of an event, and of an output.
+pub const HEADER_BYTES: usize = 24;
+
+/// The first kind that is the engine's own (`E3`).
+pub const SYSTEM_KINDS: u16 = 0xff00;
+
+/// What every event begins with.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Header {
+    /// Nanoseconds since 1970, as the log says; the logic knows no other clock.
+    pub time: u64,
+    /// The client session; 0 is nobody's, and is never checked for repeats.
+    pub session: u64,
+    /// The client's number of this request.
+    pub request: u32,
+    /// What the event is; 0 is an event that means nothing.
+    pub kind: u16,
+    /// The version of the body's layout.
+    pub version: u16,
+}
+
+/// What every output begins with.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct OutputHeader {
+    /// The time of the event that caused it.
+    pub time: u64,
+    /// The position of the event that caused it.
+    pub position: u64,
+    /// How many outputs of the same event went before.
+    pub index: u32,
+    /// What the output is.
+    pub kind: u16,
+    /// The version of the body's layout.
+    pub version: u8,
+    /// Free for the logic.
+    pub flags: u8,
+}
+
+const _: () = assert!(size_of::<Header>() == HEADER_BYTES && align_of::<Header>() == 8);
+const _: () = assert!(size_of::<OutputHeader>() == HEADER_BYTES && align_of::<OutputHeader>() == 8);
+
+/// One cell of a ring: 24 bytes of header, then the body (`E1`).
+///
+/// [`Event64`] and [`Event128`] are the usual ones. A type of the application's own is a
+/// slot by `impl Slot for Mine {}`, if its first 24 bytes are the header; the compiler
+/// refuses a layout against `E1`.
+pub trait Slot: Pod + Send + Sync + fmt::Debug {
+    /// Fails to compile for a layout against `E1`.
+    const LAYOUT: () = assert!(
+        size_of::<Self>() > HEADER_BYTES
+            && size_of::<Self>().is_multiple_of(8)
+            && align_of::<Self>() == 8,
+        "E1: a slot is a multiple of 8 bytes, aligned to 8, with a header of 24"
+    );
+
+    /// The slot read as an event.
+    #[inline(always)]
+    fn header(&self) -> &Header {
+        let () = Self::LAYOUT;
+        bytemuck::from_bytes(&bytemuck::bytes_of(self)[..HEADER_BYTES])
+    }
+
+    /// The same, to be written.
+    #[inline(always)]
+    fn header_mut(&mut self) -> &mut Header {
+        let () = Self::LAYOUT;
+        bytemuck::from_bytes_mut(&mut bytemuck::bytes_of_mut(self)[..HEADER_BYTES])
+    }
+
+    /// The slot read as an output.
+    #[inline(always)]
+    fn output(&self) -> &OutputHeader {
+        let () = Self::LAYOUT;
+        bytemuck::from_bytes(&bytemuck::bytes_of(self)[..HEADER_BYTES])
+    }
+
+    /// The same, to be written.
+    #[inline(always)]
+    fn output_mut(&mut self) -> &mut OutputHeader {
+        let () = Self::LAYOUT;
+        bytemuck::from_bytes_mut(&mut bytemuck::bytes_of_mut(self)[..HEADER_BYTES])
+    }
+
+    /// The bytes behind the header.
+    #[inline(always)]
+    fn body(&self) -> &[u8] {
+        &bytemuck::bytes_of(self)[HEADER_BYTES..]
+    }
+
+    /// The same, to be written.
+    #[inline(always)]
+    fn body_mut(&mut self) -> &mut [u8] {
+        &mut bytemuck::bytes_of_mut(self)[HEADER_BYTES..]
+    }
+
+    /// The body as what it is; whether the kind says so is the caller's to know.
+    #[inline(always)]
+    fn body_as<B: Body>(&self) -> &B {
+        const { assert_fits::<Self, B>() };
+        bytemuck::from_bytes(&self.body()[..size_of::<B>()])
+    }
+
+    /// Writes a body, zeros behind it (`E2`). The header is the caller's.
+    #[inline(always)]
+    fn set_body<B: Body>(&mut self, body: &B) {
+        const { assert_fits::<Self, B>() };
+        let (own, rest) = self.body_mut().split_at_mut(size_of::<B>());
+        own.copy_from_slice(bytemuck::bytes_of(body));
+        rest.fill(0);
+    }
+
+    /// An event of this body, without session and time.
+    #[must_use]
+    fn event<B: Body>(body: &B) -> Self {
+        let mut event = Self::zeroed();
+        event.header_mut().kind = B::KIND;
+        event.header_mut().version = B::VERSION;
+        event.set_body(body);
+        event
+    }
+}
+
+const fn assert_fits<S: Slot, B: Body>() {
+    assert!(
+        size_of::<B>() + HEADER_BYTES <= size_of::<S>(),
+        "E2: the body does not fit into the slot: take a larger slot, or a smaller body"
+    );
+    assert!(align_of::<B>() <= 8, "E1: a slot is aligned to 8");
+}
+
+macro_rules! slots {
+    ($($(#[$doc:meta])* $name:ident: $bytes:literal, $words:literal;)*) => {$(
+        $(#[$doc])*
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+        pub struct $name {
+            header: Header,
+            body: [u64; $words],
+        }
+
+        const _: () = assert!(size_of::<$name>() == $bytes);
+
+        impl Slot for $name {
+            #[inline(always)]
+            fn header(&self) -> &Header {
+                &self.header
+            }
+
+            #[inline(always)]
+            fn header_mut(&mut self) -> &mut Header {
+                &mut self.header
+            }
+
+            #[inline(always)]
+            fn output(&self) -> &OutputHeader {
+                bytemuck::must_cast_ref(&self.header)
+            }
+
+            #[inline(always)]
+            fn output_mut(&mut self) -> &mut OutputHeader {
+                bytemuck::must_cast_mut(&mut self.header)
+            }
+
+            #[inline(always)]
+            fn body(&self) -> &[u8] {
+                bytemuck::bytes_of(&self.body)
+            }
+
+            #[inline(always)]
+            fn body_mut(&mut self) -> &mut [u8] {
+                bytemuck::bytes_of_mut(&mut self.body)
+            }
+        }
+    )*};
+}
+
+slots! {
+    /// A slot of 64 bytes, a cache line: 40 for the body.
+    Event64: 64, 5;
+    /// A slot of 128 bytes: 104 for the body.
+    Event128: 128, 13;
+}
+
+/// The body of one kind of event or output: plain old data without padding.
+///
+/// [`bodies!`](crate::bodies) writes it.
+pub trait Body: Pod + fmt::Debug + Send + Sync {
+    /// The number of the kind; it is never used again for another meaning.
+    const KIND: u16;
+    /// The version of the layout.
+    const VERSION: u16;
+    /// The name of the kind in the journal's schema.
+    const NAME: &'static str;
+
+    /// The fields, by their offsets in the body, for the journal's schema.
+    fn fields() -> Vec<Field>;
+}
+
+/// The kinds of events that a logic takes, or of outputs that it emits, over one slot.
+///
+/// A single [`Body`] of [`bodies!`](crate::bodies) is one; [`kinds!`](crate::kinds) makes an
+/// enum of several. An application with layouts of its own writes it by hand.
+pub trait Kinds: 'static {
+    /// The slot that all of them share.
+    type Slot: Slot;
+    /// A slot seen as what it is: references into it, no copy.
+    type View<'a>: Copy + fmt::Debug;
+    /// The kinds' numbers and the newest version of each.
+    const VERSIONS: &'static [(u16, u16)];
+
+    /// The view of a slot whose kind and version are among [`VERSIONS`](Self::VERSIONS).
+    fn view(slot: &Self::Slot) -> Option<Self::View<'_>>;
+
+    /// The layout, as a journal describes itself.
+    fn schema() -> Schema;
+
+    /// The newest version of a kind, if there is such a kind.
+    #[must_use]
+    fn version_of(kind: u16) -> Option<u16> {
+        let versions = Self::VERSIONS.iter();
+        versions
+            .filter(|(number, _)| *number == kind)
+            .map(|(_, version)| *version)
+            .next()
+    }
+}
+
+/// What a kind of the schema looks like, from [`Body`].
+#[must_use]
+pub fn schema_kind<S: Slot, B: Body>() -> Kind {
+    let mut fields = B::fields();
+    for field in &mut fields {
+        field.offset += in_slot(HEADER_BYTES);
+    }
+    let used = HEADER_BYTES + size_of::<B>();
+    if used < size_of::<S>() {
+        fields.push(padding(used, size_of::<S>() - used));
+    }
+    Kind {
+        number: u32::from(B::KIND),
+        name: Cow::Borrowed(B::NAME),
+        fields: Cow::Owned(fields),
+    }
+}
+
+/// The schema of these kinds: their fields behind the header that all share, and the
+/// engine's own kinds (`E3`).
+#[must_use]
+pub fn schema_of<S: Slot>(name: &'static str, version: u32, kinds: Vec<Kind>) -> Schema {
+    let header = vec![
+        retyped(at(|h: &Header| &h.time, "time", 0), "time"),
+        at(|h: &Header| &h.session, "session", 8),
+        at(|h: &Header| &h.request, "request", 16),
+        at(|h: &Header| &h.kind, "kind", 20),
+        at(|h: &Header| &h.version, "version", 22),
+    ];
+    let mut all = kinds;
+    all.extend(crate::system::schema_kinds::<S>());
+    Schema {
+        name: Cow::Borrowed(name),
+        version,
+        event_size: in_slot(size_of::<S>()),
+        kind_offset: 20,
+        kind_size: 2,
+        header: Cow::Owned(header),
+        kinds: Cow::Owned(all),
+    }
+}
+
+fn at<F: lockstep_journaler::schema::FieldShape>(
+    field: fn(&Header) -> &F,
+    name: &'static str,
+    offset: usize,
+) -> Field {
+    shape_of::<Header, F>(field).field(name, offset)
+}
+
+fn padding(offset: usize, bytes: usize) -> Field {
+    Field {
+        name: Cow::Borrowed("spare"),
+        kind: FieldType::Padding,
+        scale: 0,
+        element_size: 1,
+        offset: in_slot(offset),
+        count: in_slot(bytes),
+        values: Cow::Borrowed(&[]),
+    }
+}
+
+fn in_slot(bytes: usize) -> u32 {
+    lockstep_journaler::schema::in_event(bytes)
+}
+
+/// Bodies of events and outputs: `repr(C)` plain old data, checked when compiled.
+///
+/// ```
+/// use lockstep_engine::prelude::*;
+///
+/// bodies! {
+///     /// Money comes in.
+///     pub Deposit, kind 1, version 1: {
+///         /// Whose.
+///         account: u64,
+///         /// How much.
+///         cents: i64,
+///     }
+///     Balance, kind 101, version 1: { account: u64, cents: i64 }
+/// }
+/// let event = Event64::event(&Deposit { account: 7, cents: 100 });
+/// assert_eq!(Deposit::view(&event), Some(&Deposit { account: 7, cents: 100 }));
+/// assert_eq!(Balance::view(&event), None); // another kind
+/// ```
+///
+/// A body with padding, or one that does not fit, is refused:
+///
+/// ```compile_fail
+/// # use lockstep_engine::prelude::*;
+/// bodies! { Holey, kind 1, version 1: { small: u8, large: u64 } }
+/// ```
+///
+/// A body that needs a slot of 128 bytes says so: `Big, kind 2, version 1, slot Event128: { … }`.
+#[macro_export]
+macro_rules! bodies {
+    ($(
+        $(#[$meta:meta])*
+        $vis:vis $name:ident, kind $kind:literal, version $version:literal $(, slot $slot:ident)?: {
+            $($(#[$field_meta:meta])* $field:ident: $type:ty),* $(,)?
+        }
+    )*) => {$(
+        $(#[$meta])*
+        #[repr(C)]
+        #[derive(
+            Clone, Copy, Debug, PartialEq, Eq,
+            $crate::bytemuck::Pod, $crate::bytemuck::Zeroable,
+        )]
+        #[bytemuck(crate = "lockstep_engine::bytemuck")]
+        $vis struct $name {
+            $($(#[$field_meta])* pub $field: $type,)*
+        }
+
+        impl ::core::default::Default for $name {
+            fn default() -> Self {
+                $crate::bytemuck::Zeroable::zeroed()
+            }
+        }
+
+        const _: () = assert!(
+            $kind != 0 && $kind < $crate::event::SYSTEM_KINDS,
+            "E3: an application's kinds are from 1 to 0xfeff"
+        );
+
+        impl $crate::state::State for $name {
+            fn save(&self, out: &mut $crate::state::StateWriter<'_>) {
+                out.bytes($crate::bytemuck::bytes_of(self));
+            }
+
+            fn load(
+                from: &mut $crate::state::StateReader<'_>,
+            ) -> ::core::result::Result<Self, $crate::state::LoadError> {
+                let bytes = from.bytes(::core::mem::size_of::<Self>(), stringify!($name))?;
+                ::core::result::Result::Ok($crate::bytemuck::pod_read_unaligned(bytes))
+            }
+        }
+
+        impl $crate::event::Body for $name {
+            const KIND: u16 = $kind;
+            const VERSION: u16 = $version;
+            const NAME: &'static str = stringify!($name);
+
+            fn fields() -> ::std::vec::Vec<$crate::schema::Field> {
+                ::std::vec![$(
+                    $crate::schema::shape_of::<$name, $type>(|body| &body.$field)
+                        .field(stringify!($field), ::core::mem::offset_of!($name, $field)),
+                )*]
+            }
+        }
+
+        impl $crate::event::Kinds for $name {
+            type Slot = $crate::slot_of!($($slot)?);
+            type View<'a> = &'a $name;
+            const VERSIONS: &'static [(u16, u16)] = &[($kind, $version)];
+
+            #[inline(always)]
+            fn view(slot: &Self::Slot) -> ::core::option::Option<&$name> {
+                let header = $crate::event::Slot::header(slot);
+                (header.kind == $kind).then(|| $crate::event::Slot::body_as(slot))
+            }
+
+            fn schema() -> $crate::schema::Schema {
+                $crate::event::schema_of::<Self::Slot>(
+                    concat!(module_path!(), "::", stringify!($name)),
+                    $version,
+                    ::std::vec![$crate::event::schema_kind::<Self::Slot, $name>()],
+                )
+            }
+        }
+    )*};
+}
+
+/// The slot that [`bodies!`] and [`kinds!`] take unless told.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! slot_of {
+    () => {
+        $crate::event::Event64
+    };
+    ($slot:ident) => {
+        $crate::event::$slot
+    };
+}
+
+/// An enum of kinds over one slot, with a typed view that copies nothing.
+///
+/// ```
+/// use lockstep_engine::prelude::*;
+///
+/// bodies! {
+///     Deposit, kind 1, version 1: { account: u64, cents: i64 }
+///     Close, kind 2, version 1: { account: u64 }
+/// }
+/// kinds! { enum Requests: "bank.requests" version 1 { Deposit, Close } }
+///
+/// let event = Event64::event(&Close { account: 7 });
+/// match Requests::view(&event) {
+///     Some(Requests::Close(close)) => assert_eq!(close.account, 7),
+///     other => panic!("{other:?}"),
+/// }
+/// ```
+///
+/// A logic says `type In = Requests<'static>` and gets a `Requests<'_>`. The version is that
+/// of the whole schema: raise it with every change of a body. `slot Event128` behind the
+/// version takes larger slots.
+#[macro_export]
+macro_rules! kinds {
+    (
+        $(#[$meta:meta])*
+        $vis:vis enum $name:ident: $schema:literal version $version:literal $(slot $slot:ident)? {
+            $($(#[$variant_meta:meta])* $body:ident),* $(,)?
+        }
+    ) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        $vis enum $name<'a> {
+            $($(#[$variant_meta])* #[doc = stringify!($body)] $body(&'a $body),)*
+        }
+
+        impl $crate::event::Kinds for $name<'static> {
+            type Slot = $crate::slot_of!($($slot)?);
+            type View<'a> = $name<'a>;
+            const VERSIONS: &'static [(u16, u16)] = &[$((
+                <$body as $crate::event::Body>::KIND,
+                <$body as $crate::event::Body>::VERSION,
+            ),)*];
+
+            #[inline(always)]
+            fn view(slot: &Self::Slot) -> ::core::option::Option<$name<'_>> {
+                let header = $crate::event::Slot::header(slot);
+                $(if header.kind == <$body as $crate::event::Body>::KIND {
+                    return Some($name::$body($crate::event::Slot::body_as(slot)));
+                })*
+                None
+            }
+
+            fn schema() -> $crate::schema::Schema {
+                $crate::event::schema_of::<Self::Slot>(
+                    $schema,
+                    $version,
+                    ::std::vec![$($crate::event::schema_kind::<Self::Slot, $body>(),)*],
+                )
+            }
+        }
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    crate::bodies! {
+        Small, kind 1, version 1: { account: u64, cents: i64 }
+        Odd, kind 2, version 3: { code: u32, letters: [u8; 5], side: u8, spare: u16 }
+        Large, kind 3, version 1, slot Event128: { words: [u64; 13] }
+    }
+    crate::kinds! { enum Both: "test.both" version 7 { Small, Odd } }
+
+    /// A slot of an application's own.
+    #[repr(C)]
+    #[derive(Clone, Copy, Debug, Pod, Zeroable)]
+    struct Own {
+        time: u64,
+        who: [u32; 4],
+        words: [u64; 2],
+    }
+    impl Slot for Own {}
+
+    #[test]
+    fn e1_every_slot_shows_the_same_header() {
+        let mut event = Event64::event(&Small {
+            account: 7,
+            cents: -1,
+        });
+        event.header_mut().time = 99;
+        let mut own = Own::event(&Small {
+            account: 7,
+            cents: -1,
+        });
+        own.header_mut().time = 99;
+        assert_eq!(own.header(), event.header());
+        assert_eq!(own.body_as::<Small>(), event.body_as::<Small>());
+        assert_eq!(own.time, 99);
+        assert_eq!(event.output().time, 99);
+        assert_eq!(own.output_mut(), event.output_mut());
+    }
+
+    #[test]
+    fn e2_what_a_body_leaves_is_zero() {
+        let mut event = Event64::zeroed();
+        event.body_mut().fill(0xff);
+        event.set_body(&Odd {
+            code: 1,
+            letters: *b"abcde",
+            side: 2,
+            spare: 3,
+        });
+        assert!(event.body()[12..].iter().all(|&byte| byte == 0));
+        assert_eq!(event.body_as::<Odd>().letters, *b"abcde");
+        let large = Event128::event(&Large { words: [7; 13] });
+        assert_eq!(Large::view(&large).unwrap().words, [7; 13]);
+    }
+
+    #[test]
+    fn a_view_is_of_the_kind_that_the_header_says() {
+        let odd = Event64::event(&Odd {
+            code: 5,
+            ..Odd::default()
+        });
+        assert_eq!(
+            Both::view(&odd),
+            Some(Both::Odd(&Odd {
+                code: 5,
+                ..Odd::default()
+            }))
+        );
+        assert_eq!(Both::view(&Event64::zeroed()), None);
+        assert_eq!(Both::version_of(2), Some(3));
+        assert_eq!(Both::version_of(9), None);
+    }
+
+    #[test]
+    fn the_schema_covers_every_byte_and_shows_an_event() {
+        let schema = Both::schema();
+        let read = Schema::decode(&schema.encode().unwrap()).unwrap();
+        let mut event = Event64::event(&Small {
+            account: 7,
+            cents: -5,
+        });
+        event.header_mut().session = 3;
+        let shown: Vec<String> = read
+            .values(bytemuck::bytes_of(&event))
+            .map(|(field, value)| format!("{}={value}", field.name))
+            .collect();
+        assert_eq!(
+            shown[1..].join(" "),
+            "session=3 request=0 kind=1 version=1 account=7 cents=-5"
+        );
+        assert!(Large::schema().encode().is_ok());
+    }
+}

@@ -1,0 +1,872 @@
+//! The engine: opened on a directory, started on threads, closed in order.
+
+pub mod recovery;
+pub(crate) mod watch;
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use lockstep_journaler::snapshots::Snapshots;
+use lockstep_journaler::storage::{Disk, Storage};
+use lockstep_journaler::{From, Journal, Position, Reader, Recovered, Tail, Verdict};
+use lockstep_ringbuffer::{Graph, Probe, Report, Running, Stage, StageId, Wait};
+
+use crate::config::{Config, GateAt, JournalMode, JournalThread, OnApplyPanic, OnValidatePanic};
+use crate::core::Core;
+use crate::counters::CounterFile;
+use crate::error::{Error, Result};
+use crate::event::{Body, Kinds, Slot};
+use crate::graph::build::{Attach, Attached, Parts, build, output_ring};
+use crate::ledger::Ledger;
+use crate::log::Log;
+use crate::logic::{EventOf, Logic, OutputOf};
+use crate::mailbox::Mailbox;
+use crate::requests::Reply;
+use crate::runtime::clock::Clock;
+use crate::shared::{Shared, Waited};
+use crate::snapshot::shadow::{Asked, Orders, Shadow};
+use crate::source::{Producer, stopped};
+use crate::stage::egress::{Desk, Egress, Sink, Slow, Subscription};
+use crate::stage::logic::{Exceptions, LogicStage, Rebuild};
+use crate::stage::order::Order;
+use recovery::{Factory, Made, OutputId, Recovery, Source};
+use watch::Watch;
+
+/// An engine that runs. Dropped, it halts; [`close`](Self::close) lets it finish.
+pub struct Engine<L: Logic> {
+    running: Option<Running>,
+    producer: Producer<L>,
+    shared: Arc<Shared>,
+    desk: Arc<Desk<OutputOf<L>>>,
+    /// Where reads go: to the shadow, or to the logic where there is none.
+    mailbox: Arc<Mailbox<L>>,
+    shadow: Option<(JoinHandle<()>, Arc<Asked>)>,
+    watch: Option<(JoinHandle<()>, Arc<AtomicBool>)>,
+    probe: Probe,
+    recovery: Recovery,
+    config: Config,
+}
+
+impl<L: Logic> std::fmt::Debug for Engine<L> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine")
+            .field("position", &self.position())
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Everything that is chosen before an engine starts.
+pub struct Builder<L: Logic, S: Storage = Disk> {
+    storage: Box<dyn FnOnce() -> Result<S> + Send>,
+    directory: Option<PathBuf>,
+    factory: Factory<L>,
+    config: Result<Config>,
+    clock: Clock,
+    sinks: Vec<Sink<OutputOf<L>>>,
+    outputs_after: Option<OutputId>,
+    replicate: Option<Attach<EventOf<L>>>,
+    attached: Vec<Attached<EventOf<L>>>,
+}
+
+impl<L: Logic, S: Storage> std::fmt::Debug for Builder<L, S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Builder")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<L: Logic> Engine<L> {
+    /// An engine on a directory, with a fresh logic where there is nothing yet. The defaults
+    /// are a working single node: `Engine::<Bank>::open("./bank").start()`.
+    pub fn open(directory: impl AsRef<Path>) -> Builder<L>
+    where
+        L: Default,
+    {
+        Self::open_with(directory, L::default)
+    }
+
+    /// The same with a logic that `fresh` makes where there is nothing yet.
+    pub fn open_with(
+        directory: impl AsRef<Path>,
+        fresh: impl Fn() -> L + Send + Sync + 'static,
+    ) -> Builder<L> {
+        let directory = directory.as_ref().to_owned();
+        let root = directory.clone();
+        let storage = move || {
+            Disk::create(&root).map_err(|source| Error::Directory {
+                directory: root.display().to_string(),
+                source,
+            })
+        };
+        Builder {
+            directory: Some(directory),
+            ..Builder::new(Box::new(storage), fresh)
+        }
+    }
+
+    /// The same on any storage: a simulated disk, a faulty one.
+    pub fn open_on<S: Storage>(
+        storage: S,
+        fresh: impl Fn() -> L + Send + Sync + 'static,
+    ) -> Builder<L, S> {
+        Builder::new(Box::new(move || Ok(storage)), fresh)
+    }
+}
+
+macro_rules! options {
+    ($($(#[$doc:meta])* $name:ident: $type:ty;)*) => {
+        impl<L: Logic, S: Storage> Builder<L, S> {
+            $(
+                $(#[$doc])*
+                #[must_use]
+                pub fn $name(mut self, $name: $type) -> Self {
+                    if let Ok(config) = &mut self.config {
+                        config.$name = $name;
+                    }
+                    self
+                }
+            )*
+        }
+    };
+}
+
+options! {
+    /// Slots of the ring, a power of two.
+    slots: usize;
+    /// Slots of the output ring, a power of two.
+    output_slots: usize;
+    /// What the journal promises.
+    journal: JournalMode;
+    /// Where the sync blocks.
+    journal_thread: JournalThread;
+    /// Bytes of a segment file.
+    segment_bytes: u64;
+    /// Allows `sync` on a file system that forgets at a power cut.
+    allow_volatile: bool;
+    /// What *logic* waits for.
+    gate: GateAt;
+    /// How threads wait.
+    wait: Wait;
+    /// Events between two snapshots; 0 takes none.
+    snapshot_every: u64;
+    /// Snapshots kept, at least 2.
+    snapshots_kept: usize;
+    /// Whether a second copy of the state answers reads and takes the snapshots.
+    shadow: bool;
+    /// Events between two beacons; 0: none.
+    beacon_every: u64;
+    /// Client sessions open at once; 0: requests are not checked.
+    sessions_max: u32;
+    /// Replies kept for each session.
+    session_replies: u32;
+    /// A session without a request for so long ends.
+    session_expiry_ms: u64;
+    /// What happens when `validate` panics.
+    on_validate_panic: OnValidatePanic;
+    /// What happens when `apply` panics.
+    on_apply_panic: OnApplyPanic;
+    /// A tick in the log each so many milliseconds; 0: none.
+    tick_ms: u64;
+    /// Whether positions and counts are shown in a file.
+    counters: bool;
+    /// How long `close` waits.
+    drain_ms: u64;
+}
+
+impl<L: Logic, S: Storage> Builder<L, S> {
+    fn new(
+        storage: Box<dyn FnOnce() -> Result<S> + Send>,
+        fresh: impl Fn() -> L + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            storage,
+            directory: None,
+            factory: Arc::new(fresh),
+            config: Ok(Config::default()),
+            clock: Clock::System,
+            sinks: Vec::new(),
+            outputs_after: None,
+            replicate: None,
+            attached: Vec::new(),
+        }
+    }
+
+    /// Takes all of this configuration.
+    #[must_use]
+    pub fn config(self, config: Config) -> Self {
+        Self {
+            config: Ok(config),
+            ..self
+        }
+    }
+
+    /// Takes the configuration of a TOML file; what is wrong with it, `start` says.
+    #[must_use]
+    pub fn config_file(self, path: impl AsRef<Path>) -> Self {
+        Self {
+            config: Config::read(path).map_err(Error::from),
+            ..self
+        }
+    }
+
+    /// Which stages share a thread: `order+journal,logic+egress`.
+    #[must_use]
+    pub fn place(mut self, place: &str) -> Self {
+        if let Ok(config) = &mut self.config {
+            place.clone_into(&mut config.place);
+        }
+        self
+    }
+
+    /// The CPU of each thread of `place`.
+    #[must_use]
+    pub fn pin(mut self, cpus: &[usize]) -> Self {
+        if let Ok(config) = &mut self.config {
+            config.pin = cpus.to_vec();
+        }
+        self
+    }
+
+    /// Where the counters are shown over HTTP.
+    #[must_use]
+    pub fn prometheus(mut self, address: &str) -> Self {
+        if let Ok(config) = &mut self.config {
+            config.prometheus = Some(address.to_owned());
+        }
+        self
+    }
+
+    /// Where the log's time comes from.
+    #[must_use]
+    pub fn clock(self, clock: Clock) -> Self {
+        Self { clock, ..self }
+    }
+
+    /// Calls `take` with every output of this body, on the thread of *egress*, which waits for it.
+    #[must_use]
+    pub fn on_output<B: Body>(self, mut take: impl FnMut(Position, &B) + Send + 'static) -> Self {
+        self.on_outputs(move |output| {
+            let header = output.output();
+            if header.kind == B::KIND {
+                take(Position(header.position), output.body_as::<B>());
+            }
+        })
+    }
+
+    /// The same with every output, whatever it is, header and all.
+    #[must_use]
+    pub fn on_outputs(mut self, take: impl FnMut(&OutputOf<L>) + Send + 'static) -> Self {
+        self.sinks.push(Box::new(take));
+        self
+    }
+
+    /// Outputs behind this one are handed to the `on_output` closures again while the log is
+    /// replayed: for whoever keeps outputs and crashed before it had them all. Without it, the
+    /// outputs of a replay are muted.
+    #[must_use]
+    pub fn outputs_after(self, last: OutputId) -> Self {
+        Self {
+            outputs_after: Some(last),
+            ..self
+        }
+    }
+
+    /// Attaches a stage of the application's own to the ring of events, behind the stages of
+    /// these names: `order`, `journal`, `replicate`, `logic`, `egress`, or others attached before.
+    #[must_use]
+    pub fn stage(
+        mut self,
+        name: &str,
+        after: &[&str],
+        stage: impl Stage<EventOf<L>> + 'static,
+    ) -> Self {
+        let own = name.to_owned();
+        self.attached.push(Attached {
+            name: name.to_owned(),
+            after: after.iter().map(|name| (*name).to_owned()).collect(),
+            attach: Box::new(move |graph, after| graph.stage(&own, after, stage)),
+        });
+        self
+    }
+
+    /// Plugs in the stage whose promise is "committed by the quorum": it is called `replicate`,
+    /// runs beside *journal*, and the gate waits for both.
+    #[must_use]
+    pub fn replicate(
+        mut self,
+        attach: impl FnOnce(&mut Graph<EventOf<L>>, &[StageId]) -> StageId + Send + 'static,
+    ) -> Self {
+        self.replicate = Some(Box::new(attach));
+        self
+    }
+
+    /// Opens the journal, recovers the state, builds the graph and starts it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] says what is wrong, where, and what helps. Nothing runs then.
+    pub fn start(self) -> Result<Engine<L>> {
+        let config = self.config?;
+        config.checked()?;
+        let storage = (self.storage)()?;
+        let starter = Starter {
+            options: crate::log::options(&config, &L::In::schema()),
+            config,
+            storage,
+            directory: self.directory,
+            factory: self.factory,
+            clock: self.clock,
+            sinks: self.sinks,
+            outputs_after: self.outputs_after,
+            replicate: self.replicate,
+            attached: self.attached,
+        };
+        starter.start()
+    }
+}
+
+/// A builder whose parts are known to fit.
+struct Starter<L: Logic, S: Storage> {
+    config: Config,
+    options: lockstep_journaler::Options,
+    storage: S,
+    directory: Option<PathBuf>,
+    factory: Factory<L>,
+    clock: Clock,
+    sinks: Vec<Sink<OutputOf<L>>>,
+    outputs_after: Option<OutputId>,
+    replicate: Option<Attach<EventOf<L>>>,
+    attached: Vec<Attached<EventOf<L>>>,
+}
+
+/// The journal and what reads it.
+struct Opened<S: Storage> {
+    journal: Journal<S>,
+    recovered: Recovered,
+    end: Tail,
+}
+
+impl<L: Logic, S: Storage> Starter<L, S> {
+    fn start(mut self) -> Result<Engine<L>> {
+        let opened = self.open_journal()?;
+        let (made, recovery) = self.recover(opened.as_ref())?;
+        let position = made.core.position();
+        let shared = Arc::new(Shared::new(position.0, self.config.slots));
+        let shadow = self.shadow(opened.as_ref(), &made.core, &shared)?;
+        let rebuild = opened
+            .as_ref()
+            .map(|opened| self.rebuild(opened))
+            .transpose()?;
+        let logic_mailbox = Arc::new(Mailbox::new());
+        let desk = Arc::new(Desk::default());
+        let door = Arc::new(OnceLock::new());
+        let ledger = Ledger::starting_at(position);
+        let parameters = *made.core.parameters();
+        let (outputs, poller) = output_ring(self.config.output_slots)?;
+        let order = Order::new(self.clock.clone(), made.core.time_ns());
+        let exceptions = Exceptions {
+            on_validate: self.config.on_validate_panic,
+            on_apply: self.config.on_apply_panic,
+            rebuild,
+        };
+        let logic = LogicStage::new(
+            made.core,
+            ledger,
+            Arc::clone(&shared),
+            Arc::clone(&logic_mailbox),
+            outputs,
+            exceptions,
+            Arc::clone(&door),
+            &made.unmarked,
+        );
+        let is_gate = self.config.gate == GateAt::Output && opened.is_some();
+        let sinks = std::mem::take(&mut self.sinks);
+        let egress = Egress::new(
+            poller,
+            sinks,
+            Arc::clone(&desk),
+            ledger,
+            Arc::clone(&shared),
+            is_gate,
+        );
+        let parts = Parts {
+            order,
+            log: opened.map(|opened| Log::new(opened.journal, &self.options)),
+            replicate: self.replicate.take(),
+            logic,
+            egress,
+            attached: std::mem::take(&mut self.attached),
+            ledger,
+            shared: Arc::clone(&shared),
+        };
+        let (ring, pipeline) = build(&self.config, parts)?;
+        // Set once, here: the stage finds it in its first turn.
+        let _first = door.set(Mutex::new(ring.clone()));
+        let probe = pipeline.probe();
+        let watch = self.watch(&shared, &probe, ledger, ring.clone())?;
+        let running = pipeline.start()?;
+        let producer = Producer::new(ring, ledger, Arc::clone(&shared));
+        let (shadow, mailbox) = match shadow {
+            Some((shadow, mailbox, asked)) => {
+                (Some((spawn("shadow", || shadow.run())?, asked)), mailbox)
+            }
+            None => (None, logic_mailbox),
+        };
+        let watch = Some((spawn("watch", || watch.0.run())?, watch.1));
+        let mut engine = Engine {
+            running: Some(running),
+            producer,
+            shared,
+            desk,
+            mailbox,
+            shadow,
+            watch,
+            probe,
+            recovery,
+            config: self.config,
+        };
+        engine.agree_on(parameters)?;
+        Ok(engine)
+    }
+
+    fn open_journal(&self) -> Result<Option<Opened<S>>> {
+        if self.config.journal == JournalMode::None {
+            return Ok(None);
+        }
+        let (journal, recovered) = Journal::open(self.storage.clone(), &self.options)?;
+        let end = *journal.tail();
+        Ok(Some(Opened {
+            journal,
+            recovered,
+            end,
+        }))
+    }
+
+    fn recover(&mut self, opened: Option<&Opened<S>>) -> Result<(Made<L>, Recovery)> {
+        let Some(opened) = opened else {
+            return Ok(self.fresh());
+        };
+        let mut reader = opened.journal.reader(From::Oldest)?;
+        let mut source = Source {
+            storage: &self.storage,
+            reader: &mut reader,
+            factory: &self.factory,
+            log: opened.journal.log_id(),
+            end: opened.end,
+            oldest: opened.recovered.oldest,
+            config: &self.config,
+        };
+        let journal = describe(&opened.recovered);
+        recovery::recover(&mut source, self.outputs_after, &mut self.sinks, journal)
+    }
+
+    /// Without a journal every start is the first.
+    fn fresh(&self) -> (Made<L>, Recovery) {
+        let core = Core::new((self.factory)());
+        let plan = recovery::Plan {
+            snapshot: None,
+            passed_over: Vec::new(),
+            events: 0,
+            estimate: Duration::ZERO,
+        };
+        let recovery = Recovery {
+            plan: plan.clone(),
+            position: core.position(),
+            state_hash: core.state_hash(),
+            took: Duration::ZERO,
+            quarantined: Vec::new(),
+            journal: "none is kept".to_owned(),
+        };
+        (
+            Made {
+                core,
+                plan,
+                unmarked: Vec::new(),
+            },
+            recovery,
+        )
+    }
+
+    /// Rebuilds a state while the engine runs, from a reader of its own.
+    fn rebuild(&self, opened: &Opened<S>) -> Result<Rebuild<L>> {
+        let mut reader = opened.journal.reader(From::Oldest)?;
+        let (storage, factory, config) = (
+            self.storage.clone(),
+            Arc::clone(&self.factory),
+            self.config.clone(),
+        );
+        let (log, oldest, first_end) =
+            (opened.journal.log_id(), opened.recovered.oldest, opened.end);
+        let progress = opened.journal.progress();
+        Ok(Box::new(move |until, skip| {
+            let reached = progress.durable();
+            if reached.position < until {
+                return Ok(None);
+            }
+            // A snapshot that was taken since is in front of `until`, at a frame's end in the log.
+            let end = Tail {
+                reached: reached.max(first_end.reached),
+                ..first_end
+            };
+            let mut source = Source {
+                storage: &storage,
+                reader: &mut reader,
+                factory: &factory,
+                log,
+                end,
+                oldest,
+                config: &config,
+            };
+            let made = source.make(until, skip, None, &mut [])?;
+            Ok(Some(made.core))
+        }))
+    }
+
+    #[expect(
+        clippy::type_complexity,
+        reason = "the shadow, where to ask it, and what is asked"
+    )]
+    fn shadow(
+        &self,
+        opened: Option<&Opened<S>>,
+        core: &Core<L>,
+        shared: &Arc<Shared>,
+    ) -> Result<Option<(Shadow<L, S>, Arc<Mailbox<L>>, Arc<Asked>)>> {
+        let Some(opened) = opened.filter(|_| self.config.has_shadow()) else {
+            return Ok(None);
+        };
+        let position = core.position();
+        let copy = Core::load(&core.to_bytes(), position)?;
+        let reader: Reader<S> = opened.journal.reader(From::Position(position))?;
+        let newest = Snapshots::new(self.storage.clone())
+            .list()?
+            .first()
+            .map_or(0, |listed| listed.position.0);
+        let schema = &self.options.schema;
+        let orders = Orders {
+            storage: self.storage.clone(),
+            log: opened.journal.log_id(),
+            schema_version: schema.version,
+            schema_hash: schema.hash(),
+            every: self.config.snapshot_every,
+            keep: self.config.snapshots_kept,
+            refuses_panics: self.config.on_validate_panic == OnValidatePanic::Refuse,
+            newest,
+        };
+        shared.snapshot.set(newest);
+        let (mailbox, asked) = (Arc::new(Mailbox::new()), Arc::new(Asked::default()));
+        let quarantines = self.config.on_apply_panic == OnApplyPanic::Quarantine
+            || self.config.on_validate_panic == OnValidatePanic::Quarantine;
+        let rebuild = quarantines.then(|| self.rebuild(opened)).transpose()?;
+        let shadow = Shadow::new(
+            copy,
+            reader,
+            orders,
+            Arc::clone(&mailbox),
+            Arc::clone(shared),
+            Arc::clone(&asked),
+            rebuild,
+            opened.end.chain,
+        );
+        Ok(Some((shadow, mailbox, asked)))
+    }
+
+    fn watch(
+        &self,
+        shared: &Arc<Shared>,
+        probe: &Probe,
+        ledger: Ledger,
+        door: lockstep_ringbuffer::MultiProducer<EventOf<L>>,
+    ) -> Result<(Watch<EventOf<L>>, Arc<AtomicBool>)> {
+        let directory = self.directory.as_deref().filter(|_| self.config.counters);
+        let file = directory
+            .filter(|directory| directory.is_dir())
+            .map(CounterFile::create)
+            .transpose();
+        let file = file.map_err(|source| Error::Beside {
+            what: "the counters",
+            source,
+        })?;
+        let http = self.config.prometheus.as_deref().map(listen).transpose();
+        let http = http.map_err(|source| Error::Beside {
+            what: "the prometheus address",
+            source,
+        })?;
+        let is_over = Arc::new(AtomicBool::new(false));
+        let tick = (self.config.tick_ms != 0).then(|| Duration::from_millis(self.config.tick_ms));
+        let watch = Watch {
+            shared: Arc::clone(shared),
+            probe: probe.clone(),
+            ledger,
+            door,
+            file,
+            http,
+            tick,
+            is_over: Arc::clone(&is_over),
+        };
+        Ok((watch, is_over))
+    }
+}
+
+fn listen(address: &str) -> std::io::Result<TcpListener> {
+    let listener = TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+fn spawn(what: &'static str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    let builder = std::thread::Builder::new().name(what.to_owned());
+    builder
+        .spawn(run)
+        .map_err(|source| Error::Beside { what, source })
+}
+
+fn describe(recovered: &Recovered) -> String {
+    match &recovered.verdict {
+        Verdict::Created => "created".to_owned(),
+        Verdict::CleanEnd if recovered.was_clean => "closed in order".to_owned(),
+        Verdict::CleanEnd => "ended between two groups".to_owned(),
+        Verdict::TornTail(torn) => {
+            format!(
+                "a torn tail of {} bytes at position {} was cut; a copy is in {}",
+                torn.bytes, torn.position, torn.quarantine
+            )
+        }
+    }
+}
+
+impl<L: Logic> Engine<L> {
+    /// A change of what the state goes by is an event.
+    fn agree_on(&mut self, parameters: crate::system::Parameters) -> Result<()> {
+        let wanted = self.config.parameters();
+        if wanted != parameters {
+            self.producer.own(&wanted)?.wait()?;
+        }
+        Ok(())
+    }
+
+    /// The writing end: one for each thread that publishes.
+    #[must_use]
+    pub fn producer(&self) -> Producer<L> {
+        self.producer.clone()
+    }
+
+    /// Everything before it is answered: durable as the gate says, applied, its outputs gone.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        Position(self.shared.answered.get())
+    }
+
+    /// What opening found and did.
+    #[must_use]
+    pub fn recovery(&self) -> &Recovery {
+        &self.recovery
+    }
+
+    /// What it was started with.
+    #[must_use]
+    pub fn configuration(&self) -> &Config {
+        &self.config
+    }
+
+    /// Watches how far every stage is.
+    #[must_use]
+    pub fn probe(&self) -> Probe {
+        self.probe.clone()
+    }
+
+    /// Looks at the state, between two events, not before what is answered now: a reader
+    /// sees what it has been told. With a shadow the logic is not held up.
+    ///
+    /// # Errors
+    ///
+    /// The engine stopped.
+    pub fn read<R: Send + 'static>(
+        &self,
+        look: impl FnOnce(&L) -> R + Send + 'static,
+    ) -> Result<(Position, R)> {
+        self.read_core(move |core| (core.position(), look(core.logic())))
+    }
+
+    /// Waits until everything before `position` is answered; then `read` sees it.
+    ///
+    /// ```text
+    /// engine.at_least(ack.position())?.read(|bank| …)
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The engine stopped before.
+    pub fn at_least(&self, position: Position) -> Result<&Self> {
+        match self.shared.wait(&self.shared.answered, position.0, None) {
+            Waited::Reached => Ok(self),
+            Waited::Stopped | Waited::TimedOut => Err(stopped(&self.shared)),
+        }
+    }
+
+    /// The hash of the whole state, with the position it is of.
+    ///
+    /// # Errors
+    ///
+    /// The engine stopped.
+    pub fn state_hash(&self) -> Result<(Position, u64)> {
+        self.read_core(|core| (core.position(), core.state_hash()))
+    }
+
+    /// The kept reply to a client's request: the position of the event, and its code.
+    ///
+    /// # Errors
+    ///
+    /// The engine stopped.
+    pub fn reply(&self, session: u64, request: u32) -> Result<Option<Reply>> {
+        self.read_core(move |core| core.requests().reply(session, request))
+    }
+
+    /// Positions in quarantine.
+    ///
+    /// # Errors
+    ///
+    /// The engine stopped.
+    pub fn quarantined(&self) -> Result<Vec<Position>> {
+        self.read_core(|core| core.quarantined().iter().map(|at| Position(*at)).collect())
+    }
+
+    fn read_core<R: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Core<L>) -> R + Send + 'static,
+    ) -> Result<R> {
+        let position = self.shared.answered.get();
+        let answer = self
+            .mailbox
+            .send(position, look)
+            .ok_or_else(|| stopped(&self.shared))?;
+        if let Some((shadow, _)) = &self.shadow {
+            shadow.thread().unpark();
+        }
+        answer.recv().map_err(|_| stopped(&self.shared))
+    }
+
+    /// Outputs from now on, for a thread of the application's own. A consumer that is slow is
+    /// cut off or waited for; nothing is dropped in silence.
+    ///
+    /// # Errors
+    ///
+    /// `slots` is no power of two.
+    pub fn subscribe(
+        &self,
+        name: &str,
+        slow: Slow,
+        slots: usize,
+    ) -> Result<Subscription<OutputOf<L>>> {
+        Ok(self.desk.subscribe(name, slow, slots)?)
+    }
+
+    /// Asks the shadow for a snapshot of what is durable now.
+    pub fn snapshot_now(&self) {
+        if let Some((shadow, asked)) = &self.shadow {
+            // ORDERING: Relaxed, the request is the flag itself.
+            asked.snapshot.store(true, Ordering::Relaxed);
+            shadow.thread().unpark();
+        }
+    }
+
+    /// The position of the newest snapshot; 0 before the first.
+    #[must_use]
+    pub fn newest_snapshot(&self) -> Position {
+        Position(self.shared.snapshot.get())
+    }
+
+    /// Why it stopped, if it did.
+    #[must_use]
+    pub fn fault(&self) -> Option<String> {
+        self.shared.fault().map(str::to_owned)
+    }
+
+    /// Runs until SIGTERM or SIGINT asks it to end, or it stops by itself; then closes it.
+    ///
+    /// # Errors
+    ///
+    /// As [`close`](Self::close); signals cannot be watched.
+    pub fn run_until_signal(self) -> Result<()> {
+        crate::runtime::signals::watch().map_err(|source| Error::Beside {
+            what: "signals",
+            source,
+        })?;
+        while !crate::runtime::signals::is_asked_to_end() && self.shared.fault().is_none() {
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+        self.close()
+    }
+
+    /// Lets everything that was published pass every stage, closes the journal, and ends the
+    /// threads.
+    ///
+    /// # Errors
+    ///
+    /// The engine had stopped before, and why; or it did not finish within `drain_ms`.
+    pub fn close(mut self) -> Result<()> {
+        self.end_watch();
+        let within = self.config.drain();
+        let drained = self.running.take().map(|running| running.drain(within));
+        self.end_shadow();
+        self.shared.close();
+        match (self.shared.fault(), drained) {
+            (Some(cause), drained) => {
+                let report = drained.map(|drained| drained.unwrap_or_else(|report| *report));
+                Err(Error::Stopped {
+                    cause: with_faults(cause, report.as_ref()),
+                })
+            }
+            (None, Some(Err(report))) if report.was_live => Err(Error::NotDrained {
+                within_ms: self.config.drain_ms,
+                report: report.to_string(),
+            }),
+            (None, Some(Err(report))) => Err(Error::Stopped {
+                cause: report.to_string(),
+            }),
+            (None, _) => Ok(()),
+        }
+    }
+
+    fn end_watch(&mut self) {
+        if let Some((thread, is_over)) = self.watch.take() {
+            // ORDERING: Release, pairs with the Acquire in the thread.
+            is_over.store(true, Ordering::Release);
+            thread.thread().unpark();
+            // A panic there is nobody's loss: it was the cold thread.
+            let _panicked = thread.join();
+        }
+    }
+
+    fn end_shadow(&mut self) {
+        if let Some((thread, asked)) = self.shadow.take() {
+            // ORDERING: Release, pairs with the Acquire in the thread.
+            asked.end.store(true, Ordering::Release);
+            thread.thread().unpark();
+            // A panic there has ended no promise: the shadow only follows.
+            let _panicked = thread.join();
+        }
+    }
+}
+
+/// The first cause, and what the stages said besides.
+fn with_faults(cause: &str, report: Option<&Report>) -> String {
+    let others = report.map(|report| report.faults.iter().map(|fault| format!("; {fault}")));
+    let others: String = others.into_iter().flatten().collect();
+    format!("{cause}{others}")
+}
+
+impl<L: Logic> Drop for Engine<L> {
+    fn drop(&mut self) {
+        self.end_watch();
+        drop(self.running.take());
+        self.end_shadow();
+        self.shared.close();
+    }
+}

@@ -1,0 +1,4 @@
+//! What the engine has of the machine: its clock, and the signals that end it.
+
+pub mod clock;
+pub mod signals;

@@ -1,0 +1,3 @@
+//! Taking snapshots, beside the logic and not in it.
+
+pub(crate) mod shadow;

@@ -1,0 +1,240 @@
+//! The shadow: a second copy of the state, fed by the same log, that takes the snapshots and
+//! answers the reads. The logic never stops for either.
+//!
+//! It follows the journal, not the ring: it holds nobody back, and it has only what is
+//! durable. Between two looks it sleeps; a read or a snapshot that is due wakes it.
+//!
+//! # Invariants
+//!
+//! * `SD1` A snapshot is of a position where a frame ends, and names that frame's chain.
+//! * `SD2` A failed snapshot costs nothing but itself: it is reported, and the next one is tried.
+//! * `SD3` A beacon in the log that names another hash than the shadow's stops the engine.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use lockstep_journaler::snapshots::{SnapshotError, SnapshotOf, Snapshots};
+use lockstep_journaler::storage::Storage;
+use lockstep_journaler::{Position, Reader, Term};
+
+use crate::core::{Core, Scratch};
+use crate::error::Error;
+use crate::log::{Broken, replay_frame};
+use crate::logic::Logic;
+use crate::mailbox::Mailbox;
+use crate::runtime::clock::Stopwatch;
+use crate::shared::Shared;
+use crate::state::StateWriter;
+
+/// How long it sleeps between looks.
+const NAP: Duration = Duration::from_millis(10);
+
+/// What the shadow is told at the start.
+pub(crate) struct Orders<S: Storage> {
+    pub(crate) storage: S,
+    pub(crate) log: [u8; 16],
+    pub(crate) schema_version: u32,
+    pub(crate) schema_hash: u64,
+    /// Events between two snapshots; 0: none.
+    pub(crate) every: u64,
+    pub(crate) keep: usize,
+    pub(crate) refuses_panics: bool,
+    /// Where the newest snapshot is.
+    pub(crate) newest: u64,
+}
+
+/// See the module.
+pub(crate) struct Shadow<L: Logic, S: Storage> {
+    core: Core<L>,
+    reader: Reader<S>,
+    scratch: Scratch<L::Out>,
+    orders: Orders<S>,
+    mailbox: Arc<Mailbox<L>>,
+    shared: Arc<Shared>,
+    asked: Arc<Asked>,
+    /// Rebuilds the state where an event is in quarantine.
+    rebuild: Option<crate::stage::logic::Rebuild<L>>,
+    chain: u32,
+    time_ns: u64,
+}
+
+/// What others ask of the shadow.
+#[derive(Debug, Default)]
+pub(crate) struct Asked {
+    pub(crate) snapshot: AtomicBool,
+    pub(crate) end: AtomicBool,
+}
+
+impl<L: Logic, S: Storage> Shadow<L, S> {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is one of its parts, named at the only call"
+    )]
+    pub(crate) fn new(
+        core: Core<L>,
+        reader: Reader<S>,
+        orders: Orders<S>,
+        mailbox: Arc<Mailbox<L>>,
+        shared: Arc<Shared>,
+        asked: Arc<Asked>,
+        rebuild: Option<crate::stage::logic::Rebuild<L>>,
+        chain: u32,
+    ) -> Self {
+        let time_ns = core.time_ns();
+        let scratch = Scratch::default();
+        Self {
+            core,
+            reader,
+            scratch,
+            orders,
+            mailbox,
+            shared,
+            asked,
+            rebuild,
+            chain,
+            time_ns,
+        }
+    }
+
+    /// Runs until it is told to end, or cannot go on.
+    pub(crate) fn run(mut self) {
+        self.shared.shadow.set(self.core.position().0);
+        // Ends: when it is asked to, or by an error.
+        loop {
+            // ORDERING: Acquire, pairs with the Release of who asks: what was durable then is seen.
+            let is_last = self.asked.end.load(Ordering::Acquire);
+            match self.follow() {
+                Ok(moved) => {
+                    let opened = self.mailbox.has_letters() && self.mailbox.open(&self.core);
+                    if !moved && !opened && !is_last {
+                        std::thread::park_timeout(NAP);
+                    }
+                    if !moved && is_last {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    self.shared.fail(format!("shadow: {error}"));
+                    break;
+                }
+            }
+        }
+        self.mailbox.open(&self.core);
+        self.mailbox.close();
+    }
+
+    /// Takes the next frame, if there is one, and a snapshot, if one is due; whether it moved.
+    fn follow(&mut self) -> Result<bool, Error> {
+        let Some(frame) = self.reader.next_frame()? else {
+            // ORDERING: Relaxed, the request is the flag itself.
+            if self.asked.snapshot.swap(false, Ordering::Relaxed) {
+                self.snapshot();
+            }
+            return Ok(false);
+        };
+        let header = *frame.header();
+        let all = Position(u64::MAX);
+        let refuses = self.orders.refuses_panics;
+        let ran = replay_frame(
+            &frame,
+            &mut self.core,
+            &mut self.scratch,
+            all,
+            refuses,
+            &mut |_| (),
+        );
+        match ran {
+            Ok(()) => {}
+            Err(Broken::Failed(error)) => return Err(error),
+            Err(Broken::Panicked { text, .. }) => self.pass_over(&text)?,
+        }
+        self.chain = header.header_crc();
+        self.time_ns = header.time_ns;
+        self.shared.shadow.set(self.core.position().0);
+        if self.is_due() {
+            self.snapshot();
+        }
+        Ok(true)
+    }
+
+    /// The primary panicked there too, and has passed it over by now, or the engine has stopped.
+    fn pass_over(&mut self, text: &str) -> Result<(), Error> {
+        let position = self.core.position();
+        let Some(rebuild) = &mut self.rebuild else {
+            return Err(Error::Stopped {
+                cause: format!("the logic panicked at position {position}: {text}"),
+            });
+        };
+        let end = Position(self.reader.reached().position.0);
+        let mut skip = self.core.quarantined().clone();
+        skip.insert(position.0);
+        match rebuild(end, &skip)? {
+            Some(core) => {
+                self.core = core;
+                Ok(())
+            }
+            None => Err(Error::Stopped {
+                cause: format!("the log ends before position {end}"),
+            }),
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        let every = self.orders.every;
+        every != 0 && self.core.position().0 - self.orders.newest >= every
+    }
+
+    /// `SD2`
+    fn snapshot(&mut self) {
+        let position = self.core.position();
+        self.orders.newest = position.0;
+        let watch = Stopwatch::start();
+        match self.take() {
+            Ok(bytes) => {
+                self.shared.snapshot.set(position.0);
+                let took_ms = u64::try_from(watch.elapsed().as_millis()).unwrap_or(u64::MAX);
+                tracing::info!(position = position.0, bytes, took_ms, "snapshot taken");
+            }
+            Err(SnapshotError::Exists { .. }) => {}
+            Err(error) => tracing::error!(position = position.0, %error, "no snapshot was taken"),
+        }
+    }
+
+    /// Writes the state of a frame's end (`SD1`), and removes the snapshots beyond those kept.
+    fn take(&self) -> Result<u64, SnapshotError> {
+        let snapshots = Snapshots::new(self.orders.storage.clone());
+        let mut writer = snapshots.create(self.of())?;
+        let mut outcome = Ok(());
+        let mut bytes = 0;
+        {
+            let mut sink = |run: &[u8]| {
+                bytes += run.len() as u64;
+                if outcome.is_ok() {
+                    outcome = writer.write(run);
+                }
+            };
+            self.core.save(&mut StateWriter::new(&mut sink));
+        }
+        outcome?;
+        writer.finish(self.core.state_hash())?;
+        for old in snapshots.surplus(self.orders.keep, 1)? {
+            snapshots.remove(old)?;
+        }
+        Ok(bytes)
+    }
+
+    fn of(&self) -> SnapshotOf {
+        SnapshotOf {
+            log: self.orders.log,
+            reached: self.reader.reached(),
+            index: 0,
+            term: Term(0),
+            chain: self.chain,
+            time_ns: self.time_ns,
+            schema_version: self.orders.schema_version,
+            schema_hash: self.orders.schema_hash,
+            build: concat!("lockstep ", env!("CARGO_PKG_VERSION")).to_owned(),
+        }
+    }
+}

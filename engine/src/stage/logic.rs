@@ -1,0 +1,356 @@
+//! *logic*: the only place where an event means something.
+//!
+//! ```text
+//!   batch ─► core.step ─► outputs, in claimed slots of the output ring ─► committed together
+//!               │ panic
+//!               ├─ in validate: the state is untouched; refuse, quarantine or halt
+//!               └─ in apply: the state is rebuilt from snapshot and log, the event passed over
+//!                            and marked in the log; or halt
+//! ```
+//!
+//! # Invariants
+//!
+//! * `LS1` `released ≤ core.position`: at most one event more is applied than released, while
+//!   its outputs wait for room.
+//! * `LS2` Outputs enter the output ring in the order of their positions, each once, and those
+//!   of an event that failed never do.
+//! * `LS3` What the engine decides here (beacon, quarantine) becomes an event.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use lockstep_journaler::Position;
+use lockstep_ringbuffer::{
+    Batch, Cause, ClaimError, MultiProducer, Producer, Progress, Sequence, Stage, Standing,
+};
+
+use crate::config::{OnApplyPanic, OnValidatePanic};
+use crate::core::Core;
+use crate::event::Slot;
+use crate::ledger::Ledger;
+use crate::logic::{EventOf, Logic, OutputOf};
+use crate::mailbox::Mailbox;
+use crate::outputs::Outputs;
+use crate::shared::Shared;
+use crate::system::{Quarantine, code};
+
+/// Slots claimed in the output ring at a time.
+const CHUNK: usize = 256;
+
+/// Rebuilds the state in front of a position from snapshot and log, passing these over; `None`
+/// until the log is durable so far.
+pub(crate) type Rebuild<L> =
+    Box<dyn FnMut(Position, &BTreeSet<u64>) -> Result<Option<Core<L>>, crate::error::Error> + Send>;
+
+/// What to do about panics, and with what.
+pub(crate) struct Exceptions<L: Logic> {
+    pub(crate) on_validate: OnValidatePanic,
+    pub(crate) on_apply: OnApplyPanic,
+    pub(crate) rebuild: Option<Rebuild<L>>,
+}
+
+/// See the module.
+pub(crate) struct LogicStage<L: Logic> {
+    core: Core<L>,
+    ledger: Ledger,
+    shared: Arc<Shared>,
+    mailbox: Arc<Mailbox<L>>,
+    outputs: Producer<OutputOf<L>>,
+    spill: Vec<OutputOf<L>>,
+    /// How much of the spill is in the ring.
+    spilled: usize,
+    exceptions: Exceptions<L>,
+    /// The door, for events of the engine's own (`LS3`).
+    door: MultiDoor<L>,
+    decided: VecDeque<EventOf<L>>,
+    /// The event that is next made the logic panic: what it said. The state is not to be
+    /// used before that is settled.
+    panicked: Option<String>,
+    refused: u64,
+    repeated: u64,
+}
+
+/// Filled in when the graph is built, since the door leads into the ring that the stage is in.
+pub(crate) type MultiDoor<L> =
+    Arc<std::sync::OnceLock<std::sync::Mutex<MultiProducer<EventOf<L>>>>>;
+
+/// What a run of events came to.
+enum Ran {
+    /// All that fitted.
+    Done,
+    /// A panic at the event that is next.
+    Panicked(String),
+    /// The engine cannot go on.
+    Stopped(Cause),
+}
+
+impl<L: Logic> LogicStage<L> {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is one of its parts, named at the only call"
+    )]
+    pub(crate) fn new(
+        core: Core<L>,
+        ledger: Ledger,
+        shared: Arc<Shared>,
+        mailbox: Arc<Mailbox<L>>,
+        outputs: Producer<OutputOf<L>>,
+        exceptions: Exceptions<L>,
+        door: MultiDoor<L>,
+        marks: &[Position],
+    ) -> Self {
+        let marks = marks
+            .iter()
+            .map(|at| EventOf::<L>::event(&Quarantine { position: at.0 }));
+        Self {
+            core,
+            ledger,
+            shared,
+            mailbox,
+            outputs,
+            spill: Vec::with_capacity(CHUNK),
+            spilled: 0,
+            exceptions,
+            door,
+            decided: marks.collect(),
+            panicked: None,
+            refused: 0,
+            repeated: 0,
+        }
+    }
+
+    /// Steps through events until the claimed slots are used up, and commits what came out.
+    fn run(&mut self, events: &[EventOf<L>], done: &mut usize) -> Result<Ran, ClaimError> {
+        let mut claim = self.outputs.try_claim_up_to(CHUNK)?;
+        let slots = claim.slots();
+        let mut out = Outputs::<L::Out>::new(slots.head, slots.tail, &mut self.spill);
+        let (core, shared) = (&mut self.core, &*self.shared);
+        let (mut refused, mut repeated) = (0, 0);
+        let first = *done;
+        // A panic leaves `done` at the event that caused it.
+        let ran = catch_unwind(AssertUnwindSafe(|| {
+            for event in &events[first..] {
+                let position = core.position().0;
+                let outcome = core.step(event, &mut out)?;
+                shared.remember(position, outcome.code);
+                if outcome.code != 0 {
+                    refused += u64::from(outcome.code != code::REPEATED);
+                    repeated += u64::from(outcome.code == code::REPEATED);
+                }
+                *done += 1;
+                if out.left() == 0 {
+                    break;
+                }
+            }
+            Ok::<_, crate::core::StepError>(())
+        }));
+        let ran = match ran {
+            Ok(Ok(())) => Ran::Done,
+            Ok(Err(error)) => {
+                out.take_back();
+                Ran::Stopped(Box::new(error))
+            }
+            Err(panic) => {
+                out.take_back();
+                Ran::Panicked(panic_text(panic.as_ref()))
+            }
+        };
+        let used = out.used() - self.spill.len();
+        claim.commit_first(used);
+        self.refused += refused;
+        self.repeated += repeated;
+        self.shared.outputs.add(used as u64);
+        Ok(ran)
+    }
+
+    /// Puts the spill into the ring, as far as there is room; whether all of it is there.
+    fn flush(&mut self) -> Result<bool, ClaimError> {
+        while self.spilled < self.spill.len() {
+            let left = &self.spill[self.spilled..];
+            match self.outputs.try_claim_up_to(left.len()) {
+                Ok(mut claim) => {
+                    let count = claim.len();
+                    claim.slots().copy_from(&left[..count]);
+                    claim.commit();
+                    self.spilled += count;
+                    self.shared.spilled.add(count as u64);
+                    self.shared.outputs.add(count as u64);
+                }
+                Err(ClaimError::Full { .. }) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        self.spill.clear();
+        self.spilled = 0;
+        Ok(true)
+    }
+
+    /// What came of a panic at the event that is next: done with it, not yet, or the end.
+    #[cold]
+    fn recover(&mut self, event: &EventOf<L>, panic: &str) -> Result<bool, Cause> {
+        let position = self.core.position();
+        let kind = event.header().kind;
+        let was_validating = self.core.was_validating();
+        let what = if was_validating { "validate" } else { "apply" };
+        tracing::error!(%position, kind, panic, "the logic panicked in {what}");
+        let is_quarantined = match (
+            was_validating,
+            self.exceptions.on_validate,
+            self.exceptions.on_apply,
+        ) {
+            (true, OnValidatePanic::Refuse, _) => return self.refuse(event).map(|()| true),
+            (true, OnValidatePanic::Quarantine, _) | (false, _, OnApplyPanic::Quarantine) => true,
+            (true, OnValidatePanic::Halt, _) | (false, _, OnApplyPanic::Halt) => false,
+        };
+        if !is_quarantined {
+            return Err(format!(
+                "the logic panicked in {what} at position {position} (kind {kind}): {panic}; the event is in the \
+                 log and will panic again: mend the logic, or start with on_{what}_panic = quarantine"
+            )
+            .into());
+        }
+        if !was_validating && !self.rebuild(position)? {
+            return Ok(false);
+        }
+        self.pass_over(event)?;
+        Ok(true)
+    }
+
+    /// The state in front of `position` again; `false` until the log is durable so far.
+    fn rebuild(&mut self, position: Position) -> Result<bool, Cause> {
+        let Some(rebuild) = &mut self.exceptions.rebuild else {
+            return Err("the state cannot be rebuilt without a journal".into());
+        };
+        let skip = self.core.quarantined().clone();
+        let Some(core) = rebuild(position, &skip)? else {
+            return Ok(false);
+        };
+        assert!(
+            core.position() == position,
+            "LS1: the state is that in front of the event"
+        );
+        self.core = core;
+        Ok(true)
+    }
+
+    fn pass_over(&mut self, event: &EventOf<L>) -> Result<(), Cause> {
+        let position = self.core.position().0;
+        let mut out = Outputs::<L::Out>::new(&mut [], &mut [], &mut self.spill);
+        let outcome = self.core.step_over(event, &mut out)?;
+        self.shared.remember(position, outcome.code);
+        self.shared.quarantined.add(1);
+        self.decided
+            .push_back(EventOf::<L>::event(&Quarantine { position }));
+        Ok(())
+    }
+
+    fn refuse(&mut self, event: &EventOf<L>) -> Result<(), Cause> {
+        let position = self.core.position().0;
+        let mut out = Outputs::<L::Out>::new(&mut [], &mut [], &mut self.spill);
+        let outcome = self.core.step_refused(event, &mut out)?;
+        self.shared.remember(position, outcome.code);
+        self.refused += 1;
+        Ok(())
+    }
+
+    /// What was decided goes into the log, when there is room (`LS3`).
+    fn tell(&mut self) -> bool {
+        if let Some(beacon) = self.core.take_due_beacon() {
+            self.decided.push_back(EventOf::<L>::event(&beacon));
+        }
+        let Some(event) = self.decided.front() else {
+            return false;
+        };
+        let Some(door) = self.door.get() else {
+            return false;
+        };
+        let mut door = door
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let told = door.try_publish(|slot| *slot = *event).is_ok();
+        if told {
+            self.decided.pop_front();
+        }
+        told
+    }
+
+    fn show(&self) {
+        self.shared.applied.set(self.core.position().0);
+        self.shared.refused.set(self.refused);
+        self.shared.repeated.set(self.repeated);
+    }
+
+    fn fail(&self, cause: Cause) -> Progress {
+        self.shared.fail(format!("logic: {cause}"));
+        Progress::Fail(cause)
+    }
+
+    /// How far may be released: an event whose outputs are not all in the ring may not.
+    fn progress(&self, first: Sequence, done: usize) -> Progress {
+        let to = first + done as u64;
+        let held = u64::from(self.spilled < self.spill.len());
+        match to.0 - held {
+            to if to <= first.0 => Progress::Retry,
+            to => Progress::To(Sequence(to)),
+        }
+    }
+
+    fn batch(&mut self, first: Sequence, events: &[EventOf<L>]) -> Result<Progress, Cause> {
+        // LS1: what is applied already and was not released.
+        let ahead = self.core.position().0 - self.ledger.position(first).0;
+        let mut done = usize::try_from(ahead).map_err(|_| "LS1: at most one event is ahead")?;
+        // Ends: each turn steps over an event, or returns.
+        loop {
+            if !self.flush()? || done == events.len() {
+                return Ok(self.progress(first, done));
+            }
+            if let Some(panic) = self.panicked.take() {
+                if !self.recover(&events[done], &panic)? {
+                    self.panicked = Some(panic);
+                    return Ok(self.progress(first, done));
+                }
+                done += 1;
+                continue;
+            }
+            match self.run(events, &mut done) {
+                Ok(Ran::Done) => {}
+                Ok(Ran::Stopped(cause)) => return Err(cause),
+                Ok(Ran::Panicked(panic)) => self.panicked = Some(panic),
+                Err(ClaimError::Full { .. }) => return Ok(self.progress(first, done)),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+impl<L: Logic> Stage<EventOf<L>> for LogicStage<L> {
+    fn on_batch(&mut self, batch: Batch<'_, EventOf<L>>) -> Progress {
+        let progress = self.batch(batch.first(), batch.events());
+        self.show();
+        progress.unwrap_or_else(|cause| self.fail(cause))
+    }
+
+    fn on_turn(&mut self, _: Standing) -> bool {
+        if self.panicked.is_some() {
+            return false;
+        }
+        let told = self.tell();
+        let opened = self.mailbox.has_letters() && self.mailbox.open(&self.core);
+        told | opened
+    }
+
+    fn on_stop(&mut self) {
+        if self.panicked.is_none() {
+            self.mailbox.open(&self.core);
+        }
+        self.mailbox.close();
+    }
+}
+
+/// What a panic said.
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a text".to_owned())
+}

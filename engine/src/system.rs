@@ -1,0 +1,187 @@
+//! The engine's own kinds: what it writes into the log, and what it emits, besides the
+//! application's.
+//!
+//! Everything that changes the state is in the log, so what the engine decides is an event
+//! too: parameters, ticks, sessions, beacons, quarantine.
+
+use lockstep_journaler::schema::Kind;
+
+use crate::event::{Body, Slot, schema_kind};
+
+macro_rules! system {
+    ($($(#[$meta:meta])* $name:ident = $kind:literal {
+        $($(#[$field_meta:meta])* $field:ident: $type:ty,)*
+    })*) => {$(
+        $(#[$meta])*
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+        pub struct $name {
+            $($(#[$field_meta])* pub $field: $type,)*
+        }
+
+        const _: () = assert!($kind >= crate::event::SYSTEM_KINDS && size_of::<$name>() <= 40);
+
+        impl Body for $name {
+            const KIND: u16 = $kind;
+            const VERSION: u16 = 1;
+            const NAME: &'static str = concat!("lockstep.", stringify!($name));
+
+            fn fields() -> Vec<lockstep_journaler::schema::Field> {
+                vec![$(
+                    lockstep_journaler::schema::shape_of::<$name, $type>(|body| &body.$field)
+                        .field(stringify!($field), std::mem::offset_of!($name, $field)),
+                )*]
+            }
+        }
+    )*};
+}
+
+system! {
+    /// Event: the hash of the state behind all events before `position`.
+    Beacon = 0xff01 {
+        /// Where the state was hashed.
+        position: u64,
+        /// Its hash.
+        hash: u64,
+    }
+    /// Event: the event at `position` is passed over, by all replicas and in every replay.
+    Quarantine = 0xff02 {
+        /// The event's position.
+        position: u64,
+    }
+    /// Event: a client session begins; its number is the event's position plus one.
+    SessionOpen = 0xff03 {
+        /// Free for the client.
+        tag: u64,
+    }
+    /// Event: a client session ends.
+    SessionClose = 0xff04 {
+        /// Its number.
+        session: u64,
+    }
+    /// Event: the log's time has come so far; the header says how far.
+    Tick = 0xff05 {
+        /// Zero.
+        spare: u64,
+    }
+    /// Event: what the engine's own part of the state goes by from here on.
+    Parameters = 0xff06 {
+        /// Sessions that may be open at once; 0: the engine keeps none, and checks no requests.
+        sessions_max: u32,
+        /// Replies kept for each session.
+        replies_max: u32,
+        /// A session without a request for so long ends, by the log's time.
+        session_expiry_ns: u64,
+        /// Events between two beacons; 0: none.
+        beacon_every: u64,
+    }
+    /// Output: the event was refused; the state is as before it.
+    Rejected = 0xff11 {
+        /// Of the event.
+        session: u64,
+        /// Of the event.
+        request: u32,
+        /// Of the event.
+        event_kind: u16,
+        /// Why: the logic's codes, or one of [`code`].
+        code: u16,
+    }
+    /// Output: the request had been answered before; this was the answer.
+    Repeated = 0xff12 {
+        /// Of the event.
+        session: u64,
+        /// The position of the event that was applied.
+        first: u64,
+        /// Of the event.
+        request: u32,
+        /// What came of it: 0 is accepted.
+        code: u16,
+        /// Zero.
+        spare: u16,
+    }
+    /// Output: a session was opened or closed.
+    SessionChanged = 0xff13 {
+        /// Its number.
+        session: u64,
+        /// Of the event that opened it.
+        tag: u64,
+        /// 1 opened, 0 closed.
+        is_open: u32,
+        /// Zero.
+        spare: u32,
+    }
+    /// Output: an event is in quarantine; the state is as before it.
+    Quarantined = 0xff14 {
+        /// The event's position.
+        position: u64,
+    }
+}
+
+/// The numbers by which the engine itself refuses. They are for ever.
+pub mod code {
+    /// The session is not open, or was closed or has expired.
+    pub const SESSION_UNKNOWN: u16 = 0xff01;
+    /// As many sessions are open as may be.
+    pub const SESSIONS_FULL: u16 = 0xff02;
+    /// The request is older than those whose replies are kept.
+    pub const REQUEST_FORGOTTEN: u16 = 0xff03;
+    /// The number of the request jumps: one before it is missing.
+    pub const REQUEST_GAP: u16 = 0xff04;
+    /// `validate` panicked; the policy is to refuse.
+    pub const VALIDATE_PANICKED: u16 = 0xff05;
+    /// The event is in quarantine.
+    pub const QUARANTINED: u16 = 0xff06;
+    /// The request had been answered before.
+    pub const REPEATED: u16 = 0xff07;
+    /// The slot was claimed by a producer that gave it up.
+    pub const VOID: u16 = 0xff08;
+
+    /// What a code of the engine means.
+    #[must_use]
+    pub const fn meaning(code: u16) -> &'static str {
+        match code {
+            SESSION_UNKNOWN => "the session is not open, or has expired: open one",
+            SESSIONS_FULL => "as many sessions are open as may be: raise sessions.max",
+            REQUEST_FORGOTTEN => "the request is older than the replies that are kept",
+            REQUEST_GAP => "a request before this one is missing: send that first",
+            VALIDATE_PANICKED => "the logic panicked while it looked at the event",
+            QUARANTINED => "the logic panicked on the event, which is in quarantine",
+            REPEATED => "the request had been answered before",
+            VOID => "the producer gave the slot up",
+            _ => "refused by the logic",
+        }
+    }
+}
+
+/// The engine's kinds of events, for the journal's schema.
+pub(crate) fn schema_kinds<S: Slot>() -> Vec<Kind> {
+    vec![
+        schema_kind::<S, Void>(),
+        schema_kind::<S, Beacon>(),
+        schema_kind::<S, Quarantine>(),
+        schema_kind::<S, SessionOpen>(),
+        schema_kind::<S, SessionClose>(),
+        schema_kind::<S, Tick>(),
+        schema_kind::<S, Parameters>(),
+    ]
+}
+
+/// An event that means nothing: a claimed slot whose producer gave it up.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct Void {
+    spare: u64,
+}
+
+impl Body for Void {
+    const KIND: u16 = 0;
+    const VERSION: u16 = 0;
+    const NAME: &'static str = "lockstep.Void";
+
+    fn fields() -> Vec<lockstep_journaler::schema::Field> {
+        vec![
+            lockstep_journaler::schema::shape_of::<Void, u64>(|body| &body.spare)
+                .field("nothing", 0),
+        ]
+    }
+}

@@ -1,0 +1,25 @@
+//! The engine through its face: one module for each question.
+//!
+//! | module | question |
+//! |---|---|
+//! | `walk` | does one event go from the door to the outputs, under either gate, wherever the stages run? |
+//! | `recovery` | does what was acknowledged survive, one hundred times in a row? |
+//! | `exactly_once` | is a request that comes again applied once, also behind a restart? |
+//! | `back_pressure` | does a slow consumer, a full ring, a full disk hold the door, and lose nothing? |
+//! | `shutdown` | does everything that was published pass, and does a failure end the engine? |
+//! | `quarantine` | is the state as before the event that panicked, live and replayed? |
+//! | `migration` | does a journal of version 1 run under the logic of version 2? |
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that fails panics, in its helpers too"
+)]
+
+mod back_pressure;
+mod bank;
+mod exactly_once;
+mod migration;
+mod quarantine;
+mod recovery;
+mod shutdown;
+mod walk;
