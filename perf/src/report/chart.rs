@@ -100,7 +100,8 @@ fn curve(name: &str, reach: f64, value: impl Fn(f64) -> u64) -> Series {
     });
     Series {
         name: name.to_owned(),
-        points: points.collect(),
+        // Nothing is no latency: a floor begins where an arrival waits at all.
+        points: points.filter(|(_, ns)| *ns >= 1.0).collect(),
         joined: true,
     }
 }

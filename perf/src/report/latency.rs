@@ -37,10 +37,20 @@ pub fn text(document: &Document, units: Units) -> Result<String> {
     Ok(text)
 }
 
-/// The verdict in a line.
+/// Reasons that a text names; the result has them all.
+const REASONS_SHOWN: usize = 4;
+
+/// The verdict with its main reasons.
 #[must_use]
 pub fn verdict(document: &Document) -> String {
-    document.summary.verdict.to_string()
+    let mut verdict = document.summary.verdict.clone();
+    let hidden = verdict.reasons.len().saturating_sub(REASONS_SHOWN);
+    verdict.reasons.truncate(REASONS_SHOWN);
+    match hidden {
+        0 => verdict.to_string(),
+        1 => format!("{verdict}; and 1 more reason in the result"),
+        more => format!("{verdict}; and {more} more reasons in the result"),
+    }
 }
 
 fn one_rate(document: &Document, rate: Option<u64>, units: Units) -> Result<String> {

@@ -86,9 +86,10 @@ impl std::fmt::Display for Table {
 pub fn wrap(text: &str, width: usize, indent: &str) -> String {
     let mut lines = String::new();
     let mut length = 0;
-    for word in text.split_whitespace() {
+    for word in text.split(' ') {
         let word_length = word.chars().count();
-        if length > 0 && length + 1 + word_length > width {
+        // Several spaces in a row are kept: they stand behind labels.
+        if length > 0 && word_length > 0 && length + 1 + word_length > width {
             lines.push('\n');
             lines.push_str(indent);
             length = indent.chars().count();

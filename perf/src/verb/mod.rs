@@ -6,6 +6,7 @@
 
 mod bench;
 mod c2c;
+mod compare;
 mod completions;
 mod config;
 mod doctor;
@@ -18,6 +19,7 @@ mod man;
 mod plot;
 mod quick;
 mod throughput;
+mod tune;
 
 use std::ffi::OsString;
 use std::io;
@@ -102,6 +104,10 @@ pub(crate) enum Verb {
     Latency(latency::Args),
     /// Events a second, as many as go; with --search, as many as keep an objective
     Throughput(throughput::Args),
+    /// Try configurations on this machine; recommend one or say that it cannot tell
+    Tune(tune::Args),
+    /// Are two results different, or is it this machine? Exit code 4 on a regression
+    Compare(compare::Args),
     /// The platform's pauses, as spinning threads see them
     Hiccup(hiccup::Args),
     /// What a message costs from each CPU to each other
@@ -153,6 +159,8 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Exit> {
         Some(Verb::Quick(args)) => quick::run(&args, &cli.global),
         Some(Verb::Latency(args)) => latency::run(&args, &cli.global),
         Some(Verb::Throughput(args)) => throughput::run(&args, &cli.global),
+        Some(Verb::Tune(args)) => tune::run(&args, &cli.global),
+        Some(Verb::Compare(args)) => compare::run(&args, &cli.global),
         Some(Verb::Hiccup(args)) => hiccup::run(&args, &cli.global),
         Some(Verb::C2c(args)) => c2c::run(&args, &cli.global),
         Some(Verb::Doctor(args)) => doctor::run(&args, &cli.global),

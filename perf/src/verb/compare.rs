@@ -1,0 +1,529 @@
+//! `lockstep compare`: are two results different, or is it this machine?
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, bail};
+use lockstep_perf::args::quantity::{Units, show_rate, show_short, whole};
+use lockstep_perf::exit::{Exit, Refusal};
+use lockstep_perf::measure::compare::{Comparison, Finding, Metric, compare, noise_of};
+use lockstep_perf::measure::statistics::Spread;
+use lockstep_perf::report::result::{Document, RunRecord};
+use lockstep_perf::report::store;
+use lockstep_perf::report::text::Table;
+use serde::{Deserialize, Serialize};
+
+use super::bench::is_interrupted;
+use super::{Format, Global};
+
+/// Arguments of `lockstep compare`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  lockstep compare last~1 last\n  lockstep compare main new --metric p50,throughput --fail-on regression\n  \
+                        lockstep compare --ab 'latency --rate 100k' 'latency --rate 100k --wait yield' --pairs 5\n  \
+                        lockstep compare --aa 'throughput --duration 1s' --pairs 5\n\n\
+                        `worse` needs three things: medians beyond the threshold, ranges that do not overlap, a change beyond\n\
+                        the A/A noise learnt by --aa. Exit codes: 0 no regression · 2 bad arguments · 4 regression · 6 not comparable"
+)]
+pub(crate) struct Args {
+    /// Two results: files, directories, labels (all results of one), last, last~N
+    #[arg(value_name = "RESULT", num_args = 0..=2)]
+    results: Vec<String>,
+    /// What to compare
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "p50,p99,p99.9,throughput",
+        value_name = "LIST"
+    )]
+    metric: Vec<Metric>,
+    /// A change below this share is not worth a word
+    #[arg(long, default_value = "5%", value_parser = percent, value_name = "SHARE")]
+    threshold: f64,
+    /// What exit code 4 is for
+    #[arg(long, value_enum, default_value_t = FailOn::Regression)]
+    fail_on: FailOn,
+    /// Compare what is not comparable
+    #[arg(long)]
+    force: bool,
+    /// Run two command lines in turns, A B B A, and compare them
+    #[arg(long, num_args = 2, value_names = ["ARGS_A", "ARGS_B"], conflicts_with_all = ["results", "aa"])]
+    ab: Vec<String>,
+    /// Run one command line so often and learn by how much its results differ
+    #[arg(long, value_name = "ARGS", conflicts_with = "results")]
+    aa: Option<String>,
+    /// Runs a side of --ab and --aa
+    #[arg(long, default_value = "5", value_name = "N", value_parser = clap::value_parser!(u16).range(3..=1000))]
+    pairs: u16,
+    /// Another program for side A, of another build
+    #[arg(long, value_name = "FILE", requires = "ab")]
+    program_a: Option<PathBuf>,
+    /// Another program for side B
+    #[arg(long, value_name = "FILE", requires = "ab")]
+    program_b: Option<PathBuf>,
+    /// Where results and learnt noise are kept
+    #[arg(long, default_value = store::DIRECTORY, value_name = "DIR")]
+    out: PathBuf,
+}
+
+/// What is a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum FailOn {
+    /// Something got worse.
+    Regression,
+    /// Something changed.
+    Any,
+    /// Nothing.
+    None,
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).parse::<f64>();
+    match number {
+        Ok(number) if (0.0..=1000.0).contains(&number) => Ok(number / 100.0),
+        _ => Err(format!("{text:?} is no share, as in 5%")),
+    }
+}
+
+/// One side: its name and its results.
+#[derive(Debug)]
+struct Side {
+    name: String,
+    documents: Vec<Document>,
+}
+
+/// What has been learnt about a kind of run on a kind of machine.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Noise {
+    /// By kind of run and metric: the share by which halves of the same runs differ.
+    kinds: BTreeMap<String, BTreeMap<String, f64>>,
+}
+
+/// The answer, for programs.
+#[derive(Debug, Serialize)]
+struct Answer {
+    base: String,
+    new: String,
+    comparisons: Vec<(Option<u64>, Comparison)>,
+    differs: Vec<String>,
+    regression: bool,
+}
+
+/// Compares.
+pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
+    if let Some(line) = &args.aa {
+        return learn(args, global, line);
+    }
+    let (base, new) = match (args.ab.as_slice(), args.results.as_slice()) {
+        ([a, b], _) => in_turns(args, a, b)?,
+        (_, [base, new]) => (stored(args, base)?, stored(args, new)?),
+        _ => {
+            return Err(Refusal::usage(
+                "compare needs two results, --ab with two command lines, or --aa with one",
+                "lockstep compare last~1 last",
+            )
+            .into());
+        }
+    };
+    let differs = differences(&base.documents[0], &new.documents[0]);
+    refuse_unlike(args, &base, &new)?;
+    let comparisons = all_comparisons(args, &base, &new)?;
+    if comparisons.is_empty() {
+        return Err(Refusal::environment(
+            "the two sides have no figure in common",
+            "results of one verb",
+        )
+        .into());
+    }
+    let has = |finding| comparisons.iter().any(|(_, c)| c.finding == finding);
+    let regression = has(Finding::Worse);
+    let fails = match args.fail_on {
+        FailOn::Regression => regression,
+        FailOn::Any => regression || has(Finding::Better),
+        FailOn::None => false,
+    };
+    let exit = if fails { Exit::Missed } else { Exit::Done };
+    let answer = Answer {
+        base: base.name,
+        new: new.name,
+        comparisons,
+        differs,
+        regression,
+    };
+    print(global, &answer, &base.documents, &new.documents, exit)?;
+    Ok(exit)
+}
+
+fn stored(args: &Args, name: &str) -> anyhow::Result<Side> {
+    let documents = store::find(&args.out, name)?
+        .into_iter()
+        .map(|(_, document)| document);
+    Ok(Side {
+        name: name.to_owned(),
+        documents: documents.collect(),
+    })
+}
+
+/// A B, B A, A B …: a drift of the machine meets both sides alike.
+fn in_turns(args: &Args, a: &str, b: &str) -> anyhow::Result<(Side, Side)> {
+    let mut sides = [
+        (a, args.program_a.as_deref(), Vec::new()),
+        (b, args.program_b.as_deref(), Vec::new()),
+    ];
+    for pair in 0..args.pairs {
+        let order = if pair % 2 == 0 { [0, 1] } else { [1, 0] };
+        for index in order {
+            if is_interrupted() {
+                bail!(Refusal::new(
+                    Exit::Interrupted,
+                    "interrupted: a comparison needs all its runs",
+                    ""
+                ));
+            }
+            note(&format!(
+                "pair {} of {}: {}",
+                pair + 1,
+                args.pairs,
+                ["A", "B"][index]
+            ));
+            let (line, program, documents) = &mut sides[index];
+            documents.push(run_once(line, *program)?);
+        }
+    }
+    let [(a, _, a_documents), (b, _, b_documents)] = sides;
+    let side = |name: &str, letter, documents| Side {
+        name: format!("{letter}: {name}"),
+        documents,
+    };
+    Ok((side(a, "A", a_documents), side(b, "B", b_documents)))
+}
+
+/// Runs a command line of ours once and reads its result.
+fn run_once(line: &str, program: Option<&Path>) -> anyhow::Result<Document> {
+    let this = std::env::current_exe().context("this program cannot find itself")?;
+    let program = program.unwrap_or(&this);
+    let words: Vec<&str> = line.split_whitespace().collect();
+    match words.first() {
+        Some(&("latency" | "throughput")) => {}
+        _ => {
+            return Err(Refusal::usage(
+                format!("{line:?} is no command line that can be compared"),
+                "latency ... or throughput ..., as after lockstep",
+            )
+            .into());
+        }
+    }
+    let output = Command::new(program)
+        .args(&words)
+        .args(["--runs", "1", "--format", "json", "--no-save"])
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot run {}", program.display()))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    if text.trim().is_empty() {
+        let code = output.status.code().unwrap_or(-1);
+        bail!("{line:?} ended with exit code {code} and without a result");
+    }
+    Document::from_json(&text).with_context(|| format!("{line:?} printed no result"))
+}
+
+fn note(text: &str) {
+    // Nobody is hurt if stderr is gone.
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// What must be equal, or the figures mean different things.
+fn refuse_unlike(args: &Args, base: &Side, new: &Side) -> Result<(), Refusal> {
+    if args.force {
+        return Ok(());
+    }
+    let all = base.documents.iter().chain(&new.documents);
+    let first = &base.documents[0];
+    for other in all.skip(1) {
+        let unlike = |what: &str, a: &str, b: &str| {
+            Err(Refusal::environment(
+                format!("not comparable: {what} {a} vs {b}"),
+                "--force prints anyway",
+            ))
+        };
+        if first.verb != other.verb {
+            return unlike("verb", &first.verb, &other.verb);
+        }
+        if first.env.fingerprint != other.env.fingerprint {
+            for (what, a, b) in [
+                ("CPU", &first.env.cpu, &other.env.cpu),
+                ("kernel", &first.env.kernel, &other.env.kernel),
+                ("CPUs", &first.env.cpus_allowed, &other.env.cpus_allowed),
+                ("isolated CPUs", &first.env.isolated, &other.env.isolated),
+            ] {
+                if a != b {
+                    return unlike(what, a, b);
+                }
+            }
+            let none = "none".to_owned();
+            let a = first.env.governor.as_ref().unwrap_or(&none);
+            let b = other.env.governor.as_ref().unwrap_or(&none);
+            return unlike("governor or clock", a, b);
+        }
+        for key in ["topology", "event_size", "arrivals"] {
+            let (a, b) = (first.config.get(key), other.config.get(key));
+            if a != b {
+                let show =
+                    |v: Option<&serde_json::Value>| v.map_or_else(String::new, ToString::to_string);
+                return unlike(key, &show(a), &show(b));
+            }
+        }
+        let rates = |d: &Document| d.summary.rates.iter().map(|r| r.rate).collect::<Vec<_>>();
+        if rates(first) != rates(other) {
+            return unlike(
+                "rates",
+                &format!("{:?}", rates(first)),
+                &format!("{:?}", rates(other)),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// What differs and may: the subject of the comparison.
+fn differences(base: &Document, new: &Document) -> Vec<String> {
+    let mut found = Vec::new();
+    if base.tool.git != new.tool.git {
+        found.push(format!("git {} -> {}", base.tool.git, new.tool.git));
+    }
+    for (key, value) in &new.config {
+        let before = base.config.get(key);
+        if before != Some(value) {
+            let before = before.map_or_else(|| "-".to_owned(), ToString::to_string);
+            found.push(format!("{key} {before} -> {value}"));
+        }
+    }
+    found
+}
+
+fn values(documents: &[Document], rate: Option<u64>, metric: Metric) -> Vec<f64> {
+    let runs = documents.iter().flat_map(|document| &document.runs);
+    let of = |run: &RunRecord| {
+        let hist = run.hist.get("response");
+        let ns = match metric {
+            Metric::Throughput => return Some(run.achieved_rate),
+            Metric::P50 => hist?.p50,
+            Metric::P90 => hist?.p90,
+            Metric::P99 => hist?.p99,
+            Metric::P999 => hist?.p999,
+        };
+        Some(lockstep_perf::machine::clock::ratio(ns?, 1))
+    };
+    runs.filter(|run| run.rate == rate).filter_map(of).collect()
+}
+
+fn all_comparisons(
+    args: &Args,
+    base: &Side,
+    new: &Side,
+) -> anyhow::Result<Vec<(Option<u64>, Comparison)>> {
+    let noise = read_noise(&args.out, &base.documents[0])?;
+    let mut comparisons = Vec::new();
+    for summary in &base.documents[0].summary.rates {
+        let rate = summary.rate;
+        let known = noise.kinds.get(&kind(&base.documents[0], rate));
+        for &metric in &args.metric {
+            // An open loop's throughput is its rate: it says nothing about the engine.
+            if rate.is_some() == (metric == Metric::Throughput) {
+                continue;
+            }
+            let (a, b) = (
+                values(&base.documents, rate, metric),
+                values(&new.documents, rate, metric),
+            );
+            let noise = known.and_then(|known| known.get(metric.name())).copied();
+            comparisons.push((rate, compare(metric, &a, &b, args.threshold, noise)));
+        }
+    }
+    Ok(comparisons)
+}
+
+/// What noise is learnt for: the verb, the topology, the rate.
+fn kind(document: &Document, rate: Option<u64>) -> String {
+    let topology = document
+        .config
+        .get("topology")
+        .map_or_else(String::new, ToString::to_string);
+    let rate = rate.map_or_else(String::new, |rate| rate.to_string());
+    format!("{} {} {rate}", document.verb, topology.trim_matches('"'))
+}
+
+fn noise_path(directory: &Path, document: &Document) -> PathBuf {
+    directory
+        .join("noise")
+        .join(format!("{}.json", document.env.fingerprint))
+}
+
+fn read_noise(directory: &Path, document: &Document) -> anyhow::Result<Noise> {
+    let path = noise_path(directory, document);
+    match fs::read_to_string(&path) {
+        Ok(text) => serde_json::from_str(&text).with_context(|| {
+            format!(
+                "{} is damaged; remove it and learn anew with --aa",
+                path.display()
+            )
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Noise::default()),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+/// `--aa`: runs the same thing again and again and keeps by how much it differs.
+fn learn(args: &Args, global: &Global, line: &str) -> anyhow::Result<Exit> {
+    let mut documents = Vec::new();
+    for run in 1..=2 * args.pairs {
+        if is_interrupted() {
+            return Ok(Exit::Interrupted);
+        }
+        note(&format!("run {run} of {}", 2 * args.pairs));
+        documents.push(run_once(line, None)?);
+    }
+    let first = &documents[0];
+    let mut noise = read_noise(&args.out, first)?;
+    let mut table = Table::new("lrrl");
+    table.row(["", "median", "range", "A/A noise"]);
+    for summary in &first.summary.rates {
+        let mut learnt = BTreeMap::new();
+        for &metric in &args.metric {
+            if summary.rate.is_some() == (metric == Metric::Throughput) {
+                continue;
+            }
+            let values = values(&documents, summary.rate, metric);
+            let (Some(spread), Some(share)) = (Spread::of(&values), noise_of(&values)) else {
+                continue;
+            };
+            learnt.insert(metric.name().to_owned(), share);
+            table.row([
+                row_name(summary.rate, metric),
+                show(metric, spread.median),
+                format!(
+                    "[{}..{}]",
+                    show(metric, spread.min),
+                    show(metric, spread.max)
+                ),
+                format!("±{:.1}%", share * 100.0),
+            ]);
+        }
+        noise.kinds.insert(kind(first, summary.rate), learnt);
+    }
+    let path = noise_path(&args.out, first);
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)
+            .with_context(|| format!("cannot create {}", parent.display()))?;
+    }
+    let text = serde_json::to_string_pretty(&noise)? + "\n";
+    store::write(&path, &text)?;
+    match global.format {
+        Format::Text => {
+            let text = format!(
+                "{table}learnt   {} (compare uses it on this kind of machine)\n",
+                path.display()
+            );
+            io::stdout().write_all(text.as_bytes())?;
+        }
+        Format::Json => io::stdout().write_all(text.as_bytes())?,
+        Format::Quiet => {}
+    }
+    Ok(Exit::Done)
+}
+
+fn row_name(rate: Option<u64>, metric: Metric) -> String {
+    match rate {
+        Some(rate) => format!("{} at {}/s", metric.name(), show_short(rate)),
+        None => metric.name().to_owned(),
+    }
+}
+
+fn show(metric: Metric, value: f64) -> String {
+    if metric == Metric::Throughput {
+        show_rate(value)
+    } else {
+        Units::Auto.show(whole(value))
+    }
+}
+
+fn print(
+    global: &Global,
+    answer: &Answer,
+    base: &[Document],
+    new: &[Document],
+    exit: Exit,
+) -> anyhow::Result<()> {
+    match global.format {
+        Format::Quiet => return Ok(()),
+        Format::Json => {
+            let text = serde_json::to_string_pretty(answer)? + "\n";
+            io::stdout().write_all(text.as_bytes())?;
+            return Ok(());
+        }
+        Format::Text => {}
+    }
+    let runs = |documents: &[Document]| documents.iter().map(|d| d.runs.len()).sum::<usize>();
+    let mut table = Table::new("lllrl");
+    table.row([
+        String::new(),
+        format!("base: {} ({} runs)", answer.base, runs(base)),
+        format!("new: {} ({} runs)", answer.new, runs(new)),
+        "change".to_owned(),
+        "verdict".to_owned(),
+    ]);
+    for (rate, comparison) in &answer.comparisons {
+        let side = |spread: Option<Spread>| {
+            spread.map_or_else(
+                || "-".to_owned(),
+                |s| {
+                    let metric = comparison.metric;
+                    format!(
+                        "{} [{}..{}]",
+                        show(metric, s.median),
+                        show(metric, s.min),
+                        show(metric, s.max)
+                    )
+                },
+            )
+        };
+        let verdict = match comparison.finding {
+            Finding::Better => "better".to_owned(),
+            Finding::Worse => "WORSE".to_owned(),
+            Finding::Noise => format!("noise ({})", comparison.reason),
+            Finding::Insufficient => format!("insufficient ({})", comparison.reason),
+        };
+        table.row([
+            row_name(*rate, comparison.metric),
+            side(comparison.base),
+            side(comparison.new),
+            format!("{:+.1}%", comparison.change * 100.0),
+            verdict,
+        ]);
+    }
+    let differs = if answer.differs.is_empty() {
+        "nothing that was recorded".to_owned()
+    } else {
+        answer.differs.join(", ")
+    };
+    let worse: Vec<&str> = answer
+        .comparisons
+        .iter()
+        .filter(|(_, c)| c.finding == Finding::Worse)
+        .map(|(_, c)| c.metric.name())
+        .collect();
+    let result = if worse.is_empty() {
+        "no regression".to_owned()
+    } else {
+        format!("regression in {}", worse.join(", "))
+    };
+    let text = format!(
+        "{table}differs  {differs}\nresult   {result}   (exit {})\n",
+        exit.code()
+    );
+    io::stdout().write_all(text.as_bytes())?;
+    Ok(())
+}
