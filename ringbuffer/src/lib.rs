@@ -78,6 +78,8 @@
 //! from what the disruptors of others taught: the vocabulary and the batching effect are
 //! those of the LMAX Disruptor (Thompson, Farley, Barker, Gee, Stewart, 2011).
 
+#[cfg(not(loom))]
+pub mod acceptance;
 mod batch;
 mod breath;
 mod column;

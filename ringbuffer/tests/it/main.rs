@@ -16,6 +16,7 @@
 //! | `reference` | the defects of the reference crate, each by its number |
 //! | `bad_input` | every refusal, word by word |
 //! | `property` | random graphs against a model |
+//! | `table` | the acceptance table itself |
 //!
 //! No test depends on how fast the machine is: what has to come is waited for with a limit
 //! that only a hang reaches.
@@ -48,5 +49,7 @@ mod ring;
 mod sequences;
 #[cfg(test)]
 mod shutdown;
+#[cfg(test)]
+mod table;
 #[cfg(test)]
 mod waits;
