@@ -1,13 +1,14 @@
 //! How fast is the book alone: messages a second, and what each kind of message takes.
 //!
 //! ```text
-//! cargo bench -p lockstep-exchange --bench book -- [--quick] [--json FILE]
+//! cargo bench -p lockstep-exchange --bench book -- [--quick] [--depth ORDERS] [--json FILE]
 //! ```
 //!
-//! The mix is 50 % new orders (about one in twelve trades at once), 41 % cancels of live orders and 9 %
+//! The mix is 50 % new orders (so many trade at once that
+//! the book keeps its size), 41 % cancels of live orders and 9 %
 //! changes (half reduced, half replaced), over prices that wander. It is made before the
 //! clock starts, from a seed, so that all rounds and all books get the same messages; the
-//! books keep some tens of thousands of live orders. Rounds of the books take turns.
+//! books keep `--depth` live orders (20,000). Rounds of the books take turns.
 //! `lobster` 0.7 has no changes: it gets a cancel and a new order for each, which the
 //! count does not show, so its figure is messages of the mix, too.
 //!
@@ -31,6 +32,8 @@ use lockstep_exchange::event::{
     ReduceOrder, ReplaceOrder, SetInstrumentState, Side, TimeInForce,
 };
 use lockstep_exchange::exchange::{Bounds, Exchange};
+use lockstep_exchange::load::generator::{Flow, Generator};
+use lockstep_exchange::load::{Loader, Options};
 use lockstep_exchange::output::Discard;
 use serde_json::json;
 
@@ -162,7 +165,7 @@ fn mix(count: usize, depth: u64, seed: u64) -> (Vec<Timed>, usize) {
     while messages.len() < warm + count {
         let warming = messages.len() < warm;
         let dice = if warming { 0 } else { random.below(100) };
-        if random.below(50) == 0 {
+        if random.below(2_000) == 0 {
             middle += i64::try_from(random.below(3)).unwrap() - 1;
         }
         let side = if random.below(2) == 0 {
@@ -170,12 +173,11 @@ fn mix(count: usize, depth: u64, seed: u64) -> (Vec<Timed>, usize) {
         } else {
             Side::Sell
         };
+        // Trades take what the surplus of new orders brings: the book keeps its size.
+        let cross_one_in = if live.ids.len() > warm { 3 } else { 100 };
         let price_for = |random: &mut Random, side: Side| {
-            let away = if !warming && random.below(12) == 0 {
-                -3
-            } else {
-                1 + random.steps()
-            };
+            let crosses = !warming && random.below(cross_one_in) == 0;
+            let away = if crosses { -3 } else { 1 + random.steps() };
             if side == Side::Buy {
                 middle - away
             } else {
@@ -302,6 +304,8 @@ trait Subject {
     fn play(&mut self, timed: &Timed);
     /// Something that depends on all that was played.
     fn proof(&self) -> u64;
+    /// How many orders are in the book, where it tells.
+    fn live(&self) -> u32;
 }
 
 struct Ours {
@@ -342,6 +346,10 @@ impl Subject for Ours {
 
     fn proof(&self) -> u64 {
         self.trades
+    }
+
+    fn live(&self) -> u32 {
+        self.book.len()
     }
 }
 
@@ -499,6 +507,10 @@ impl Subject for Whole {
     fn proof(&self) -> u64 {
         self.exchange.trades()
     }
+
+    fn live(&self) -> u32 {
+        self.exchange.live_orders()
+    }
 }
 
 struct Lobster {
@@ -569,6 +581,10 @@ impl Subject for Lobster {
     fn proof(&self) -> u64 {
         self.trades
     }
+
+    fn live(&self) -> u32 {
+        0
+    }
 }
 
 fn subject(name: &str) -> Box<dyn Runs> {
@@ -590,6 +606,7 @@ trait Runs {
     fn run(&mut self, messages: &[Timed]) -> f64;
     fn run_timed(&mut self, messages: &[Timed], floor: u64, classes: &mut [Histogram<u64>]);
     fn trades(&self) -> u64;
+    fn orders(&self) -> u32;
 }
 
 impl<S: Subject> Runs for S {
@@ -615,6 +632,10 @@ impl<S: Subject> Runs for S {
     fn trades(&self) -> u64 {
         self.proof()
     }
+
+    fn orders(&self) -> u32 {
+        self.live()
+    }
 }
 
 fn histogram() -> Histogram<u64> {
@@ -632,6 +653,42 @@ fn timer() -> (u64, u64) {
     (cost.value_at_quantile(0.5), cost.value_at_quantile(0.999))
 }
 
+/// What the whole state costs: hash, snapshot, restore; and what making flow costs.
+fn whole_state(warming: &[Timed], measured: &[Timed]) -> serde_json::Value {
+    let mut whole = Whole::new();
+    whole.run(warming);
+    whole.run(measured);
+    let milliseconds = |since: Instant| since.elapsed().as_secs_f64() * 1e3;
+    let start = Instant::now();
+    let hash = whole.exchange.state_hash();
+    let hash_ms = milliseconds(start);
+    let mut bytes = Vec::new();
+    let start = Instant::now();
+    whole.exchange.snapshot(&mut bytes);
+    let snapshot_ms = milliseconds(start);
+    let start = Instant::now();
+    let restored = Exchange::restore(&bytes).unwrap();
+    let restore_ms = milliseconds(start);
+    assert_eq!(restored.state_hash(), hash);
+    let (orders, size) = (whole.exchange.live_orders(), bytes.len());
+    println!(
+        "state of {orders} orders, {size} bytes: hash {hash_ms:.2} ms, snapshot {snapshot_ms:.2} \
+         ms, restore with invariants {restore_ms:.2} ms"
+    );
+    let flow = Flow {
+        messages: 1_000_000,
+        ..Flow::default()
+    };
+    let start = Instant::now();
+    let events = Loader::new(Generator::new(flow), Options::default()).count();
+    let rate = f64::from(u32::try_from(events).unwrap()) / start.elapsed().as_secs_f64() / 1e6;
+    println!("generator: {rate:.2} M events/s");
+    json!({
+        "orders": orders, "bytes": size, "hash_ms": hash_ms, "snapshot_ms": snapshot_ms,
+        "restore_ms": restore_ms, "generator_million_per_s": rate,
+    })
+}
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let quick = arguments.iter().any(|argument| argument == "--quick");
@@ -640,18 +697,26 @@ fn main() {
         .position(|a| a == "--json")
         .map(|at| &arguments[at + 1]);
     let (count, rounds) = if quick { (200_000, 3) } else { (2_000_000, 7) };
-    let depth = 20_000;
+    let depth = arguments
+        .iter()
+        .position(|argument| argument == "--depth")
+        .map_or(20_000, |at| arguments[at + 1].parse().unwrap());
     let (messages, warm) = mix(count, depth, 42);
     let (warming, measured) = messages.split_at(warm);
     let mut figures = Vec::new();
     let names = ["lockstep book", "lobster 0.7", "lockstep exchange"];
     let mut rates = vec![Vec::new(); names.len()];
     let mut trades = Vec::new();
+    let mut live = (0, 0);
     for _ in 0..rounds {
         for (at, name) in names.iter().enumerate() {
             let mut subject = subject(name);
             subject.run(warming);
+            let before = subject.orders();
             rates[at].push(subject.run(measured));
+            if at == 0 {
+                live = (before, subject.orders());
+            }
             trades.push(subject.trades());
         }
     }
@@ -663,8 +728,8 @@ fn main() {
         "the books differ: {trades:?}"
     );
     println!(
-        "{count} messages, {rounds} rounds in turns, {} trades, book of {depth} orders at the start",
-        trades[0]
+        "{count} messages, {rounds} rounds in turns, {} trades, book of {} orders at the start, {} at the end",
+        trades[0], live.0, live.1
     );
     for (name, rates) in names.iter().zip(&mut rates) {
         rates.sort_by(f64::total_cmp);
@@ -696,10 +761,11 @@ fn main() {
             }));
         }
     }
+    let state = whole_state(warming, measured);
     if let Some(file) = json_file {
         let all = json!({
-            "bench": "book", "messages": count, "rounds": rounds, "throughput": figures,
-            "timer_ns": floor, "timer_p99_9_ns": floor_tail, "classes": classes_json,
+            "bench": "book", "orders_before": live.0, "orders_after": live.1, "messages": count, "rounds": rounds, "throughput": figures,
+            "timer_ns": floor, "timer_p99_9_ns": floor_tail, "classes": classes_json, "state": state,
         });
         std::fs::write(file, serde_json::to_string_pretty(&all).unwrap()).unwrap();
     }

@@ -131,7 +131,8 @@ impl Walker for Vec<u8> {
 impl Exchange {
     /// A hash of the whole state: equal for equal states, on every machine.
     ///
-    /// It walks everything: some 30 ns for each live order. It allocates a table of four
+    /// It walks everything: 50 to 130 ns for each live order, by whether they fit in the
+    /// cache. It allocates a table of four
     /// bytes for each order that the bounds allow.
     #[must_use]
     pub fn state_hash(&self) -> u64 {
