@@ -5,7 +5,4 @@
     reason = "the whole binary is tests: a failure panics"
 )]
 
-mod faces;
 mod journal;
-mod lockstep;
-mod schema;
