@@ -38,6 +38,8 @@ pub struct Wishes {
     pub batch: usize,
     /// Events published at once.
     pub claim: usize,
+    /// How long each last stage works on an event, as logic would.
+    pub work: std::time::Duration,
     /// How threads wait.
     pub waits: Waits,
     /// Which stages share a thread.
@@ -58,6 +60,7 @@ impl Wishes {
             event_size: 64,
             batch: 256,
             claim: 1,
+            work: std::time::Duration::ZERO,
             waits: Waits::default(),
             place: Place::Auto,
             pin: Pin::Auto,
@@ -90,6 +93,8 @@ pub struct Plan {
     pub batch: usize,
     /// Events published at once.
     pub claim: usize,
+    /// How long each last stage works on an event.
+    pub work: std::time::Duration,
     /// Where the generators run.
     pub producers: Vec<Option<u32>>,
     /// Whether generators give their CPU away while there is nothing to send.
@@ -132,6 +137,7 @@ impl Plan {
             event_size: wishes.event_size,
             batch: wishes.batch.min(wishes.ring),
             claim: wishes.claim,
+            work: wishes.work,
             producers: producer_cpus.to_vec(),
             producers_yield: !producer_wait.spins_for_ever(),
             threads,
@@ -235,6 +241,10 @@ impl Plan {
             ("event_size".to_owned(), json!(self.event_size)),
             ("batch".to_owned(), json!(self.batch)),
             ("claim".to_owned(), json!(self.claim)),
+            (
+                "work_ns".to_owned(),
+                json!(super::quantity::nanos(self.work)),
+            ),
             ("wait".to_owned(), json!(self.waits())),
             ("place".to_owned(), json!(self.place())),
             ("pin".to_owned(), json!(self.pins())),

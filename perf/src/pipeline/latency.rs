@@ -68,7 +68,8 @@ fn targets<const WORDS: usize>(
     book: &BatchBook,
     session: &mut Session,
 ) -> Result<Built<WORDS>, Box<dyn Error + Send + Sync>> {
-    let (ports, pipeline) = build::<WORDS>(plan, book, || Some(session.recorder()))?;
+    let (ports, pipeline) =
+        build::<WORDS>(plan, &session.clock(), book, || Some(session.recorder()))?;
     let (inline, running) = if plan.threads.is_empty() {
         (Some(pipeline), None)
     } else {

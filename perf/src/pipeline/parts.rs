@@ -9,8 +9,9 @@ use lockstep_ringbuffer::{
 
 use super::event::Event;
 use crate::args::plan::Plan;
+use crate::args::quantity::nanos;
 use crate::args::shape::Shape;
-use crate::machine::clock::ratio;
+use crate::machine::clock::{Clock, Ticks, ratio};
 use crate::measure::harness::Recorder;
 use crate::measure::recorder::Ticket;
 use crate::report::result::Batches;
@@ -51,7 +52,21 @@ pub(super) struct Work {
     sum: u64,
     counts: Counts,
     recorder: Option<Recorder>,
+    /// The clock, and how long an event is worked on, in its ticks.
+    work: Option<(Clock, u64)>,
     book: BatchBook,
+}
+
+impl Work {
+    /// Spins as long as logic would take.
+    #[inline]
+    fn toil(work: Option<(Clock, u64)>) {
+        if let Some((clock, ticks)) = work {
+            let end = clock.early() + ticks;
+            // Ends: the clock passes `end`.
+            while clock.early() < end {}
+        }
+    }
 }
 
 impl<const WORDS: usize> Stage<Event<WORDS>> for Work {
@@ -65,12 +80,14 @@ impl<const WORDS: usize> Stage<Event<WORDS>> for Work {
             None => {
                 for event in batch.events() {
                     self.sum ^= event.sum();
+                    Self::toil(self.work);
                 }
             }
             Some(recorder) => {
                 recorder.turn();
                 for event in batch.events() {
                     self.sum ^= event.sum();
+                    Self::toil(self.work);
                     recorder.done(event.ticket);
                 }
             }
@@ -127,6 +144,7 @@ impl<const WORDS: usize> Port<WORDS> {
 /// recorder of each last stage.
 pub(super) fn build<const WORDS: usize>(
     plan: &Plan,
+    clock: &Clock,
     book: &BatchBook,
     mut recorder: impl FnMut() -> Option<Recorder>,
 ) -> anyhow::Result<(Vec<Port<WORDS>>, Pipeline<Event<WORDS>>)> {
@@ -149,6 +167,8 @@ pub(super) fn build<const WORDS: usize>(
             } else {
                 None
             },
+            work: (plan.shape.is_last(index) && !plan.work.is_zero())
+                .then(|| (*clock, clock.to_ticks(nanos(plan.work)))),
             book: book.clone(),
         };
         let id = graph.stage(&name, &after, work);

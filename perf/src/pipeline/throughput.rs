@@ -67,7 +67,7 @@ fn run<const WORDS: usize>(
     stop: &AtomicBool,
 ) -> anyhow::Result<Throughput> {
     let book = BatchBook::default();
-    let (ports, mut pipeline) = build::<WORDS>(plan, &book, || None)?;
+    let (ports, mut pipeline) = build::<WORDS>(plan, clock, &book, || None)?;
     let ticks = clock.to_ticks(nanos(duration));
     let cpu_before = cpu_seconds();
     let (pushed, start) = if plan.threads.is_empty() {

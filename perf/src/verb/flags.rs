@@ -35,6 +35,9 @@ pub(crate) struct PipelineFlags {
     /// Events published at once
     #[arg(long, default_value = "1", value_parser = size, value_name = "N")]
     pub(crate) claim: usize,
+    /// Let the last stage work so long on each event, as logic would
+    #[arg(long, default_value = "0", value_parser = duration, value_name = "DUR")]
+    pub(crate) work: Duration,
     /// spin | spin-pause[:N] | yield[:SPINS] | backoff[:S,Y,NS] | park | auto; by role:
     /// stage0=spin,producer=yield
     #[arg(long, default_value = "auto", value_name = "SPEC")]
@@ -62,6 +65,7 @@ impl PipelineFlags {
             event_size: self.event_size,
             batch: self.batch,
             claim: self.claim,
+            work: self.work,
             waits: self.wait.clone(),
             place: self.place.clone(),
             pin: Pin::parse(&self.pin, &machine.allowed)?,

@@ -198,6 +198,7 @@ struct Outcome {
 
 /// Screens, confirms, recommends.
 pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
+    refuse_debug_build(args.pipeline.allow_debug || args.list)?;
     let bench = Bench::new(global);
     let wishes = args.pipeline.wishes(&bench.machine)?;
     let (mut candidates, impossible) = candidates(args, &bench, &wishes)?;
@@ -213,7 +214,6 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
         }
         return Ok(Exit::Done);
     }
-    refuse_debug_build(args.pipeline.allow_debug)?;
     let mut random = Random::new(args.seed);
     let confirming = args.budget.mul_f64(0.5);
     let mut screened = Vec::new();

@@ -5,4 +5,7 @@
     reason = "the whole binary is tests: a failure panics"
 )]
 
+mod faces;
 mod journal;
+mod lockstep;
+mod schema;

@@ -60,7 +60,7 @@ pub(super) fn dump(args: &DumpArgs, global: &Global) -> anyhow::Result<Exit> {
     let storage = disk(&args.journal.dir)?;
     let catalog = Catalog::of_journal(&storage).map_err(refused)?;
     let how = as_asked(args.how, global.format);
-    let mut printer = Printer::new(how, &catalog);
+    let mut printer = Printer::new(how, &catalog, global.format);
     printer.kind.clone_from(&args.kind);
     printer.from = args.from;
     printer.to = args.to.unwrap_or(u64::MAX);
@@ -116,7 +116,7 @@ fn judged(ending: &Ending, journal: &Journal) -> Exit {
 /// Writes the events it is given, as long as it wants more.
 struct Printer {
     how: As,
-    out: io::BufWriter<io::Stdout>,
+    out: Box<dyn Write>,
     from: u64,
     to: u64,
     left: u64,
@@ -126,7 +126,7 @@ struct Printer {
 }
 
 impl Printer {
-    fn new(how: As, catalog: &Catalog) -> Printer {
+    fn new(how: As, catalog: &Catalog, format: Format) -> Printer {
         let mut columns: Vec<String> = Vec::new();
         let schemas = catalog
             .segments
@@ -143,7 +143,10 @@ impl Printer {
         }
         Printer {
             how,
-            out: io::BufWriter::new(io::stdout()),
+            out: match format {
+                Format::Quiet => Box::new(io::sink()),
+                Format::Text | Format::Json => Box::new(io::BufWriter::new(io::stdout())),
+            },
             from: 0,
             to: u64::MAX,
             left: u64::MAX,
@@ -330,7 +333,7 @@ pub(super) fn tail(args: &TailArgs, global: &Global) -> anyhow::Result<Exit> {
     let begin = last_segment_start(&catalog, args.lines);
     let ending = each_frame(&storage, &catalog, begin, &mut |_| Ok(true)).map_err(refused)?;
     let end = ending.tail.reached.position;
-    let mut printer = Printer::new(how, &catalog);
+    let mut printer = Printer::new(how, &catalog, global.format);
     printer.from = end.0.saturating_sub(args.lines);
     let mut exit = judged(&ending, &args.journal);
     // Ends: when it is not to follow, or at damage, or with the process.

@@ -1,0 +1,366 @@
+//! What users see: messages for bad arguments, `--help` of every verb, exit codes, results
+//! that are found, drawn, exported and compared.
+
+use std::path::PathBuf;
+
+use crate::lockstep::{lockstep, lockstep_args};
+
+/// CPUs and figures of the machine that the test runs on have no place in a snapshot.
+fn without_figures(text: &str) -> String {
+    let mut shown = String::new();
+    let mut in_number = false;
+    for c in text.chars() {
+        if c.is_ascii_digit() {
+            if !in_number {
+                shown.push('#');
+            }
+            in_number = true;
+        } else {
+            in_number = false;
+            shown.push(c);
+        }
+    }
+    shown
+}
+
+#[track_caller]
+fn refuses(arguments: &[&str], code: i32, expected: &str) {
+    let ran = lockstep_args(arguments);
+    assert_eq!(ran.code, code, "{ran:?}");
+    assert_eq!(ran.stdout, "", "results go to stdout, all else to stderr");
+    assert_eq!(ran.stderr.trim_end(), expected);
+}
+
+#[test]
+fn a_ring_that_is_no_power_of_two() {
+    refuses(
+        &["latency", "--allow-debug", "--ring", "60000"],
+        2,
+        "error: --ring 60000 is not a power of two\n  hint: 65536 (64Ki) or 32768 (32Ki)",
+    );
+}
+
+#[test]
+fn a_cpu_that_this_process_may_not_use() {
+    let ran = lockstep("latency --allow-debug --topology spsc --pin producer=0,stage0=4000");
+    assert_eq!(ran.code, 6, "{ran:?}");
+    let text = without_figures(&ran.stderr);
+    assert!(
+        text.starts_with("error: cannot pin stage# to CPU #: this process may use CPUs #"),
+        "{text}"
+    );
+    assert!(
+        text.contains("hint: --pin auto, or start with CPU # allowed"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_range_of_cpus_that_runs_backwards() {
+    refuses(
+        &["latency", "--allow-debug", "--pin", "2-1"],
+        2,
+        "error: --pin \"2-1\": range runs backwards\n  hint: 1-2",
+    );
+}
+
+#[test]
+fn one_cpu_for_two_threads_that_spin() {
+    refuses(
+        &[
+            "latency",
+            "--allow-debug",
+            "--insist",
+            "--topology",
+            "pipeline:2",
+            "--place",
+            "stage0,stage1",
+            "--wait",
+            "spin",
+            "--pin",
+            "stage0=0,stage1=0",
+        ],
+        2,
+        "error: --pin names CPU 0 for stage0 and for stage1; both spin\n  hint: a CPU each, or one thread: --place ...,stage0+stage1",
+    );
+}
+
+#[test]
+fn more_spinning_threads_than_cpus() {
+    let stages: Vec<String> = (0..32).map(|n| format!("stage{n}")).collect();
+    let place = stages.join(",");
+    let cpus = std::thread::available_parallelism().unwrap().get();
+    if cpus > 32 {
+        println!("skipped: {cpus} CPUs are enough for 33 threads");
+        return;
+    }
+    let ran = lockstep_args(&[
+        "latency",
+        "--allow-debug",
+        "--topology",
+        "pipeline:32",
+        "--place",
+        &place,
+        "--wait",
+        "spin",
+        "--pin",
+        "none",
+    ]);
+    assert_eq!(ran.code, 2, "{ran:?}");
+    let text = without_figures(&ran.stderr);
+    assert!(
+        text.contains("--place asks for # spinning threads, # CPUs are usable"),
+        "{text}"
+    );
+    assert!(
+        text.contains("They would take turns and every number would be meaningless"),
+        "{text}"
+    );
+    assert!(text.contains("hint: --place auto, --wait auto"), "{text}");
+}
+
+#[test]
+fn a_rate_of_nothing() {
+    refuses(
+        &["latency", "--allow-debug", "--rate", "0"],
+        2,
+        "error: --rate 0\n  hint: for maximum speed use: lockstep throughput",
+    );
+}
+
+#[test]
+fn a_rate_that_no_clock_read_fits_between() {
+    let ran = lockstep("latency --allow-debug --rate 900M");
+    assert_eq!(ran.code, 2, "{ran:?}");
+    assert_eq!(
+        without_figures(&ran.stderr),
+        "error: --rate #M needs a send every # ns; this machine's clock read costs # ns\n  \
+         hint: for maximum speed use: lockstep throughput\n"
+    );
+}
+
+#[test]
+fn an_objective_that_the_run_cannot_decide() {
+    refuses(
+        &[
+            "latency",
+            "--allow-debug",
+            "--slo",
+            "p99.99<1us",
+            "--events",
+            "10k",
+            "--runs",
+            "10",
+        ],
+        2,
+        "error: --slo 'p99.99<1us' needs at least 1,000,000 samples for 100 above the line; this run gives 100,000, 10 above it\n  \
+         hint: a longer --duration, a higher --rate, or a lower percentile",
+    );
+}
+
+#[test]
+fn a_result_of_another_schema() {
+    let path = temporary("schema-3.json");
+    std::fs::write(&path, "{\"schema\": 3}").unwrap();
+    let name = path.to_str().unwrap();
+    refuses(
+        &["plot", name],
+        6,
+        &format!(
+            "error: {name}: schema 3, this lockstep reads 1\n  hint: a file that this version of lockstep has written"
+        ),
+    );
+    std::fs::remove_file(path).unwrap();
+}
+
+#[cfg(debug_assertions)]
+#[test]
+fn a_debug_build() {
+    for verb in ["latency", "throughput", "tune"] {
+        refuses(
+            &[verb],
+            2,
+            "error: this is a debug build: latencies would be 10-50x too high\n  hint: cargo run --release   (--allow-debug to go on)",
+        )
+    }
+}
+
+#[test]
+fn words_that_are_no_numbers() {
+    for (arguments, part) in [
+        (
+            "latency --duration 10",
+            "is no duration: a number and one of ns, us, ms, s, m, h",
+        ),
+        ("latency --ring many", "is no number"),
+        (
+            "latency --topology ring",
+            "is no topology: spsc, pipeline:N, diamond, fanout:N, mpsc:N",
+        ),
+        ("latency --wait fast", "is no wait strategy"),
+        ("latency --arrivals never", "is no kind of arrivals"),
+        ("latency --slo p99", "is no objective"),
+        ("compare a b --metric mean", "is no metric"),
+        ("compare a b --threshold much", "is no share"),
+        ("tune --objective fast", "is no objective"),
+        ("frobnicate", "unrecognized subcommand"),
+    ] {
+        let ran = lockstep(arguments);
+        assert_eq!(ran.code, 2, "{arguments}: {ran:?}");
+        assert!(ran.stderr.contains(part), "{arguments}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn every_verb_has_help_with_an_example_and_a_man_page() {
+    let help = lockstep("--help");
+    assert_eq!(help.code, 0);
+    let verbs = [
+        "quick",
+        "latency",
+        "throughput",
+        "tune",
+        "compare",
+        "hiccup",
+        "c2c",
+        "doctor",
+        "plot",
+        "export",
+        "completions",
+        "man",
+    ];
+    for verb in verbs {
+        assert!(help.stdout.contains(verb), "{verb} is not in --help");
+        let ran = lockstep(&format!("{verb} --help"));
+        assert_eq!(ran.code, 0, "{verb}");
+        assert!(ran.stdout.contains("Example"), "{verb}: {}", ran.stdout);
+        for line in ran.stdout.lines() {
+            assert!(line.chars().count() <= 130, "{verb}: {line}");
+        }
+        let man = lockstep(&format!("man {verb}"));
+        assert!(man.stdout.contains(".TH"), "{verb}");
+    }
+    assert!(lockstep("completions bash").stdout.contains("lockstep"));
+    assert_eq!(lockstep("man nothing").code, 2);
+}
+
+fn temporary(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("lockstep-faces-{}-{name}", std::process::id()))
+}
+
+#[test]
+fn results_are_found_drawn_exported_and_compared() {
+    let home = temporary("results");
+    let out = home.to_str().unwrap();
+    for label in ["a", "b"] {
+        let ran = lockstep(&format!(
+            "latency --allow-debug --ring 1Ki --topology spsc --rate 2k --warmup 5ms --duration 100ms --runs 3 --floor 5ms --label {label} --out {out}"
+        ));
+        assert!(ran.stdout.contains("saved"), "{ran:?}");
+        assert!(
+            ran.stdout.lines().all(|line| line.chars().count() <= 200),
+            "{}",
+            ran.stdout
+        );
+    }
+    let plot = lockstep(&format!("plot a b --out {out}"));
+    assert_eq!(plot.code, 0, "{plot:?}");
+    assert!(plot.stdout.contains("a: response"), "{}", plot.stdout);
+    for file in ["plot.svg", "plot.html"] {
+        let path = home.join(file);
+        let ran = lockstep(&format!("plot last --out {out} -o {}", path.display()));
+        assert_eq!(ran.code, 0, "{ran:?}");
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains("<svg"), "{file}");
+        // Nothing is fetched: no source, no link, no import.
+        for outside in ["src=", "href=", "@import", "url("] {
+            assert!(!text.contains(outside), "{file} has {outside}");
+        }
+    }
+    assert_eq!(
+        lockstep(&format!("plot last --out {out} -o plot.pdf")).code,
+        2
+    );
+    let hgrm = lockstep(&format!("export last --to hgrm --four-columns --out {out}"));
+    assert!(hgrm.stdout.contains("#[Max"), "{}", hgrm.stdout);
+    for line in hgrm
+        .stdout
+        .lines()
+        .filter(|line| line.starts_with(' '))
+        .skip(1)
+    {
+        assert_eq!(line.split_whitespace().count(), 4, "{line}");
+    }
+    let hlog = lockstep(&format!("export last --to hlog --out {out}"));
+    assert!(
+        hlog.stdout
+            .starts_with("#[Histogram log format version 1.3]"),
+        "{}",
+        hlog.stdout
+    );
+    assert_eq!(hlog.stdout.matches("Tag=response").count(), 3);
+    assert!(
+        lockstep(&format!("export last --to csv --out {out}"))
+            .stdout
+            .starts_with("run,rate,kind")
+    );
+
+    let same = lockstep(&format!("compare a a --out {out}"));
+    assert_eq!(same.code, 0, "{same:?}");
+    assert!(
+        same.stdout.contains("noise (below the threshold)"),
+        "{}",
+        same.stdout
+    );
+    let json = lockstep(&format!(
+        "compare last~1 last --fail-on none --format json --out {out}"
+    ));
+    assert_eq!(json.code, 0, "{json:?}");
+    assert!(
+        serde_json::from_str::<serde_json::Value>(&json.stdout).unwrap()["comparisons"].is_array()
+    );
+    let nobody = lockstep(&format!("compare a nobody --out {out}"));
+    assert_eq!(nobody.code, 6);
+    assert!(
+        nobody.stderr.contains("or a label: a, b"),
+        "{}",
+        nobody.stderr
+    );
+
+    let other = lockstep(&format!(
+        "latency --allow-debug --ring 1Ki --topology spsc --rate 1k --warmup 5ms --duration 50ms --runs 1 --floor 0 --label c --out {out}"
+    ));
+    assert!(other.stdout.contains("saved"), "{other:?}");
+    let unlike = lockstep(&format!("compare a c --out {out}"));
+    assert_eq!(unlike.code, 6);
+    assert!(
+        unlike.stderr.contains("not comparable: rates"),
+        "{}",
+        unlike.stderr
+    );
+    std::fs::remove_dir_all(home).unwrap();
+}
+
+#[test]
+fn a_planted_regression_ends_with_exit_code_four() {
+    let home = temporary("regression");
+    let out = home.to_str().unwrap();
+    for (label, factor) in [("before", 1), ("after", 3)] {
+        let ran = lockstep(&format!(
+            "throughput --allow-debug --ring 1Ki --topology spsc --work {}us --duration 50ms --runs 5 --floor 0 --label {label} --out {out}",
+            50 * factor
+        ));
+        assert!(ran.stdout.contains("saved"), "{ran:?}");
+    }
+    let ran = lockstep(&format!(
+        "compare before after --metric throughput --out {out}"
+    ));
+    // A machine that stops for longer than the runs last may hide even this; it must never
+    // turn it round.
+    assert!(
+        ran.stdout.contains("regression in throughput") == (ran.code == 4),
+        "{ran:?}"
+    );
+    assert!(!ran.stdout.contains("better"), "{ran:?}");
+    std::fs::remove_dir_all(home).unwrap();
+}
