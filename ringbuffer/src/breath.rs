@@ -32,9 +32,7 @@ impl Breath {
         } else {
             self.pauses / 2
         };
-        for _ in 0..self.pauses {
-            spin_loop();
-        }
+        pause(self.pauses);
     }
 
     /// A turn took nothing: what comes next is looked for at once.
@@ -44,8 +42,17 @@ impl Breath {
     }
 }
 
+/// Under loom and Miri a PAUSE is a change of threads: one does what many do elsewhere.
+#[inline(always)]
+fn pause(times: u64) {
+    let times = times.min(if cfg!(any(loom, miri)) { 1 } else { u64::MAX });
+    for _ in 0..times {
+        spin_loop();
+    }
+}
+
 /// The longest that a producer gives way: some 13 µs.
-const GIVE_WAY_MAX: u32 = if cfg!(loom) { 1 } else { 512 };
+const GIVE_WAY_MAX: u32 = 512;
 /// Claims without a lost race after which a producer gives way for half as long.
 const WINS_UNTIL_HALF: u32 = 1024;
 
@@ -79,10 +86,8 @@ impl GiveWay {
     #[inline(never)]
     pub(crate) fn lost(&mut self) {
         self.wins = 0;
-        self.pauses = (2 * self.pauses).clamp(GIVE_WAY_MAX.min(8), GIVE_WAY_MAX);
-        for _ in 0..self.pauses {
-            spin_loop();
-        }
+        self.pauses = (2 * self.pauses).clamp(8, GIVE_WAY_MAX);
+        pause(u64::from(self.pauses));
     }
 }
 
