@@ -131,6 +131,7 @@ impl<S: Storage> Log<S> {
 }
 
 /// Why a replay ended before its end.
+#[derive(Debug)]
 pub(crate) enum Broken {
     /// The logic panicked at the next event; the state is not to be used.
     Panicked {

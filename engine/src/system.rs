@@ -166,6 +166,16 @@ pub(crate) fn schema_kinds<S: Slot>() -> Vec<Kind> {
     ]
 }
 
+/// The engine's kinds of outputs, for whoever shows outputs field by field.
+pub(crate) fn output_kinds<S: Slot>() -> Vec<Kind> {
+    vec![
+        schema_kind::<S, Rejected>(),
+        schema_kind::<S, Repeated>(),
+        schema_kind::<S, SessionChanged>(),
+        schema_kind::<S, Quarantined>(),
+    ]
+}
+
 /// An event that means nothing: a claimed slot whose producer gave it up.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]

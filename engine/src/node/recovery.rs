@@ -183,7 +183,7 @@ impl<L: Logic, S: Storage> Source<'_, L, S> {
     }
 
     /// All marks of quarantine in the log from `start` on.
-    fn marks(&mut self, start: Position, into: &mut BTreeSet<u64>) -> Result<()> {
+    pub(crate) fn marks(&mut self, start: Position, into: &mut BTreeSet<u64>) -> Result<()> {
         use crate::event::Body;
         self.reader.seek(From::Position(start))?;
         // Ends: where the reader does.
@@ -198,7 +198,7 @@ impl<L: Logic, S: Storage> Source<'_, L, S> {
     }
 
     /// The newest state that can be had at or before `newest`, and what is left to do to `until`.
-    fn start(&mut self, newest: Position, until: Position) -> Result<(Core<L>, Plan)> {
+    pub(crate) fn start(&mut self, newest: Position, until: Position) -> Result<(Core<L>, Plan)> {
         let snapshots = Snapshots::new(self.storage.clone());
         let mut passed_over = Vec::new();
         for listed in snapshots.list()? {

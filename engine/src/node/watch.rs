@@ -73,6 +73,9 @@ impl<E: Slot> Watch<E> {
     }
 
     fn write(&mut self) {
+        if self.file.is_none() {
+            return;
+        }
         let rows = self.rows();
         if let Some(file) = &mut self.file
             && let Err(error) = file.write(Clock::System.now_ns().unwrap_or(0), &rows)

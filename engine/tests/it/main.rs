@@ -8,6 +8,7 @@
 //! | `back_pressure` | does a slow consumer, a full ring, a full disk hold the door, and lose nothing? |
 //! | `shutdown` | does everything that was published pass, and does a failure end the engine? |
 //! | `quarantine` | is the state as before the event that panicked, live and replayed? |
+//! | `replay` | does every speed and stretch of a log give the same, and is a planted fault found? |
 //! | `migration` | does a journal of version 1 run under the logic of version 2? |
 
 #![expect(
@@ -21,5 +22,6 @@ mod exactly_once;
 mod migration;
 mod quarantine;
 mod recovery;
+mod replay;
 mod shutdown;
 mod walk;

@@ -1,0 +1,672 @@
+//! Going through a log again: as fast as possible or in its own time, event by event, up to
+//! a position, and with two logics side by side.
+//!
+//! A replay reads what is durable, takes no lock and changes nothing, so it runs beside the
+//! engine that writes. It begins with the newest good snapshot at or before where it is asked
+//! to, and passes over what is in quarantine. `until` a position is also the answer to "what
+//! was the state then".
+//!
+//! # Invariants
+//!
+//! * `RP1` The same log and logic give the same outputs and the same hash, at every speed.
+//! * `RP2` [`compare`] names the first output that differs; what it cannot judge it says so.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lockstep_journaler::directory::{MetaFound, read_meta};
+use lockstep_journaler::schema::Kind;
+use lockstep_journaler::storage::{Disk, Storage};
+use lockstep_journaler::{From, Position, Reached, Reader, Tail};
+
+use crate::config::{Config, OnValidatePanic};
+use crate::core::{Core, Outcome, Scratch};
+use crate::error::{Error, Result};
+use crate::event::{Kinds, Slot};
+use crate::log::{Broken, events_of, replay, replay_frame};
+use crate::logic::{EventOf, Logic, OutputOf};
+use crate::node::recovery::{Factory, Source};
+use crate::runtime::clock::Stopwatch;
+
+/// How fast a replay goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Speed {
+    /// As fast as it can.
+    #[default]
+    Max,
+    /// In the log's own time, so many times faster, in percent: 100 keeps its gaps.
+    Percent(u32),
+}
+
+/// What a replay goes through.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Range {
+    /// The first event whose outputs are wanted; from the beginning unless told. The state in
+    /// front of it comes from the newest snapshot there.
+    pub from: Position,
+    /// Ends in front of this event; at the durable end unless told.
+    pub until: Option<Position>,
+}
+
+/// What a replay did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// The snapshot that it began with.
+    pub snapshot: Option<Position>,
+    /// Events applied, refused or passed over, those before `from` among them.
+    pub events: u64,
+    /// Outputs from `from` on.
+    pub outputs: u64,
+    /// Where the state is.
+    pub position: Position,
+    /// The log's time there.
+    pub time_ns: u64,
+    /// The hash of the whole state.
+    pub state_hash: u64,
+    /// The hash of the logic's state alone.
+    pub logic_hash: u64,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// One event of a replay, done.
+#[derive(Debug)]
+pub struct Stepped<'r, L: Logic> {
+    /// Its position.
+    pub position: Position,
+    /// The event as it was written.
+    pub event: EventOf<L>,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// What came out.
+    pub outputs: &'r [OutputOf<L>],
+}
+
+/// A replay of one logic.
+///
+/// ```no_run
+/// # use lockstep_engine::prelude::*;
+/// # use lockstep_engine::replay::{Range, Replay};
+/// # fn show<Bank: Logic + Default>() -> lockstep_engine::Result<()> {
+/// let range = Range { until: Some(Position(1_000)), ..Range::default() };
+/// let mut replay = Replay::<Bank>::open("./bank", Bank::default, range)?;
+/// let summary = replay.run(|output| println!("{output:?}"))?;
+/// println!("at {} the state was {:016x}", summary.position, summary.state_hash);
+/// let bank: &Bank = replay.logic(); // as of position 1 000
+/// # let _ = bank;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Replay<L: Logic, S: Storage = Disk> {
+    reader: Reader<S>,
+    core: Core<L>,
+    scratch: Scratch<L::Out>,
+    range: Range,
+    snapshot: Option<Position>,
+    refuses_panics: bool,
+    /// Events of the present frame that were not stepped over yet.
+    waiting: VecDeque<EventOf<L>>,
+    outputs: Vec<OutputOf<L>>,
+    started_at: Position,
+}
+
+impl<L: Logic, S: Storage> fmt::Debug for Replay<L, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replay")
+            .field("position", &self.core.position())
+            .field("range", &self.range)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<L: Logic> Replay<L> {
+    /// A replay of the log in this directory, which may be in use.
+    ///
+    /// # Errors
+    ///
+    /// There is no log, its events are not the logic's, or no state can be had at `from`.
+    pub fn open(
+        directory: impl AsRef<Path>,
+        fresh: impl Fn() -> L + Send + Sync + 'static,
+        range: Range,
+    ) -> Result<Self> {
+        Self::open_on(disk(directory)?, fresh, range)
+    }
+}
+
+fn disk(directory: impl AsRef<Path>) -> Result<Disk> {
+    let directory = directory.as_ref();
+    Disk::at(directory).map_err(|source| Error::Directory {
+        directory: directory.display().to_string(),
+        source,
+    })
+}
+
+impl<L: Logic, S: Storage> Replay<L, S> {
+    /// The same on any storage.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Replay::open).
+    pub fn open_on(
+        storage: S,
+        fresh: impl Fn() -> L + Send + Sync + 'static,
+        range: Range,
+    ) -> Result<Self> {
+        let factory: Factory<L> = Arc::new(fresh);
+        let (mut reader, log, oldest) = open_log(&storage)?;
+        let config = Config::default();
+        let mut source = Source {
+            storage: &storage,
+            reader: &mut reader,
+            factory: &factory,
+            log,
+            // The end moves while the engine writes: chains are looked up in the log alone.
+            end: Tail {
+                reached: Reached {
+                    position: Position(u64::MAX),
+                    frames: 0,
+                },
+                ..Tail::default()
+            },
+            oldest,
+            config: &config,
+        };
+        let newest = range.from.min(range.until.unwrap_or(Position(u64::MAX)));
+        let (mut core, plan) = source.start(newest, newest)?;
+        let mut skip = BTreeSet::new();
+        source.marks(core.position(), &mut skip)?;
+        core.skip(&skip);
+        reader.seek(From::Position(core.position()))?;
+        let started_at = core.position();
+        Ok(Self {
+            reader,
+            core,
+            scratch: Scratch::default(),
+            range,
+            snapshot: plan.snapshot,
+            refuses_panics: false,
+            waiting: VecDeque::new(),
+            outputs: Vec::new(),
+            started_at,
+        })
+    }
+
+    /// Refuses events on which `validate` panics, as the engine did that wrote the log with
+    /// `on_validate_panic = refuse`.
+    #[must_use]
+    pub fn on_validate_panic(self, policy: OnValidatePanic) -> Self {
+        Self {
+            refuses_panics: policy == OnValidatePanic::Refuse,
+            ..self
+        }
+    }
+
+    /// Beacons of the log do not count: for another version of the logic.
+    #[must_use]
+    pub fn without_beacons(self) -> Self {
+        Self {
+            core: self.core.without_beacons(),
+            ..self
+        }
+    }
+
+    /// Goes through to the end, as fast as it can; outputs from `from` on go to `on_output`.
+    ///
+    /// # Errors
+    ///
+    /// The log is damaged, differs from the state, or makes the logic panic: each with its position.
+    pub fn run(&mut self, mut on_output: impl FnMut(&OutputOf<L>)) -> Result<Summary> {
+        let watch = Stopwatch::start();
+        let (mut outputs, from) = (0, self.range.from.0);
+        let mut count = |output: &OutputOf<L>| {
+            if output.output().position >= from {
+                outputs += 1;
+                on_output(output);
+            }
+        };
+        while let Some(event) = self.waiting.pop_front() {
+            let mut out = self.scratch.outputs();
+            self.core.step(&event, &mut out)?;
+            out.written().for_each(&mut count);
+        }
+        let until = self.range.until.unwrap_or(Position(u64::MAX));
+        let ran = replay(
+            &mut self.reader,
+            &mut self.core,
+            &mut self.scratch,
+            until,
+            self.refuses_panics,
+            &mut count,
+        );
+        ran.map_err(|broken| error_of(broken, self.core.position()))?;
+        Ok(self.summary(outputs, watch.elapsed()))
+    }
+
+    /// The same at a speed: events come as far apart as the log says.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run).
+    pub fn run_at(
+        &mut self,
+        speed: Speed,
+        mut on_step: impl FnMut(&Stepped<'_, L>),
+    ) -> Result<Summary> {
+        let watch = Stopwatch::start();
+        let mut outputs = 0;
+        let mut first_ns = None;
+        while let Some(stepped) = self.step()? {
+            if let Speed::Percent(percent) = speed {
+                let time_ns = stepped.event.header().time;
+                let since_ns = time_ns.saturating_sub(*first_ns.get_or_insert(time_ns));
+                pause_until(
+                    &watch,
+                    since_ns.saturating_mul(100) / u64::from(percent.max(1)),
+                );
+            }
+            outputs += stepped.outputs.len() as u64;
+            on_step(&stepped);
+        }
+        Ok(self.summary(outputs, watch.elapsed()))
+    }
+
+    /// Steps over the next event from `from` on; `None` at the end.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run).
+    pub fn step(&mut self) -> Result<Option<Stepped<'_, L>>> {
+        if self.core.position() < self.range.from {
+            self.catch_up()?;
+        }
+        let is_over = self
+            .range
+            .until
+            .is_some_and(|until| self.core.position() >= until);
+        if is_over || (self.waiting.is_empty() && !self.next_frame()?) {
+            return Ok(None);
+        }
+        let Some(event) = self.waiting.pop_front() else {
+            return Ok(None);
+        };
+        let position = self.core.position();
+        let mut out = self.scratch.outputs();
+        let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            self.core.step(&event, &mut out)
+        }));
+        let outcome = match ran {
+            Ok(outcome) => outcome?,
+            Err(_) if self.core.was_validating() && self.refuses_panics => {
+                out.take_back();
+                self.core.step_refused(&event, &mut out)?
+            }
+            Err(panic) => {
+                let broken = Broken::Panicked {
+                    is_validating: self.core.was_validating(),
+                    kind: event.header().kind,
+                    text: crate::stage::logic::panic_text(panic.as_ref()),
+                };
+                return Err(error_of(broken, position));
+            }
+        };
+        self.outputs.clear();
+        self.outputs.extend(out.written().copied());
+        Ok(Some(Stepped {
+            position,
+            event,
+            outcome,
+            outputs: &self.outputs,
+        }))
+    }
+
+    /// To `from`, in silence.
+    fn catch_up(&mut self) -> Result<()> {
+        let from = self.range.from;
+        // Ends: at `from`, or at the log's end.
+        while self.core.position() < from {
+            let Some(frame) = self.reader.next_frame()? else {
+                return Ok(());
+            };
+            let ran = replay_frame(
+                &frame,
+                &mut self.core,
+                &mut self.scratch,
+                from,
+                self.refuses_panics,
+                &mut |_| (),
+            );
+            ran.map_err(|broken| error_of(broken, self.core.position()))?;
+            let done = self
+                .core
+                .position()
+                .0
+                .saturating_sub(frame.header().first_position);
+            let done = usize::try_from(done).unwrap_or(usize::MAX);
+            self.waiting
+                .extend(events_of::<EventOf<L>>(&frame)?.iter().skip(done));
+        }
+        Ok(())
+    }
+
+    fn next_frame(&mut self) -> Result<bool> {
+        // Ends: by a frame with events, or at the log's end.
+        while self.waiting.is_empty() {
+            let Some(frame) = self.reader.next_frame()? else {
+                return Ok(false);
+            };
+            let known = self
+                .core
+                .position()
+                .0
+                .saturating_sub(frame.header().first_position);
+            let known = usize::try_from(known).unwrap_or(usize::MAX);
+            self.waiting
+                .extend(events_of::<EventOf<L>>(&frame)?.iter().skip(known));
+        }
+        Ok(true)
+    }
+
+    fn summary(&self, outputs: u64, took: Duration) -> Summary {
+        Summary {
+            snapshot: self.snapshot,
+            events: self.core.position().0 - self.started_at.0,
+            outputs,
+            position: self.core.position(),
+            time_ns: self.core.time_ns(),
+            state_hash: self.core.state_hash(),
+            logic_hash: self.core.logic().state_hash(),
+            took,
+        }
+    }
+
+    /// The logic as it is where the replay stands.
+    #[must_use]
+    pub fn logic(&self) -> &L {
+        self.core.logic()
+    }
+
+    /// The whole state there.
+    #[must_use]
+    pub fn core(&self) -> &Core<L> {
+        &self.core
+    }
+}
+
+/// A reader of the log, the log's number, and its first position.
+fn open_log<S: Storage>(storage: &S) -> Result<(Reader<S>, [u8; 16], Position)> {
+    let mut reader = Reader::open(storage.clone(), From::Oldest)?;
+    let log = match read_meta(storage).map_err(lockstep_journaler::ReadError::from)? {
+        MetaFound::Slot(slot) => slot.log_id,
+        MetaFound::Missing | MetaFound::Damaged | MetaFound::Future(_) => [0; 16],
+    };
+    let first = reader
+        .next_frame()?
+        .map(|frame| frame.header().first_position);
+    Ok((reader, log, Position(first.unwrap_or(0))))
+}
+
+fn error_of(broken: Broken, position: Position) -> Error {
+    match broken {
+        Broken::Failed(error) => error,
+        Broken::Panicked {
+            is_validating,
+            kind,
+            text,
+        } => {
+            let what = if is_validating { "validate" } else { "apply" };
+            Error::Panicked {
+                what,
+                position,
+                kind,
+                text,
+            }
+        }
+    }
+}
+
+fn pause_until(watch: &Stopwatch, at_ns: u64) {
+    let at = Duration::from_nanos(at_ns);
+    // Ends: time passes.
+    while let Some(left) = at
+        .checked_sub(watch.elapsed())
+        .filter(|left| !left.is_zero())
+    {
+        std::thread::park_timeout(left);
+    }
+}
+
+/// What [`compare`] finds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Every output is the same.
+    Same {
+        /// Events that both went through.
+        events: u64,
+        /// Outputs that were compared.
+        outputs: u64,
+        /// Whether the states of the logics hash alike; they need not, where the layout changed.
+        states_agree: bool,
+    },
+    /// An output differs.
+    Different(Box<Difference>),
+    /// One of the two could not go on.
+    CannotTell {
+        /// The position that it could not go beyond.
+        position: Position,
+        /// Which, and why.
+        why: String,
+    },
+}
+
+/// The first output that differs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// The event that caused it.
+    pub position: Position,
+    /// Which of the event's outputs.
+    pub index: u32,
+    /// The name of its kind, in the old logic; `none` where that emitted nothing more.
+    pub old_kind: String,
+    /// The same in the new logic.
+    pub new_kind: String,
+    /// What differs, field by field, where both are of one kind.
+    pub fields: Vec<FieldDifference>,
+}
+
+/// One field of two outputs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldDifference {
+    /// Its name in the schema.
+    pub name: String,
+    /// The old logic's value.
+    pub old: String,
+    /// The new logic's value.
+    pub new: String,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Verdict::Same {
+                events,
+                outputs,
+                states_agree,
+            } => {
+                let states = if *states_agree {
+                    "the states agree"
+                } else {
+                    "the states differ"
+                };
+                write!(f, "same: {outputs} outputs of {events} events, {states}")
+            }
+            Verdict::Different(difference) => difference.fmt(f),
+            Verdict::CannotTell { position, why } => {
+                write!(f, "cannot tell beyond position {position}: {why}")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Difference {
+            position,
+            index,
+            old_kind,
+            new_kind,
+            fields,
+        } = self;
+        write!(f, "different at position {position}, output {index}: ")?;
+        if old_kind != new_kind {
+            return write!(f, "{old_kind} became {new_kind}");
+        }
+        write!(f, "{old_kind}")?;
+        fields
+            .iter()
+            .try_for_each(|field| write!(f, " {} {} -> {}", field.name, field.old, field.new))
+    }
+}
+
+/// Runs two logics through one log and names the first output that differs (`RP2`). Both start
+/// from the newest snapshot before `from` that both can load, or from the beginning.
+///
+/// # Errors
+///
+/// The log cannot be read, or one of the two cannot start.
+pub fn compare<A: Logic, B: Logic>(
+    directory: impl AsRef<Path>,
+    old: impl Fn() -> A + Send + Sync + 'static,
+    new: impl Fn() -> B + Send + Sync + 'static,
+    range: Range,
+) -> Result<Verdict>
+where
+    B::In: Kinds<Slot = EventOf<A>>,
+    B::Out: Kinds<Slot = OutputOf<A>>,
+{
+    let storage = disk(directory)?;
+    let mut old = Replay::open_on(storage.clone(), old, range)?;
+    let mut new = Replay::open_on(storage, new, range)?.without_beacons();
+    let (mut events, mut outputs) = (0, 0);
+    // Ends: with the log, or at the first difference.
+    loop {
+        let position = old.core().position().max(range.from);
+        let (one, other) = match (old.step(), new.step()) {
+            (Ok(Some(one)), Ok(Some(other))) => (one, other),
+            (Ok(_), Ok(_)) => break,
+            (Err(error), _) => {
+                return Ok(Verdict::CannotTell {
+                    position,
+                    why: format!("the old logic: {error}"),
+                });
+            }
+            (_, Err(error)) => {
+                return Ok(Verdict::CannotTell {
+                    position,
+                    why: format!("the new logic: {error}"),
+                });
+            }
+        };
+        if one.position != other.position {
+            let why = format!(
+                "the new logic begins at position {}: choose a later `from`",
+                other.position
+            );
+            return Ok(Verdict::CannotTell { position, why });
+        }
+        if let Some(difference) = first_difference::<A>(one.position, one.outputs, other.outputs) {
+            return Ok(Verdict::Different(Box::new(difference)));
+        }
+        events += 1;
+        outputs += one.outputs.len() as u64;
+    }
+    let states_agree = old.logic().state_hash() == new.logic().state_hash();
+    Ok(Verdict::Same {
+        events,
+        outputs,
+        states_agree,
+    })
+}
+
+fn first_difference<A: Logic>(
+    position: Position,
+    old: &[OutputOf<A>],
+    new: &[OutputOf<A>],
+) -> Option<Difference> {
+    let at = (0..old.len().max(new.len()))
+        .find(|&at| old.get(at).map(bytemuck::bytes_of) != new.get(at).map(bytemuck::bytes_of))?;
+    let schema = A::Out::schema();
+    let mut kinds = schema.kinds.to_vec();
+    kinds.extend(crate::system::output_kinds::<OutputOf<A>>());
+    let (old, new) = (old.get(at), new.get(at));
+    let (old_kind, new_kind) = (name_of(&kinds, old), name_of(&kinds, new));
+    let fields = match (old, new) {
+        (Some(old), Some(new)) if old_kind == new_kind => fields_of(&kinds, old, new),
+        _ => Vec::new(),
+    };
+    Some(Difference {
+        position,
+        index: u32::try_from(at).unwrap_or(u32::MAX),
+        old_kind,
+        new_kind,
+        fields,
+    })
+}
+
+fn kind_of<'k, O: Slot>(kinds: &'k [Kind], output: &O) -> Option<&'k Kind> {
+    kinds
+        .iter()
+        .find(|kind| kind.number == u32::from(output.output().kind))
+}
+
+fn name_of<O: Slot>(kinds: &[Kind], output: Option<&O>) -> String {
+    let Some(output) = output else {
+        return "none".to_owned();
+    };
+    let unknown = || format!("kind {}", output.output().kind);
+    kind_of(kinds, output).map_or_else(unknown, |kind| kind.name.to_string())
+}
+
+fn fields_of<O: Slot>(kinds: &[Kind], old: &O, new: &O) -> Vec<FieldDifference> {
+    let (old_header, new_header) = (old.output(), new.output());
+    let mut fields = Vec::new();
+    for (name, one, other) in [
+        ("time", old_header.time, new_header.time),
+        (
+            "version",
+            old_header.version.into(),
+            new_header.version.into(),
+        ),
+        ("flags", old_header.flags.into(), new_header.flags.into()),
+    ] {
+        if one != other {
+            fields.push(FieldDifference {
+                name: name.to_owned(),
+                old: one.to_string(),
+                new: other.to_string(),
+            });
+        }
+    }
+    let own = kind_of(kinds, old).map_or(&[][..], |kind| &kind.fields);
+    let (old, new) = (bytemuck::bytes_of(old), bytemuck::bytes_of(new));
+    for field in own {
+        let (one, other) = (field.value(old), field.value(new));
+        if one != other {
+            let show = |value: Option<_>| {
+                value.map_or_else(
+                    String::new,
+                    |value: lockstep_journaler::schema::Value<'_>| value.to_string(),
+                )
+            };
+            fields.push(FieldDifference {
+                name: field.name.to_string(),
+                old: show(one),
+                new: show(other),
+            });
+        }
+    }
+    fields
+}
