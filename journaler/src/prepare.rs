@@ -103,6 +103,7 @@ impl<S: Storage> Preparer<S> {
             return Ok(Pace::Idle(LOOK));
         }
         match self.build() {
+            Ok(true) if self.is_behind() => Ok(Pace::Busy),
             Ok(true) => Ok(Pace::Pause(self.pause())),
             Ok(false) => Ok(Pace::Idle(LOOK)),
             Err(fault) => {
@@ -110,6 +111,17 @@ impl<S: Storage> Preparer<S> {
                 Ok(Pace::Idle(LOOK))
             }
         }
+    }
+
+    /// Whether the segment that is written fills faster than the next one: it is wanted at three
+    /// quarters, and a pause now costs more then.
+    fn is_behind(&self) -> bool {
+        // ORDERING: Relaxed, a measurement that nothing hangs on.
+        let data_end = self.shared.alarms.data_end.load(Ordering::Relaxed);
+        let spares = lock(&self.shared.spares);
+        let has_next = spares.next.is_some() || !spares.pool.is_empty();
+        let built = self.building.as_ref().map_or(0, |building| building.at);
+        !has_next && built < data_end.saturating_mul(4) / 3
     }
 
     /// Longer while the syncs beside us take more than twice their usual time.
@@ -143,8 +155,12 @@ impl<S: Storage> Preparer<S> {
 
     /// One chunk of zeros, or the last touch to a spare; `false` if there are enough.
     fn build(&mut self) -> Result<bool, IoFault> {
+        self.build_up_to(self.shared.options.spares as usize)
+    }
+
+    fn build_up_to(&mut self, enough: usize) -> Result<bool, IoFault> {
         let Some(building) = &mut self.building else {
-            return self.begin();
+            return self.begin(enough);
         };
         let length = self.shared.options.segment_bytes;
         let fault = |operation: &'static str| {
@@ -175,10 +191,10 @@ impl<S: Storage> Preparer<S> {
         Ok(true)
     }
 
-    fn begin(&mut self) -> Result<bool, IoFault> {
+    fn begin(&mut self, enough: usize) -> Result<bool, IoFault> {
         let (serial, has_enough) = {
             let mut spares = lock(&self.shared.spares);
-            let has_enough = spares.pool.len() >= self.shared.options.spares as usize;
+            let has_enough = spares.pool.len() >= enough;
             if !has_enough {
                 spares.serial += 1;
             }
@@ -199,12 +215,12 @@ impl<S: Storage> Preparer<S> {
         Ok(true)
     }
 
-    /// Builds one spare without pauses: when a journal is created.
+    /// Builds one spare without pauses, also where none are to be kept: when a journal is created.
     pub(crate) fn build_now(&mut self) -> Result<(), IoFault> {
         let has_one = |shared: &Shared<S>| !lock(&shared.spares).pool.is_empty();
         // Ends: each turn writes a chunk of a file of fixed length, or fails.
         while !has_one(&self.shared) {
-            if let Err(fault) = self.build() {
+            if let Err(fault) = self.build_up_to(1) {
                 self.give_up(&fault, 0);
                 return Err(fault);
             }
@@ -381,4 +397,35 @@ fn chunk_bytes<S: Storage>(shared: &Shared<S>) -> usize {
             .min(shared.options.segment_bytes),
     )
     .unwrap_or(1 << 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::storage::Simulated;
+    use crate::{Background, Journal, Options};
+
+    crate::schema! {
+        /// The least there is.
+        NUMBERS: "numbers" version 1 for Number, one kind;
+        header { value: plain; }
+        0 = "number" as Number {}
+    }
+
+    #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+    #[repr(C)]
+    struct Number {
+        value: u64,
+    }
+
+    #[test]
+    fn a_journal_that_keeps_no_spares_still_begins_with_a_segment() {
+        let mut options = Options::new(&NUMBERS).with_segment_bytes(1 << 20);
+        (options.spares, options.background) = (0, Background::Stepped);
+        let (journal, _) = Journal::open(Simulated::new(1), &options).unwrap();
+        assert_eq!(
+            journal.health().spares,
+            1,
+            "the next segment, and nothing else"
+        );
+    }
 }

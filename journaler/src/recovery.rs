@@ -854,8 +854,8 @@ impl<S: Storage> Judge<'_, S> {
         {
             return Ok(Some(Evidence::LaterMark(place(at))));
         }
-        // A write takes its last sector with it, to the end.
-        if last >= (suspect.from + suspect.window).next_multiple_of(512) {
+        // A write takes its last page with it, to the end.
+        if last >= (suspect.from + suspect.window).next_multiple_of(BLOCK) {
             let (window_bytes, last) = (suspect.window, Offset(last));
             return Ok(Some(Evidence::BeyondWindow { window_bytes, last }));
         }

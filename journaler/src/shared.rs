@@ -105,7 +105,7 @@ impl Progress {
     }
 }
 
-/// What needs an operator's look; plain counts and flags.
+/// What needs an operator's look, and what paces the background; plain counts and flags.
 #[derive(Debug, Default)]
 pub(crate) struct Alarms {
     pub(crate) low_space: AtomicBool,
@@ -113,6 +113,8 @@ pub(crate) struct Alarms {
     pub(crate) unprepared_rolls: AtomicU64,
     pub(crate) last_sync_ns: AtomicU64,
     pub(crate) usual_sync_ns: AtomicU64,
+    /// How far the present segment is written: what the preparer has to keep ahead of.
+    pub(crate) data_end: AtomicU64,
 }
 
 /// A zeroed file under its final name, open.

@@ -86,6 +86,7 @@ pub(crate) struct Active<F> {
 
 const GROW_BYTES: u64 = 4 << 20;
 const PIECES_MAX: usize = 800;
+static ZEROS: [u8; DIRECT_ALIGN] = [0; DIRECT_ALIGN];
 
 impl<S: Storage> Writer<S> {
     pub(crate) fn new(
@@ -408,7 +409,13 @@ impl<S: Storage> Writer<S> {
     /// At three quarters of a segment, asks for the next.
     fn want_next(&self) {
         let Some(active) = &self.active else { return };
-        let is_late = active.summary.data_end >= active.header.segment_bytes / 4 * 3;
+        let data_end = active.summary.data_end;
+        // ORDERING: Relaxed, a measurement for the preparer's pace.
+        self.shared
+            .alarms
+            .data_end
+            .store(data_end, Ordering::Relaxed);
+        let is_late = data_end >= active.header.segment_bytes / 4 * 3;
         if is_late
             && let Ok(mut spares) = self.shared.spares.try_lock()
             && spares.next.is_none()
@@ -693,6 +700,16 @@ impl<'s> Stage<'s> {
             pieces[count] = IoSlice::new(&staged[run..at]);
             count += 1;
         }
+        // Zeros to the end of the page, where zeros are: a page that is not in the cache and not
+        // written whole would have to be read first, in the midst of the write.
+        let end = self.from
+            + pieces[..count]
+                .iter()
+                .map(|piece| piece.len() as u64)
+                .sum::<u64>();
+        let rest = usize::try_from(end.next_multiple_of(BLOCK) - end).unwrap_or(0);
+        pieces[count] = IoSlice::new(&ZEROS[..rest]);
+        count += 1;
         file.write_at(&pieces[..count], self.from)
     }
 }
