@@ -43,10 +43,15 @@ impl Breath {
 }
 
 /// Under loom and Miri a PAUSE is a change of threads: one does what many do elsewhere.
+const PAUSES_ARE_TURNS: bool = cfg!(any(loom, miri));
+
 #[inline(always)]
 fn pause(times: u64) {
-    let times = times.min(if cfg!(any(loom, miri)) { 1 } else { u64::MAX });
-    for _ in 0..times {
+    for _ in 0..if PAUSES_ARE_TURNS {
+        times.min(1)
+    } else {
+        times
+    } {
         spin_loop();
     }
 }
