@@ -450,6 +450,14 @@ fn show(metric: Metric, value: f64) -> String {
     }
 }
 
+/// The letter of a command line; a path or a label as it is.
+fn short(name: &str) -> &str {
+    match name.split_once(": ") {
+        Some((letter @ ("A" | "B"), _)) => letter,
+        _ => name,
+    }
+}
+
 fn print(
     global: &Global,
     answer: &Answer,
@@ -470,8 +478,8 @@ fn print(
     let mut table = Table::new("lllrl");
     table.row([
         String::new(),
-        format!("base: {} ({} runs)", answer.base, runs(base)),
-        format!("new: {} ({} runs)", answer.new, runs(new)),
+        format!("base: {} ({} runs)", short(&answer.base), runs(base)),
+        format!("new: {} ({} runs)", short(&answer.new), runs(new)),
         "change".to_owned(),
         "verdict".to_owned(),
     ]);
