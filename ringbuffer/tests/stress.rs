@@ -411,7 +411,6 @@ fn release_all(mut gate: Gate<Fields>, count: u64) {
         for (event, number) in held.head.iter().chain(held.tail).zip(first.0..) {
             assert_eq!(*event, Fields::of(0, number), "held as taken");
         }
-        drop(held);
         if len == 0 {
             thread::yield_now();
         } else {
@@ -465,7 +464,6 @@ fn let_go_of_all(mut hold: Hold<Fields>, count: u64) {
         for (event, number) in held.head.iter().chain(held.tail).zip(first.0..) {
             assert_eq!(*event, Fields::of(0, number), "kept as taken");
         }
-        drop(held);
         if len == 0 {
             thread::yield_now();
         }
