@@ -18,6 +18,7 @@
 mod campaign;
 mod corruption;
 mod crash;
+mod formats;
 mod journal;
 mod recovery_table;
 mod scanner;
