@@ -8,6 +8,7 @@ pub mod error;
 pub mod frame;
 pub mod index;
 pub mod journal;
+pub mod mend;
 pub mod options;
 pub mod position;
 mod prepare;

@@ -1034,7 +1034,7 @@ pub(crate) fn zero<F: File>(
 }
 
 /// Copies a range of a file into a new one, durably. Sectors that cannot be read are filled with 0xbd.
-fn copy_aside<S: Storage>(
+pub(crate) fn copy_aside<S: Storage>(
     storage: &S,
     from: &str,
     range: std::ops::Range<u64>,

@@ -7,6 +7,7 @@
 //! | `recovery_table` | does every row of the decision table decide as it should |
 //! | `corruption` | is any damage refused or harmless, every bit and every sector subset |
 //! | `campaign`, `crash` | does anything acknowledged survive thousands of crashes; are broken journals noticed |
+//! | `mend` | is a hole filled with a peer's frames, and with nothing else |
 //! | `formats` | do yesterday's files open today; can a stranger read them |
 //! | `scanner` | does the walk survive any bytes |
 #![allow(
@@ -20,6 +21,7 @@ mod corruption;
 mod crash;
 mod formats;
 mod journal;
+mod mend;
 mod recovery_table;
 mod scanner;
 mod support;
