@@ -30,7 +30,7 @@ use crate::position::{Offset, Position, SegmentId};
 use crate::scan::{Bytes, Fault, Window};
 use crate::schema::DESCRIPTOR_BYTES_MAX;
 use crate::segment::{
-    BlockFault, FORMAT, Place, SegmentFooter, SegmentHeader, Tail, data_start, is_zero, salt,
+    BLOCK, BlockFault, FORMAT, Place, SegmentFooter, SegmentHeader, Tail, data_start, is_zero, salt,
 };
 use crate::snapshots::{DIRECTORY, SnapshotError, Snapshots};
 use crate::storage::{File, Open, Storage};
@@ -1004,7 +1004,10 @@ impl Report {
         let group_end = look.faults.first().and_then(|first| first.group_end);
         let group_end = group_end.filter(|_| header.mode != ASYNC);
         let window = header.window_bytes.max(evidence.window_bytes);
-        let window_end = group_end.unwrap_or(at.saturating_add(window));
+        // A write takes its last page with it, to the end; as opening judges it.
+        let window_end = group_end
+            .unwrap_or(at.saturating_add(window))
+            .next_multiple_of(BLOCK);
         match (reason, junk_end) {
             (None, None) => {}
             (None, Some(end)) if end <= window_end => self.add(torn(segment.id, at, end, expected)),
