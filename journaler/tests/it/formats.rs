@@ -1,12 +1,15 @@
 //! Yesterday's files open today, today's are what the document says.
+#![allow(clippy::print_stderr, reason = "what is skipped is said aloud")]
 
 use std::fmt::Write as _;
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use bytemuck::{Pod, Zeroable};
+use lockstep_journaler::schema::{Field, Value};
 use lockstep_journaler::storage::{Disk, File, Open, Simulated, Storage};
-use lockstep_journaler::{Mode, Options};
+use lockstep_journaler::{Frame, FrameHeader, From, Mode, Options, Reader};
 
 use crate::support::{EVENTS, Log, event, open, read_journal, small, write_durable, write_group};
 
@@ -67,8 +70,7 @@ fn listed(disk: &Simulated) -> String {
     text
 }
 
-fn restored(text: &str) -> Simulated {
-    let disk = Simulated::new(2);
+fn restored<S: Storage>(disk: S, text: &str) -> S {
     let mut file = None;
     for line in text.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -119,7 +121,7 @@ fn version_1_is_written_byte_for_byte_as_it_was() {
 #[test]
 fn version_1_opens_and_reads_as_it_was() {
     let fixture = std::fs::read_to_string(tests().join("fixtures/v1.txt")).unwrap();
-    let disk = restored(&fixture);
+    let disk = restored(Simulated::new(2), &fixture);
     let (journal, recovered) = open(&disk, &second()).unwrap();
     assert!(recovered.was_clean);
     assert_eq!(
@@ -154,74 +156,275 @@ fn the_hash_of_the_schema_is_pinned() {
 }
 
 #[test]
-fn a_stranger_reads_a_journal_by_the_document() {
-    if Command::new("python3").arg("--version").output().is_err() {
-        eprintln!(
-            "skipped: there is no python3 here, so the reader of docs/FORMATS.md was not tried"
-        );
-        return;
+fn version_1_is_dumped_as_it_was() {
+    let path = tests().join("fixtures/v1.jsonl");
+    let fixture = std::fs::read_to_string(tests().join("fixtures/v1.txt")).unwrap();
+    let text = dumped(restored(Simulated::new(2), &fixture));
+    if std::env::var_os("LOCKSTEP_WRITE_FIXTURES").is_some() {
+        std::fs::write(&path, &text).unwrap();
     }
-    let path = std::env::temp_dir().join(format!("lockstep-stranger-{}", std::process::id()));
-    let _ = std::fs::remove_dir_all(&path);
-    let disk = Disk::create(&path).unwrap();
-    let mut log = Log::default();
+    let expected = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(text, expected, "what is in version 1 is shown otherwise");
+    let place = Place::new("v1");
+    drop(restored(place.disk(), &fixture));
+    if let Some(read) = by_the_stranger(&place.0) {
+        assert_eq!(read, Ok(expected));
+    }
+}
+
+/// An event with every type of field, 56 bytes: frames of it want padding.
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Trade {
+    time_ns: u64,
+    kind: u16,
+    side: u8,
+    flags: u8,
+    is_urgent: u8,
+    tag: [u8; 3],
+    price: i64,
+    drift: i32,
+    levels: [u16; 2],
+    symbol: [u8; 8],
+    quantity: u64,
+    reserved: u64,
+}
+
+lockstep_journaler::schema! {
+    /// Two kinds, and every type.
+    TRADES: "test.trades" version 7 for Trade, kind by kind;
+    header { time_ns: time; kind: plain; }
+    1 = "trade" as Trade {
+        side: enumeration { buy = 1, sell = 2 };
+        flags: flags { hidden = 1, both = 6, late = 8 };
+        is_urgent: boolean;
+        tag: bytes;
+        price: decimal(3);
+        drift: plain;
+        levels: plain;
+        symbol: chars;
+        quantity: plain;
+        reserved: padding;
+    }
+    5 = "bust" as Trade {
+        side: padding;
+        flags: padding;
+        is_urgent: padding;
+        tag: padding;
+        price: decimal(0);
+        drift: padding;
+        levels: padding;
+        symbol: chars;
+        quantity: plain;
+        reserved: padding;
+    }
+}
+
+fn trade(number: u64) -> Trade {
+    const SYMBOLS: [[u8; 8]; 3] = [*b"ACME    ", *b"\0\0\0\0\0\0\0\0", *b"K\xc3\x96LN\0\0\0"];
+    let plain = Trade {
+        time_ns: u64::MAX / 2 + number,
+        kind: 1,
+        price: (number as i64 - 40) * 777,
+        symbol: SYMBOLS[(number % 3) as usize],
+        quantity: u64::MAX - number,
+        ..Trade::zeroed()
+    };
+    match number % 7 {
+        6 => Trade { kind: 5, ..plain },
+        // A kind that the schema does not know: only the shared fields are shown.
+        5 => Trade { kind: 9, ..plain },
+        _ => Trade {
+            side: (number % 4) as u8,
+            flags: number as u8,
+            is_urgent: (number % 2) as u8,
+            tag: [number as u8, 0xff, 0],
+            drift: 5 - number as i32,
+            levels: [number as u16, u16::MAX],
+            ..plain
+        },
+    }
+}
+
+/// Three segments of trades and a started one, in frames of 1, 0 and 9; the number of trades.
+fn write_trades(disk: &Disk, mode: Mode) -> Option<u64> {
     let options = Options {
+        schema: TRADES,
         allow_volatile_medium: true,
         ..small()
     }
-    .with_mode(Mode::Sync);
-    let (mut journal, _) = open(&disk, &options).unwrap();
-    while journal.counters().rolls < 3 {
-        write_group(&mut journal, &mut log, &[5, 0, 9], 3).unwrap();
+    .with_mode(mode);
+    let (mut journal, _) = match open(disk, &options) {
+        Ok(opened) => opened,
+        Err(error) if mode == Mode::Direct => {
+            eprintln!("skipped: no direct access to this file system: {error}");
+            return None;
+        }
+        Err(error) => panic!("{error}"),
+    };
+    let mut number = 0;
+    while journal.counters().rolls < 3 || number % 20 != 0 {
+        let mut cutter = journal.cutter();
+        let frames: Vec<(FrameHeader, Vec<Trade>)> = [1, 0, 9]
+            .into_iter()
+            .map(|count| {
+                let trades: Vec<Trade> = (number..number + count).map(trade).collect();
+                number += count;
+                let header = cutter.cut([bytemuck::cast_slice(&trades), &[]], number);
+                (header, trades)
+            })
+            .collect();
+        let group: Vec<Frame<'_>> = frames
+            .iter()
+            .map(|(header, trades)| Frame {
+                header,
+                body: [bytemuck::cast_slice(trades), &[]],
+            })
+            .collect();
+        journal.write(&group).unwrap();
         journal.sync().unwrap();
         journal.step_background();
     }
     journal.close().unwrap();
-    let read = |path: &Path| {
-        let reader = tests().join("read_journal.py");
-        Command::new("python3")
-            .arg(reader)
-            .arg(path)
-            .output()
-            .unwrap()
-    };
-    let output = read(&path);
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let end = log.reached().position.0;
-    assert_eq!(text.lines().count() as u64, end);
-    for (position, line) in text.lines().enumerate() {
-        let event = event(position as u64, 3);
-        let (side, price) = (
-            ["buy", "sell"][position % 2],
-            (position as i64 - 50) * 12_345,
-        );
-        let (whole, rest) = (price.abs() / 10_000, price.abs() % 10_000);
-        let sign = if price < 0 { "-" } else { "" };
-        let expected = format!(
-            "{position} order time_ns={} position={position} branch=3 kind=1 side={side} symbol=ABC \
-             price={sign}{whole}.{rest:04} fill={},{} check={}",
-            event.time_ns, event.fill[0], event.fill[1], event.check
-        );
-        assert_eq!(line, expected);
+    Some(number)
+}
+
+#[test]
+fn a_stranger_reads_a_journal_by_the_document() {
+    for mode in [Mode::Sync, Mode::Direct] {
+        let place = Place::new(mode.name());
+        let disk = place.disk();
+        let Some(trades) = write_trades(&disk, mode) else {
+            continue;
+        };
+        let expected = dumped(disk.clone());
+        assert_eq!(expected.lines().count() as u64, trades);
+        let Some(read) = by_the_stranger(&place.0) else {
+            return;
+        };
+        assert_eq!(read, Ok(expected));
+
+        // The stranger notices what was changed behind the checksums, too.
+        let name = "000000000001.seg";
+        disk.set_writable(name).unwrap();
+        let bytes = std::fs::read(place.0.join(name)).unwrap();
+        let data = 4096 + 4096;
+        assert_eq!(&bytes[data..data + 4], b"LSM1");
+        let frame = data + 64;
+        let padding = frame + 64 + 56;
+        for at in [4000, 4200, data + 40, frame + 20, frame + 70, padding] {
+            let mut bad = bytes.clone();
+            bad[at] ^= 4;
+            std::fs::write(place.0.join(name), &bad).unwrap();
+            let refused = by_the_stranger(&place.0).unwrap().unwrap_err();
+            assert!(refused.starts_with("damaged: "), "byte {at}: {refused}");
+        }
+        // A whole segment that is gone is no damage to any byte.
+        std::fs::remove_file(place.0.join(name)).unwrap();
+        let refused = by_the_stranger(&place.0).unwrap().unwrap_err();
+        assert_eq!(refused, "damaged: 000000000002.seg: not the next\n");
+    }
+}
+
+/// A directory of the real disk, gone with the test.
+struct Place(PathBuf);
+
+impl Place {
+    fn new(name: &str) -> Place {
+        let name = format!("lockstep-formats-{}-{name}", std::process::id());
+        Place(std::env::temp_dir().join(name))
     }
 
-    // The stranger notices a flipped bit too.
-    let segment = disk.open("000000000001.seg", Open::READ).unwrap();
-    let mut byte = [0; 1];
-    segment.read_at(&mut byte, 9000).unwrap();
-    drop(segment);
-    disk.set_writable("000000000001.seg").unwrap();
-    let segment = disk.open("000000000001.seg", Open::WRITE).unwrap();
-    segment
-        .write_at(&[IoSlice::new(&[byte[0] ^ 4])], 9000)
-        .unwrap();
-    let output = read(&path);
-    assert!(!output.status.success());
-    assert!(String::from_utf8_lossy(&output.stderr).contains("damaged: 000000000001.seg"));
-    std::fs::remove_dir_all(&path).unwrap();
+    fn disk(&self) -> Disk {
+        Disk::create(&self.0).unwrap()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What the reader in Python prints, or what it says against it; `None` without Python.
+fn by_the_stranger(journal: &Path) -> Option<Result<String, String>> {
+    let reader = tests().join("read_journal.py");
+    let started = Command::new("python3").arg(reader).arg(journal).output();
+    let Ok(output) = started else {
+        eprintln!(
+            "skipped: there is no python3 here, so the reader of docs/FORMATS.md was not tried"
+        );
+        return None;
+    };
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Some(if output.status.success() {
+        Ok(text(output.stdout))
+    } else {
+        Err(text(output.stderr))
+    })
+}
+
+/// The same lines from our own reader.
+fn dumped<S: Storage>(storage: S) -> String {
+    let mut reader = Reader::open(storage, From::Oldest).unwrap();
+    let mut text = String::new();
+    while let Some(frame) = reader.next_frame().unwrap() {
+        let first = frame.first_position().0;
+        let events: Vec<Vec<u8>> = frame.event_bytes().map(<[u8]>::to_vec).collect();
+        let schema = reader.schema().unwrap();
+        for (position, event) in (first..).zip(&events) {
+            let kind = schema.kind_number(event).and_then(|kind| schema.kind(kind));
+            let kind = kind.map_or("null".to_owned(), |kind| quoted(&kind.name));
+            let fields = schema.values(event);
+            let fields = fields.map(|(field, value)| (quoted(&field.name), as_json(value)));
+            let fields: Vec<String> = fields
+                .map(|(name, value)| format!("{name}:{value}"))
+                .collect();
+            writeln!(
+                text,
+                "{{\"position\":{position},\"event\":{kind},\"fields\":{{{}}}}}",
+                fields.join(",")
+            )
+            .unwrap();
+        }
+    }
+    text
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::to_string(text).unwrap()
+}
+
+fn as_json(value: Value<'_>) -> String {
+    match value {
+        Value::Unsigned(_)
+        | Value::Signed(_)
+        | Value::Bool(_)
+        | Value::Enumeration { name: None, .. } => value.to_string(),
+        Value::Time(nanoseconds) => nanoseconds.to_string(),
+        Value::Text(_) | Value::Bytes(_) | Value::Decimal { .. } | Value::Enumeration { .. } => {
+            quoted(&value.to_string())
+        }
+        Value::Flags { bits: 0, .. } => "[]".to_owned(),
+        Value::Flags { .. } => {
+            let shown = value.to_string();
+            let one = |flag: &str| match flag.parse::<u64>() {
+                Ok(unnamed) => unnamed.to_string(),
+                Err(_) => quoted(flag),
+            };
+            let flags: Vec<String> = shown.split('|').map(one).collect();
+            format!("[{}]", flags.join(","))
+        }
+        Value::Array { field, bytes } => {
+            let element = Field {
+                offset: 0,
+                count: 1,
+                ..field.clone()
+            };
+            let one = |bytes| as_json(element.value(bytes).unwrap());
+            let elements = bytes.chunks(usize::from(field.element_size));
+            let elements: Vec<String> = elements.map(one).collect();
+            format!("[{}]", elements.join(","))
+        }
+    }
 }
