@@ -72,6 +72,7 @@ fn a_capacity_that_is_zero_odd_or_too_large() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "Miri itself ends where memory does")]
 fn more_memory_than_there_is() {
     let error = Graph::new(1 << 30, || [0_u8; 1 << 18]);
     let Err(BuildError::NoMemory { capacity, .. }) = error else {
