@@ -3,7 +3,7 @@
 //!
 //! An event has fields that all kinds share (its header) and fields of its kind;
 //! one of the shared fields is the kind's number. The descriptor is generated
-//! from the structs by [`schema!`](crate::schema), never by hand:
+//! from the structs by [`schema!`](macro@crate::schema), never by hand:
 //!
 //! ```
 //! use bytemuck::{Pod, Zeroable};
@@ -130,7 +130,7 @@ pub enum FieldType {
     Padding = 10,
 }
 
-/// An event type with a schema: what [`schema!`](crate::schema) makes of a struct.
+/// An event type with a schema: what [`schema!`](macro@crate::schema) makes of a struct.
 pub trait Described: bytemuck::Pod {
     /// The layout of its bytes.
     fn schema() -> &'static Schema;

@@ -59,7 +59,7 @@ pub struct Sample {
 /// # Errors
 ///
 /// [`ToolError::Foreign`] if they are not of one log, and as
-/// [`each_frame`](super::frames::each_frame).
+/// [`each_frame`].
 pub fn diff<L: Storage, R: Storage>(
     left: &L,
     right: &R,

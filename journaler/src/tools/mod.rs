@@ -1,6 +1,6 @@
 //! What an operator does with a journal: see it, prove it, mend it, move it.
 //!
-//! These are functions from a [`Storage`](crate::storage::Storage) to a report;
+//! These are functions from a [`Storage`] to a report;
 //! the program `lockstep journal …` prints the reports. They work from the bytes
 //! on the disk alone, by the schema in each segment, for journals of any
 //! application.

@@ -1,6 +1,6 @@
 //! All of a segment that holds, and every place that does not.
 //!
-//! [`Walk`](crate::scan::Walk) stops at the first thing that does not hold, as a
+//! [`Walk`] stops at the first thing that does not hold, as a
 //! reader must. This goes on behind it, by the structure alone and never by
 //! guessing inside of events:
 //!
