@@ -1,4 +1,31 @@
 //! What is durable on this node, and proof of it.
+//!
+//! A journal takes *frames* (a 64-byte header and events of a fixed layout), makes them durable in
+//! order with one write and one sync for each group, and says how far: `written` and `durable`. It
+//! reads them back where they are mapped, tells a torn tail from damage, and names the first bad
+//! byte. The segments describe themselves, so that the tools show the events of an application that
+//! they were not built with. Beside the log it keeps what a consensus has to remember, snapshots, an
+//! archive, and what retention may take. It knows nothing of rings, nodes, or the meaning of an event,
+//! and it looks at no clock: times come in frames.
+//!
+//! ```text
+//!            schema!  ─── the layout of events, from the structs ───────────┐
+//!                                                                           ▼
+//!  events ─► Cutter ─► frames ─► Journal::write ─► Journal::sync      segment header
+//!                                 writer ─┬─► segment: mark frame frame, mark frame …, footer
+//!                  preparer, in the      ─┘    │
+//!                  background: zeros, names    ├─► Reader: mapped, or up to the durable end
+//!                                              ├─► recovery: keep, cut, refuse
+//!                                              └─► tools: inspect, verify, dump, diff, mend …
+//! ```
+//!
+//! Begin with [`Journal`], whose example writes and reads one; then [`frame`], [`segment`],
+//! `writer`, and [`recovery`] with its decision table. Every byte is in `docs/FORMATS.md`.
+//!
+//! ```text
+//! cargo run --release -p lockstep-journaler --example write_orders -- DIR 1000000
+//! cargo run --release -p lockstep-journaler --example crash_campaign -- --seeds 10000
+//! ```
 
 pub mod archive;
 pub mod batch;

@@ -23,10 +23,11 @@ use std::time::Duration;
 use crate::buffer::AlignedBuffer;
 use crate::directory::{DurableHint, POOL};
 use crate::error::IoFault;
+use crate::index::SparseIndex;
 use crate::position::SegmentId;
 use crate::segment::{BLOCK, SegmentFooter};
 use crate::shared::{Next, Seal, Shared, Spares, lock};
-use crate::storage::{File, Open, Storage};
+use crate::storage::{DIRECT_ALIGN, File, Open, Storage};
 
 /// What a step did, and when the next one makes sense.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -300,10 +301,29 @@ pub(crate) fn take_from_pool<S: Storage>(
         .rename(&spare, &name)
         .map_err(|error| IoFault::new("rename", &spare, error))?;
     shared.sync_directory("")?;
-    let file = open_segment(shared, id)?;
-    spares.next = Some(Next { id, file });
+    spares.next = Some(open_next(shared, id)?);
     spares.wanted = None;
     Ok(())
+}
+
+/// A segment that holds nothing yet, with all that writing it will need.
+pub(crate) fn open_next<S: Storage>(
+    shared: &Shared<S>,
+    id: SegmentId,
+) -> Result<Next<S::File>, IoFault> {
+    let file = open_segment(shared, id)?;
+    let length = file
+        .len()
+        .map_err(|error| IoFault::new("look", &id.file_name(), error))?;
+    let index = SparseIndex::with_room(shared.options.segment_bytes);
+    let tail_block = Box::new([0; DIRECT_ALIGN]);
+    Ok(Next {
+        id,
+        file,
+        length,
+        index,
+        tail_block,
+    })
 }
 
 /// Opens a segment for writing, as the engine wants it.

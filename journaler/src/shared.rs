@@ -25,7 +25,7 @@ use crate::index::SparseIndex;
 use crate::options::Options;
 use crate::position::{Position, Reached, SegmentId};
 use crate::segment::{SegmentHeader, Summary};
-use crate::storage::Storage;
+use crate::storage::{DIRECT_ALIGN, Storage};
 
 /// How far the journal is, for anyone to look at.
 #[derive(Debug, Clone)]
@@ -117,11 +117,15 @@ pub(crate) struct Alarms {
     pub(crate) data_end: AtomicU64,
 }
 
-/// A zeroed file under its final name, open.
+/// A segment under its final name, open, with all that writing it will need.
 #[derive(Debug)]
 pub(crate) struct Next<F> {
     pub(crate) id: SegmentId,
     pub(crate) file: F,
+    /// Bytes of the file: zeros.
+    pub(crate) length: u64,
+    pub(crate) index: SparseIndex,
+    pub(crate) tail_block: Box<[u8; DIRECT_ALIGN]>,
 }
 
 #[derive(Debug)]

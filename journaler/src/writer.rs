@@ -30,7 +30,7 @@ use crate::frame::{Frame, GroupMark, HEADER_BYTES, MarkDraft};
 use crate::index::{IndexRow, SparseIndex};
 use crate::options::Mode;
 use crate::position::{Position, Reached, SegmentId};
-use crate::prepare::{open_segment, take_from_pool};
+use crate::prepare::{open_next, take_from_pool};
 use crate::segment::{BLOCK, SegmentHeader, Summary, Tail};
 use crate::shared::{Next, Seal, Shared, lock};
 use crate::storage::{DIRECT_ALIGN, File, Open, Storage};
@@ -305,11 +305,7 @@ impl<S: Storage> Writer<S> {
     fn roll(&mut self) -> Result<(), WriteError> {
         self.sync()?;
         let next = self.next_segment()?;
-        let zeroed_to = next.file.len().map_err(|error| {
-            self.shared
-                .poison(IoFault::new("look", &next.id.file_name(), error))
-        })?;
-        let blank = Active::blank(&self.shared, next, &self.tail, self.epoch, zeroed_to);
+        let blank = Active::blank(&self.shared, next, &self.tail, self.epoch);
         self.next_id = SegmentId(blank.header.segment_id).next();
         self.counters.rolls += 1;
         if let Some(full) = self.active.replace(blank) {
@@ -359,11 +355,8 @@ impl<S: Storage> Writer<S> {
         shared
             .sync_directory("")
             .map_err(|fault| shared.poison(fault))?;
-        let file = open_segment(shared, self.next_id).map_err(|fault| shared.poison(fault))?;
-        Ok(Next {
-            id: self.next_id,
-            file,
-        })
+        let next = open_next(shared, self.next_id);
+        Ok(next.map_err(|fault| shared.poison(fault))?)
     }
 
     /// Zeros ahead of the group, in a segment that was not prepared.
@@ -536,7 +529,6 @@ impl<F: File> Active<F> {
         next: Next<F>,
         tail: &Tail,
         epoch: u32,
-        zeroed_to: u64,
     ) -> Active<F> {
         let header = SegmentHeader {
             segment_id: next.id.0,
@@ -548,7 +540,7 @@ impl<F: File> Active<F> {
             header,
             file: next.file,
             is_blank: true,
-            zeroed_to,
+            zeroed_to: next.length,
             durable_at: 0,
             summary: Summary {
                 tail: *tail,
@@ -556,8 +548,8 @@ impl<F: File> Active<F> {
                 data_end,
                 groups: 0,
             },
-            index: SparseIndex::with_room(header.segment_bytes),
-            tail_block: Box::new([0; DIRECT_ALIGN]),
+            index: next.index,
+            tail_block: next.tail_block,
         }
     }
 

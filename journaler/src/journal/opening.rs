@@ -7,10 +7,10 @@ use crate::directory::{MetaSlot, POOL};
 use crate::error::{IoFault, OpenError};
 use crate::options::{Mode, Options};
 use crate::position::SegmentId;
-use crate::prepare::{Preparer, open_segment, provide_next};
+use crate::prepare::{Preparer, open_next, open_segment, provide_next};
 use crate::recovery::{Content, Recovered, Recovery, Verdict};
 use crate::segment::{BLOCK_BYTES, SegmentHeader};
-use crate::shared::{Next, Seal, Shared, lock};
+use crate::shared::{Seal, Shared, lock};
 use crate::storage::{DIRECT_ALIGN, File, Open, Storage};
 use crate::writer::{Active, Writer};
 
@@ -97,8 +97,7 @@ impl<S: Storage> Journal<S> {
             .map(|content| resume_segment(&shared, content))
             .transpose()?;
         if has_blank {
-            let file = open_segment(&shared, next_id)?;
-            lock(&shared.spares).next = Some(Next { id: next_id, file });
+            lock(&shared.spares).next = Some(open_next(&shared, next_id)?);
         }
         let mut preparer = Preparer::new(Arc::clone(&shared));
         if active.is_none() && !has_blank {
