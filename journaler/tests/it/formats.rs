@@ -7,9 +7,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use bytemuck::{Pod, Zeroable};
+use lockstep_journaler::archive::Archive;
+use lockstep_journaler::retention::Readers;
 use lockstep_journaler::schema::{Field, Value};
+use lockstep_journaler::ship::ship;
+use lockstep_journaler::snapshots::{SnapshotOf, Snapshots};
 use lockstep_journaler::storage::{Disk, File, Open, Simulated, Storage};
-use lockstep_journaler::{Frame, FrameHeader, From, Mode, Options, Reader};
+use lockstep_journaler::{
+    Frame, FrameHeader, From, Mode, Options, Position, Reader, SegmentId, Term,
+};
 
 use crate::support::{EVENTS, Log, event, open, read_journal, small, write_durable, write_group};
 
@@ -51,9 +57,9 @@ const FILES: [&str; 4] = [
 ];
 
 /// Lines of 32 bytes that are not zero, in hex behind their offset.
-fn listed(disk: &Simulated) -> String {
+fn listed(disk: &Simulated, names: &[&str]) -> String {
     let mut text = String::new();
-    for name in FILES {
+    for &name in names {
         let bytes = disk.durable_bytes(name).unwrap();
         writeln!(text, "file {name} {}", bytes.len()).unwrap();
         for (at, line) in bytes
@@ -76,6 +82,9 @@ fn restored<S: Storage>(disk: S, text: &str) -> S {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words[..] {
             ["file", name, length] => {
+                for (at, _) in name.match_indices('/') {
+                    disk.create_dir(&name[..at]).unwrap();
+                }
                 let opened = disk.open(name, Open::CREATE).unwrap();
                 opened.set_len(length.parse().unwrap()).unwrap();
                 file = Some(opened);
@@ -102,7 +111,7 @@ fn restored<S: Storage>(disk: S, text: &str) -> S {
 fn version_1_is_written_byte_for_byte_as_it_was() {
     let path = tests().join("fixtures/v1.txt");
     let (disk, _) = sample();
-    let text = listed(&disk);
+    let text = listed(&disk, &FILES);
     if std::env::var_os("LOCKSTEP_WRITE_FIXTURES").is_some() {
         std::fs::write(&path, &text).unwrap();
     }
@@ -170,6 +179,97 @@ fn version_1_is_dumped_as_it_was() {
     if let Some(read) = by_the_stranger(&place.0) {
         assert_eq!(read, Ok(expected));
     }
+}
+
+const MANIFEST: &str = "snap/00000000000000000012/MANIFEST";
+const BESIDE: [&str; 4] = [
+    MANIFEST,
+    "snap/00000000000000000012/part-000.zst",
+    "snap/00000000000000000012/part-001.zst",
+    "readers/slow",
+];
+const SHIPMENT: [&str; 3] = ["SHIPPED", "000000000000.seg.zst", "000000000000.seg.about"];
+
+fn state() -> [Vec<u8>; 2] {
+    [b"what the logic knows ".repeat(50), Vec::new()]
+}
+
+/// What lies beside the sample: a snapshot and a reader's position; and its shipment.
+fn sample_beside() -> (Simulated, Simulated) {
+    let (disk, log) = sample();
+    let (last, _) = log.frames.last().unwrap();
+    let of = SnapshotOf {
+        log: [0x11; 16],
+        reached: log.reached(),
+        index: 4,
+        term: Term(3),
+        chain: last.header_crc(),
+        time_ns: last.time_ns,
+        schema_version: 2,
+        schema_hash: EVENTS.hash(),
+        build: "lockstep 0.1.0".to_owned(),
+    };
+    let mut writer = Snapshots::new(disk.clone()).create(of).unwrap();
+    for part in state() {
+        writer.next_part().unwrap();
+        writer.write(&part).unwrap();
+    }
+    writer.finish(0xfeed).unwrap();
+    let readers = Readers::new(disk.clone());
+    readers.advance("slow", Position(5)).unwrap();
+    let destination = Simulated::new(3);
+    ship(&disk, &destination, &mut |_, _| ()).unwrap();
+    (disk, destination)
+}
+
+/// Compressed bytes may differ with the compressor, so these are only read, and what is not
+/// compressed is written again.
+#[test]
+fn version_1_of_snapshots_archives_and_shipments_reads_as_it_was() {
+    let fixture = |name: &str| tests().join("fixtures").join(name);
+    let (beside, shipment) = (fixture("v1-beside.txt"), fixture("v1-shipment.txt"));
+    if std::env::var_os("LOCKSTEP_WRITE_FIXTURES").is_some() {
+        let (disk, destination) = sample_beside();
+        std::fs::write(&beside, listed(&disk, &BESIDE)).unwrap();
+        std::fs::write(&shipment, listed(&destination, &SHIPMENT)).unwrap();
+    }
+    let restore = |path| restored(Simulated::new(2), &std::fs::read_to_string(path).unwrap());
+    let (disk, shipped) = (restore(beside), restore(shipment));
+    let (today, shipped_today) = sample_beside();
+
+    let snapshots = Snapshots::new(disk.clone());
+    let manifest = snapshots.verify(Position(12), 1).unwrap();
+    assert_eq!(snapshots.load(&manifest, 1).unwrap(), state());
+    assert_eq!(disk.durable_bytes(MANIFEST).unwrap(), manifest.encode());
+    let mut expected = Snapshots::new(today.clone())
+        .manifest(Position(12))
+        .unwrap();
+    expected.parts.clone_from(&manifest.parts);
+    assert_eq!(manifest, expected);
+
+    let readers = Readers::new(disk.clone()).list().unwrap();
+    assert_eq!(readers, [("slow".to_owned(), Position(5))]);
+    let name = "readers/slow";
+    let written = today.durable_bytes(name).unwrap();
+    assert_eq!(disk.durable_bytes(name).unwrap(), written);
+
+    let list = lockstep_journaler::ship::verify(&shipped, &mut |_, _| ()).unwrap();
+    assert_eq!(list.len(), 1);
+    let archive = Archive::new(shipped.clone());
+    let about = archive.about(SegmentId(0)).unwrap();
+    let text = shipped.durable_bytes("000000000000.seg.about").unwrap();
+    assert_eq!(String::from_utf8(text).unwrap(), about.encode());
+    let mut expected = Archive::new(shipped_today).about(SegmentId(0)).unwrap();
+    (expected.stored_bytes, expected.stored_crc) = (about.stored_bytes, about.stored_crc);
+    assert_eq!(about, expected);
+    let back = Simulated::new(4);
+    archive
+        .restore(SegmentId(0), &back, &mut |_, _| ())
+        .unwrap();
+    assert_eq!(
+        back.durable_bytes("000000000000.seg").unwrap(),
+        today.durable_bytes("000000000000.seg").unwrap()
+    );
 }
 
 /// An event with every type of field, 56 bytes: frames of it want padding.
