@@ -1,6 +1,10 @@
 //! The writing thread allocates nothing once it is warm, over writes, syncs and rolls.
 #![expect(unsafe_code, reason = "an allocator that counts has to be one")]
-#![allow(clippy::unwrap_used, reason = "a test fails by panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test fails by panic, and skips loudly"
+)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -61,7 +65,10 @@ fn count_allocations(mode: Mode) -> u64 {
     };
     let (mut journal, _) = match Journal::open(disk.clone(), &options.with_mode(mode)) {
         Err(error) if mode == Mode::Direct => {
-            eprintln!("skipped: mode direct does not work in {}: {error}", path.display());
+            eprintln!(
+                "skipped: mode direct does not work in {}: {error}",
+                path.display()
+            );
             return 0;
         }
         other => other.unwrap(),
