@@ -22,6 +22,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytemuck::{Pod, Zeroable};
@@ -41,6 +42,13 @@ lockstep_journaler::schema! {
     STEPS: "test.steps" version 1 for Step, one kind;
     header { time_ns: time; number: plain; }
     0 = "step" as Step {}
+}
+
+/// One test at a time: between fork and exec a child has all descriptors of this process, and
+/// with them the locks and mounts of the tests beside.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Tells the child that it is one, and where to write.
@@ -216,6 +224,7 @@ impl Drop for Place {
 
 #[test]
 fn a_killed_writer_loses_nothing_that_it_acknowledged() {
+    let _turn = turn();
     for mode in ["sync", "direct"] {
         let place = Place::new(&format!("kill-{mode}"));
         let dir = place.dir("j");
@@ -322,6 +331,7 @@ fn path(path: &Path) -> &str {
 
 #[test]
 fn a_power_cut_of_a_real_file_system_loses_nothing_acknowledged() {
+    let _turn = turn();
     let Some(mounted) = Mounted::new("power", 96 << 20, 80 << 20) else {
         return;
     };
@@ -380,6 +390,7 @@ const RAW_BYTES: u64 = 64 * 1024;
 
 #[test]
 fn a_sync_that_really_fails_poisons_the_journal() {
+    let _turn = turn();
     let Some(mounted) = Mounted::new("failed-sync", 64 << 20, 48 << 20) else {
         return;
     };
