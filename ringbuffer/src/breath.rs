@@ -69,8 +69,8 @@ const WINS_UNTIL_HALF: u32 = 1024;
 /// each loss and is halved by a thousand claims without one, so that producers that meet
 /// seldom wait a fraction of a microsecond.
 ///
-/// What it buys, three producers on two CPUs, `yield:0`: 43 → 58-82 M/s near, 12 → 16 M/s
-/// far (bench `peers`, work `three_to_one`).
+/// What it buys, three producers on two CPUs, `yield:0`: 34-48 → 97-116 M/s near, 12 → 16
+/// far, not in turns (bench `peers`, work `three_to_one`; docs/FIGURES.md has the reserves).
 #[derive(Debug, Default)]
 pub(crate) struct GiveWay {
     pauses: u32,
