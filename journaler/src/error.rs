@@ -530,6 +530,9 @@ pub enum ChangeError {
     /// Reading what is there failed.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// The journal was closed before.
+    #[error("the journal is closed: whoever opens it next may change it")]
+    Closed,
     /// No frame ends there.
     #[error(
         "the log cannot end at position {position} behind {frames} frames: no frame ends there, the log has {end} behind {end_frames}"

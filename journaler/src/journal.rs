@@ -22,6 +22,8 @@ use crate::writer::{Counters, Writer};
 mod consensus;
 mod opening;
 
+pub use consensus::Retainer;
+
 /// A journal that is open for writing: one owner, one thread that writes.
 ///
 /// ```
@@ -289,6 +291,8 @@ impl<S: Storage> Journal<S> {
 impl<S: Storage> Drop for Journal<S> {
     fn drop(&mut self) {
         drop(self.stop_background());
+        // From here on the directory is somebody else's: a retainer that is left may not write.
+        *lock(&self.shared.meta) = None;
     }
 }
 

@@ -60,7 +60,7 @@ pub use error::{
     ChangeError, Corruption, OpenError, OptionError, Poisoned, ReadError, Refusal, WriteError,
 };
 pub use frame::{Frame, FrameDraft, FrameHeader, FrameKind};
-pub use journal::{Health, Journal};
+pub use journal::{Health, Journal, Retainer};
 pub use options::{Background, Existing, Mode, Mutations, Options, Verify};
 pub use position::{Offset, Position, Reached, SegmentId, Term};
 pub use prepare::Pace;

@@ -1,5 +1,6 @@
 //! What the consensus needs of its log: the end moved back, and a durable term, vote and notes.
 
+use std::fmt;
 use std::sync::Arc;
 
 use super::Journal;
@@ -209,6 +210,14 @@ impl<S: Storage> Journal<S> {
         })
     }
 
+    /// The same for a thread that does not write: retention, say.
+    #[must_use]
+    pub fn retainer(&self) -> Retainer<S> {
+        Retainer {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+
     fn change_meta(&mut self, change: impl FnOnce(&mut MetaSlot)) -> Result<(), ChangeError> {
         self.shared.checked()?;
         let mut meta = lock(&self.shared.meta);
@@ -217,5 +226,44 @@ impl<S: Storage> Journal<S> {
         };
         meta.update_both(change)
             .map_err(|fault| ChangeError::Poisoned(self.shared.poison(fault)))
+    }
+}
+
+/// Says for a journal that is open what may be missing from it, from any thread, while another
+/// one writes. Once the journal is closed or dropped it refuses: the directory is somebody else's.
+pub struct Retainer<S: Storage> {
+    shared: Arc<Shared<S>>,
+}
+
+impl<S: Storage> Retainer<S> {
+    /// As [`Journal::give_up_before`].
+    ///
+    /// # Errors
+    ///
+    /// [`ChangeError::Closed`] and [`ChangeError::Poisoned`]: nothing may be removed then.
+    pub fn give_up_before(&self, first: SegmentId) -> Result<(), ChangeError> {
+        self.shared.checked()?;
+        let mut meta = lock(&self.shared.meta);
+        let meta = meta.as_mut().ok_or(ChangeError::Closed)?;
+        let change = |slot: &mut MetaSlot| {
+            let first = first.max(slot.first_segment());
+            slot.set_first_segment(first);
+        };
+        meta.update_both(change)
+            .map_err(|fault| ChangeError::Poisoned(self.shared.poison(fault)))
+    }
+}
+
+impl<S: Storage> Clone for Retainer<S> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+}
+
+impl<S: Storage> fmt::Debug for Retainer<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Retainer").finish_non_exhaustive()
     }
 }

@@ -791,6 +791,26 @@ fn segments_that_were_given_up_are_not_missed() {
 }
 
 #[test]
+fn a_retainer_gives_up_beside_the_writer_and_refuses_behind_the_end() {
+    let disk = Simulated::new(4);
+    let mut log = Log::default();
+    let (mut journal, _) = open(&disk, &small()).unwrap();
+    let retainer = journal.retainer();
+    write_durable(&mut journal, &mut log, 100, 8);
+    let beside = retainer.clone();
+    std::thread::scope(|scope| {
+        scope.spawn(move || beside.give_up_before(SegmentId(1)).unwrap());
+        write_durable(&mut journal, &mut log, 50, 8);
+    });
+    journal.close().unwrap();
+    let error = retainer.give_up_before(SegmentId(2)).unwrap_err();
+    assert!(matches!(error, ChangeError::Closed), "{error}");
+    disk.remove("000000000000.seg").unwrap();
+    let (_journal, recovered): (Journal<_>, _) = open(&disk, &small()).unwrap();
+    assert_eq!(recovered.reached, log.reached());
+}
+
+#[test]
 fn frames_of_all_kinds_and_many_terms_pass_through() {
     let disk = Simulated::new(4);
     let (mut journal, _) = open(&disk, &small()).unwrap();
