@@ -52,6 +52,12 @@ pub struct Config {
     pub snapshot_every: u64,
     /// Snapshots kept, at least 2. Default 2.
     pub snapshots_kept: usize,
+    /// Which segments the journal gives up. Default `keep`: nothing is removed unasked.
+    pub retention: Retention,
+    /// Under `retention = "snapshots"` at least so many bytes of segments stay. Default 0.
+    pub retention_bytes: u64,
+    /// Under `retention = "snapshots"` a segment stays until this archive has it. Default: none.
+    pub archive: Option<PathBuf>,
     /// Keeps a second copy of the state that answers reads and takes the snapshots, so that
     /// neither holds up the logic. Default yes.
     pub shadow: bool,
@@ -101,6 +107,18 @@ pub enum JournalThread {
     Inline,
     /// On a thread of its own, which owns the gate.
     Worker,
+}
+
+/// Which segments the journal gives up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Retention {
+    /// None: the log is kept from its first event on.
+    #[default]
+    Keep,
+    /// Those before every kept snapshot that passed a test load, every registered reader and the
+    /// archive's mark.
+    Snapshots,
 }
 
 /// Where the gate stands that waits for the promises.
@@ -193,6 +211,9 @@ impl Default for Config {
             wait: Wait::Auto,
             snapshot_every: 1_000_000,
             snapshots_kept: 2,
+            retention: Retention::Keep,
+            retention_bytes: 0,
+            archive: None,
             shadow: true,
             beacon_every: 1_000_000,
             sessions_max: 1024,
@@ -281,6 +302,20 @@ impl Config {
                  is rebuilt from it; choose halt, or keep a journal",
             ));
         }
+        if self.retention == Retention::Snapshots && !self.has_shadow() {
+            return Err(ConfigError::Contradiction(
+                "retention = snapshots wants snapshots, which a shadow takes from the journal: set shadow = true \
+                 and keep a journal, or set retention = keep",
+            ));
+        }
+        if self.retention == Retention::Keep
+            && (self.retention_bytes != 0 || self.archive.is_some())
+        {
+            return Err(ConfigError::Contradiction(
+                "retention = keep removes no segment: retention_bytes and archive say which ones go, so set \
+                 retention = snapshots, or leave them out",
+            ));
+        }
         Ok(())
     }
 
@@ -343,6 +378,8 @@ mod tests {
                 "journal = \"none\"\non_apply_panic = \"quarantine\"",
                 "contradict",
             ),
+            ("retention = \"snapshots\"\nshadow = false", "shadow = true"),
+            ("retention_bytes = 1", "retention = snapshots"),
         ] {
             let config: Config = text.parse().unwrap();
             let error = config.checked().unwrap_err().to_string();

@@ -33,6 +33,9 @@ pub enum Error {
     /// Snapshots cannot be read or written.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
+    /// What retention goes by cannot be read, or a segment cannot be removed.
+    #[error("retention: {0}")]
+    Retention(#[from] lockstep_journaler::tools::ToolError),
     /// The state cannot be loaded from any snapshot, and the journal does not begin at 0.
     #[error(
         "no snapshot can be loaded and the journal begins at position {oldest}: {reasons}; \

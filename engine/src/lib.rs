@@ -45,7 +45,7 @@
 //! | to … | see |
 //! |---|---|
 //! | lay out events and outputs | [`bodies!`], [`kinds!`], [`event`] |
-//! | write and test a logic | [`Logic`], [`DetMap`], [`Timers`], [`snapshot!`], [`Given`] |
+//! | write and test a logic | [`Logic`], [`DetMap`], [`Timers`], [`snapshot!`], [`Given`], [`Stepped`] |
 //! | choose | [`Builder`], [`Config`] |
 //! | publish and wait | [`Producer`], [`Ack`] |
 //! | hear outputs | [`Builder::on_output`], [`Subscription`] |
@@ -91,14 +91,16 @@ pub mod upcast;
 pub use bytemuck;
 pub use lockstep_journaler::schema;
 
-pub use config::{Config, GateAt, JournalMode, JournalThread, OnApplyPanic, OnValidatePanic};
+pub use config::{
+    Config, GateAt, JournalMode, JournalThread, OnApplyPanic, OnValidatePanic, Retention,
+};
 pub use det_map::{DetMap, Key};
 pub use error::{Error, Result};
 pub use event::{Body, Event64, Event128, Kinds, Slot};
 pub use lockstep_journaler::Position;
 pub use lockstep_ringbuffer::Wait;
 pub use logic::{Context, In, Logic, Reject};
-pub use node::{Builder, Engine};
+pub use node::{Builder, Engine, Stepped};
 pub use outputs::Outputs;
 pub use replay::{Replay, Speed, compare};
 pub use runtime::clock::Clock;

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use lockstep_journaler::storage::Storage;
 use lockstep_journaler::{
-    Cutter, Frame, FrameRef, From, Journal, Mode, Options, Position, Reader, Schema, WriteError,
+    Background, Cutter, Frame, FrameRef, From, Journal, Mode, Options, Position, Reader, Schema,
+    WriteError,
 };
 
 use crate::config::{Config, JournalMode};
@@ -27,6 +28,8 @@ pub(crate) struct Log<S: Storage> {
     cutter: Cutter,
     frame_events_max: usize,
     mode: Mode,
+    /// Whether nobody else does the work ahead.
+    is_stepped: bool,
 }
 
 impl<S: Storage> fmt::Debug for Log<S> {
@@ -75,6 +78,7 @@ impl<S: Storage> Log<S> {
             journal,
             frame_events_max,
             mode: options.mode,
+            is_stepped: options.background == Background::Stepped,
         }
     }
 
@@ -105,8 +109,11 @@ impl<S: Storage> Log<S> {
         Ok(())
     }
 
-    /// Nothing waits: what was promised by time is kept.
+    /// Nothing waits: what was promised by time is kept, and what no thread does ahead is done.
     pub(crate) fn idle(&mut self) -> Result<(), String> {
+        if self.is_stepped {
+            let _pace = self.journal.step_background();
+        }
         if matches!(self.mode, Mode::Async { .. }) {
             self.journal
                 .sync_if_due()
@@ -234,6 +241,13 @@ pub(crate) fn events_of<'r, E: Slot>(frame: &FrameRef<'r>) -> Result<&'r [E]> {
         return Err(other());
     }
     bytemuck::try_cast_slice(frame.body()).map_err(|_| other())
+}
+
+/// The position of the oldest event that is in the journal by now; `otherwise` if it has none.
+pub(crate) fn oldest<S: Storage>(reader: &mut Reader<S>, otherwise: Position) -> Result<Position> {
+    reader.seek(From::Oldest)?;
+    let first = reader.next_frame()?;
+    Ok(first.map_or(otherwise, |frame| Position(frame.header().first_position)))
 }
 
 /// The chain in front of `position`, if a frame begins or the log ends there.

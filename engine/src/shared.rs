@@ -70,12 +70,16 @@ pub(crate) struct Shared {
     pub(crate) snapshot: Mark,
     pub(crate) shadow: Mark,
     pub(crate) cut_consumers: Mark,
+    pub(crate) oldest: Mark,
+    pub(crate) freed_bytes: Mark,
+    pub(crate) retention_faults: Mark,
     outcomes: Box<[AtomicU64]>,
     waiters: AtomicU64,
     sleep: Mutex<()>,
     wake: Condvar,
     fault: OnceLock<String>,
     is_closed: AtomicBool,
+    is_abandoned: AtomicBool,
 }
 
 /// What was found in the table.
@@ -112,12 +116,16 @@ impl Shared {
             snapshot: Mark::default(),
             shadow: Mark::default(),
             cut_consumers: Mark::default(),
+            oldest: Mark::default(),
+            freed_bytes: Mark::default(),
+            retention_faults: Mark::default(),
             outcomes: (0..cells).map(|_| AtomicU64::new(u64::MAX)).collect(),
             waiters: AtomicU64::new(0),
             sleep: Mutex::new(()),
             wake: Condvar::new(),
             fault: OnceLock::new(),
             is_closed: AtomicBool::new(false),
+            is_abandoned: AtomicBool::new(false),
         };
         for mark in [&shared.durable, &shared.applied, &shared.answered] {
             mark.set(position);
@@ -220,6 +228,17 @@ impl Shared {
         // ORDERING: Release, pairs with the Acquire in `is_over`: what moved last is seen.
         self.is_closed.store(true, Ordering::Release);
         self.wake_all();
+    }
+
+    /// The engine ends as a process that is killed does: nothing is closed in order.
+    pub(crate) fn abandon(&self) {
+        // ORDERING: Relaxed, read by the same thread, behind this in program order.
+        self.is_abandoned.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_abandoned(&self) -> bool {
+        // ORDERING: Relaxed, as in `abandon`.
+        self.is_abandoned.load(Ordering::Relaxed)
     }
 
     pub(crate) fn is_over(&self) -> bool {

@@ -283,6 +283,11 @@ impl<L: Logic> Producer<L> {
         self.own(&SessionClose { session })
     }
 
+    /// Whether the ring still takes events, and if not, why.
+    pub(crate) fn check_ring(&self) -> Result<(), ClaimError> {
+        self.ring.check()
+    }
+
     /// Publishes an event of the engine's own.
     pub(crate) fn own<B: Body>(&mut self, body: &B) -> Result<Ack> {
         let sequence = self.ring.publish(|slot| *slot = EventOf::<L>::event(body));

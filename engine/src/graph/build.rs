@@ -55,10 +55,11 @@ pub(crate) type Built<E> = (MultiProducer<E>, Pipeline<E>);
 /// Checks and builds the graph; nothing runs yet.
 pub(crate) fn build<L: Logic, S: Storage>(
     config: &Config,
+    on_full: OnFull,
     parts: Parts<L, S>,
 ) -> Result<Built<EventOf<L>>> {
     let mut graph = Graph::new(config.slots, EventOf::<L>::zeroed)?;
-    graph.on_full(OnFull::Wait).wait(config.wait);
+    graph.on_full(on_full).wait(config.wait);
     let mut stages: Vec<(String, StageId)> = Vec::new();
     let order = graph.stage_mut("order", &[], parts.order);
     stages.push(("order".to_owned(), order));

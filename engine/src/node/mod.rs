@@ -1,6 +1,7 @@
 //! The engine: opened on a directory, started on threads, closed in order.
 
 pub mod recovery;
+pub mod stepped;
 pub(crate) mod watch;
 
 use std::net::TcpListener;
@@ -10,12 +11,17 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use lockstep_journaler::retention::Readers;
 use lockstep_journaler::snapshots::Snapshots;
 use lockstep_journaler::storage::{Disk, Storage};
 use lockstep_journaler::{From, Journal, Position, Reader, Recovered, Tail, Verdict};
-use lockstep_ringbuffer::{Graph, Probe, Report, Running, Stage, StageId, Wait};
+use lockstep_ringbuffer::{
+    Graph, MultiProducer, OnFull, Pipeline, Probe, Report, Running, Stage, StageId, Wait,
+};
 
-use crate::config::{Config, GateAt, JournalMode, JournalThread, OnApplyPanic, OnValidatePanic};
+use crate::config::{
+    Config, GateAt, JournalMode, JournalThread, OnApplyPanic, OnValidatePanic, Retention,
+};
 use crate::core::Core;
 use crate::counters::CounterFile;
 use crate::error::{Error, Result};
@@ -28,12 +34,14 @@ use crate::mailbox::Mailbox;
 use crate::requests::Reply;
 use crate::runtime::clock::Clock;
 use crate::shared::{Shared, Waited};
+use crate::snapshot::keeper::{Bell, Keeper, LogReaders};
 use crate::snapshot::shadow::{Asked, Orders, Shadow};
 use crate::source::{Producer, stopped};
 use crate::stage::egress::{Desk, Egress, Sink, Slow, Subscription};
 use crate::stage::logic::{Exceptions, LogicStage, Rebuild};
 use crate::stage::order::Order;
 use recovery::{Factory, Made, OutputId, Recovery, Source};
+pub use stepped::Stepped;
 use watch::Watch;
 
 /// An engine that runs. Dropped, it halts; [`close`](Self::close) lets it finish.
@@ -45,6 +53,8 @@ pub struct Engine<L: Logic> {
     /// Where reads go: to the shadow, or to the logic where there is none.
     mailbox: Arc<Mailbox<L>>,
     shadow: Option<(JoinHandle<()>, Arc<Asked>)>,
+    keeper: Option<(JoinHandle<()>, Arc<Bell>)>,
+    readers: Option<Box<dyn LogReaders>>,
     watch: Option<(JoinHandle<()>, Arc<AtomicBool>)>,
     probe: Probe,
     recovery: Recovery,
@@ -157,6 +167,10 @@ options! {
     snapshot_every: u64;
     /// Snapshots kept, at least 2.
     snapshots_kept: usize;
+    /// Which segments the journal gives up.
+    retention: Retention;
+    /// Under `retention = snapshots` at least so many bytes of segments stay.
+    retention_bytes: u64;
     /// Whether a second copy of the state answers reads and takes the snapshots.
     shadow: bool;
     /// Events between two beacons; 0: none.
@@ -229,6 +243,15 @@ impl<L: Logic, S: Storage> Builder<L, S> {
     pub fn pin(mut self, cpus: &[usize]) -> Self {
         if let Ok(config) = &mut self.config {
             config.pin = cpus.to_vec();
+        }
+        self
+    }
+
+    /// Under `retention = snapshots` a segment stays until the archive in this directory has it.
+    #[must_use]
+    pub fn archive(mut self, directory: impl AsRef<Path>) -> Self {
+        if let Ok(config) = &mut self.config {
+            config.archive = Some(directory.as_ref().to_owned());
         }
         self
     }
@@ -312,10 +335,24 @@ impl<L: Logic, S: Storage> Builder<L, S> {
     ///
     /// [`Error`] says what is wrong, where, and what helps. Nothing runs then.
     pub fn start(self) -> Result<Engine<L>> {
+        self.starter()?.start()
+    }
+
+    /// Opens the journal, recovers the state and builds the same graph, all on the caller's
+    /// thread: nothing runs but in [`Stepped::turn`].
+    ///
+    /// # Errors
+    ///
+    /// As [`start`](Self::start).
+    pub fn start_stepped(self) -> Result<Stepped<L, S>> {
+        Stepped::start(self.starter()?)
+    }
+
+    fn starter(self) -> Result<Starter<L, S>> {
         let config = self.config?;
         config.checked()?;
         let storage = (self.storage)()?;
-        let starter = Starter {
+        Ok(Starter {
             options: crate::log::options(&config, &L::In::schema()),
             config,
             storage,
@@ -326,8 +363,7 @@ impl<L: Logic, S: Storage> Builder<L, S> {
             outputs_after: self.outputs_after,
             replicate: self.replicate,
             attached: self.attached,
-        };
-        starter.start()
+        })
     }
 }
 
@@ -345,6 +381,24 @@ struct Starter<L: Logic, S: Storage> {
     attached: Vec<Attached<EventOf<L>>>,
 }
 
+/// The shadow, where to ask it, and what is asked.
+type Shadowing<L, S> = (Shadow<L, S>, Arc<Mailbox<L>>, Arc<Asked>);
+
+/// The parts of an engine that is built and does not run yet.
+struct Prepared<L: Logic, S: Storage> {
+    ring: MultiProducer<EventOf<L>>,
+    pipeline: Pipeline<EventOf<L>>,
+    shared: Arc<Shared>,
+    desk: Arc<Desk<OutputOf<L>>>,
+    logic_mailbox: Arc<Mailbox<L>>,
+    shadow: Option<Shadowing<L, S>>,
+    keeper: Option<(Keeper<S>, Arc<Bell>)>,
+    ledger: Ledger,
+    probe: Probe,
+    recovery: Recovery,
+    parameters: crate::system::Parameters,
+}
+
 /// The journal and what reads it.
 struct Opened<S: Storage> {
     journal: Journal<S>,
@@ -354,11 +408,66 @@ struct Opened<S: Storage> {
 
 impl<L: Logic, S: Storage> Starter<L, S> {
     fn start(mut self) -> Result<Engine<L>> {
+        let prepared = self.prepare(OnFull::Wait)?;
+        let watch = self.watch(&prepared)?;
+        let Prepared {
+            ring,
+            pipeline,
+            shared,
+            desk,
+            logic_mailbox,
+            shadow,
+            keeper,
+            ledger,
+            probe,
+            recovery,
+            parameters,
+        } = prepared;
+        let running = pipeline.start()?;
+        let producer = Producer::new(ring, ledger, Arc::clone(&shared));
+        let (shadow, mailbox) = match shadow {
+            Some((shadow, mailbox, asked)) => {
+                (Some((spawn("shadow", || shadow.run())?, asked)), mailbox)
+            }
+            None => (None, logic_mailbox),
+        };
+        let keeper = match keeper {
+            Some((keeper, bell)) => Some((spawn("keeper", || keeper.run())?, bell)),
+            None => None,
+        };
+        let readers: Box<dyn LogReaders> = Box::new(Readers::new(self.storage.clone()));
+        let readers = (self.config.journal != JournalMode::None).then_some(readers);
+        let watch = Some((spawn("watch", || watch.0.run())?, watch.1));
+        let mut engine = Engine {
+            running: Some(running),
+            producer,
+            shared,
+            desk,
+            mailbox,
+            shadow,
+            keeper,
+            readers,
+            watch,
+            probe,
+            recovery,
+            config: self.config,
+        };
+        engine.agree_on(parameters)?;
+        Ok(engine)
+    }
+
+    /// The whole engine, before anything runs.
+    fn prepare(&mut self, on_full: OnFull) -> Result<Prepared<L, S>> {
         let opened = self.open_journal()?;
         let (made, recovery) = self.recover(opened.as_ref())?;
         let position = made.core.position();
         let shared = Arc::new(Shared::new(position.0, self.config.slots));
-        let shadow = self.shadow(opened.as_ref(), &made.core, &shared)?;
+        let bell = Arc::new(Bell::default());
+        let shadow = self.shadow(opened.as_ref(), &made.core, &shared, &bell)?;
+        let keeper = opened.as_ref().map(|opened| {
+            let keeper = self.keeper(opened, &shared, &bell);
+            (keeper, Arc::clone(&bell))
+        });
         let rebuild = opened
             .as_ref()
             .map(|opened| self.rebuild(opened))
@@ -405,34 +514,23 @@ impl<L: Logic, S: Storage> Starter<L, S> {
             ledger,
             shared: Arc::clone(&shared),
         };
-        let (ring, pipeline) = build(&self.config, parts)?;
+        let (ring, pipeline) = build(&self.config, on_full, parts)?;
         // Set once, here: the stage finds it in its first turn.
         let _first = door.set(Mutex::new(ring.clone()));
         let probe = pipeline.probe();
-        let watch = self.watch(&shared, &probe, ledger, ring.clone())?;
-        let running = pipeline.start()?;
-        let producer = Producer::new(ring, ledger, Arc::clone(&shared));
-        let (shadow, mailbox) = match shadow {
-            Some((shadow, mailbox, asked)) => {
-                (Some((spawn("shadow", || shadow.run())?, asked)), mailbox)
-            }
-            None => (None, logic_mailbox),
-        };
-        let watch = Some((spawn("watch", || watch.0.run())?, watch.1));
-        let mut engine = Engine {
-            running: Some(running),
-            producer,
+        Ok(Prepared {
+            ring,
+            pipeline,
             shared,
             desk,
-            mailbox,
+            logic_mailbox,
             shadow,
-            watch,
+            keeper,
+            ledger,
             probe,
             recovery,
-            config: self.config,
-        };
-        engine.agree_on(parameters)?;
-        Ok(engine)
+            parameters,
+        })
     }
 
     fn open_journal(&self) -> Result<Option<Opened<S>>> {
@@ -514,6 +612,8 @@ impl<L: Logic, S: Storage> Starter<L, S> {
                 reached: reached.max(first_end.reached),
                 ..first_end
             };
+            // Retention may have taken segments since.
+            let oldest = crate::log::oldest(&mut reader, oldest)?;
             let mut source = Source {
                 storage: &storage,
                 reader: &mut reader,
@@ -528,16 +628,13 @@ impl<L: Logic, S: Storage> Starter<L, S> {
         }))
     }
 
-    #[expect(
-        clippy::type_complexity,
-        reason = "the shadow, where to ask it, and what is asked"
-    )]
     fn shadow(
         &self,
         opened: Option<&Opened<S>>,
         core: &Core<L>,
         shared: &Arc<Shared>,
-    ) -> Result<Option<(Shadow<L, S>, Arc<Mailbox<L>>, Arc<Asked>)>> {
+        bell: &Arc<Bell>,
+    ) -> Result<Option<Shadowing<L, S>>> {
         let Some(opened) = opened.filter(|_| self.config.has_shadow()) else {
             return Ok(None);
         };
@@ -555,7 +652,7 @@ impl<L: Logic, S: Storage> Starter<L, S> {
             schema_version: schema.version,
             schema_hash: schema.hash(),
             every: self.config.snapshot_every,
-            keep: self.config.snapshots_kept,
+            bell: Arc::clone(bell),
             refuses_panics: self.config.on_validate_panic == OnValidatePanic::Refuse,
             newest,
         };
@@ -577,13 +674,18 @@ impl<L: Logic, S: Storage> Starter<L, S> {
         Ok(Some((shadow, mailbox, asked)))
     }
 
-    fn watch(
-        &self,
-        shared: &Arc<Shared>,
-        probe: &Probe,
-        ledger: Ledger,
-        door: lockstep_ringbuffer::MultiProducer<EventOf<L>>,
-    ) -> Result<(Watch<EventOf<L>>, Arc<AtomicBool>)> {
+    fn keeper(&self, opened: &Opened<S>, shared: &Arc<Shared>, bell: &Arc<Bell>) -> Keeper<S> {
+        shared.oldest.set(opened.recovered.oldest.0);
+        Keeper::new(
+            self.storage.clone(),
+            opened.journal.retainer(),
+            &self.config,
+            Arc::clone(shared),
+            Arc::clone(bell),
+        )
+    }
+
+    fn watch(&self, prepared: &Prepared<L, S>) -> Result<(Watch<EventOf<L>>, Arc<AtomicBool>)> {
         let directory = self.directory.as_deref().filter(|_| self.config.counters);
         let file = directory
             .filter(|directory| directory.is_dir())
@@ -601,10 +703,10 @@ impl<L: Logic, S: Storage> Starter<L, S> {
         let is_over = Arc::new(AtomicBool::new(false));
         let tick = (self.config.tick_ms != 0).then(|| Duration::from_millis(self.config.tick_ms));
         let watch = Watch {
-            shared: Arc::clone(shared),
-            probe: probe.clone(),
-            ledger,
-            door,
+            shared: Arc::clone(&prepared.shared),
+            probe: prepared.probe.clone(),
+            ledger: prepared.ledger,
+            door: prepared.ring.clone(),
             file,
             http,
             tick,
@@ -770,8 +872,7 @@ impl<L: Logic> Engine<L> {
     /// Asks the shadow for a snapshot of what is durable now.
     pub fn snapshot_now(&self) {
         if let Some((shadow, asked)) = &self.shadow {
-            // ORDERING: Relaxed, the request is the flag itself.
-            asked.snapshot.store(true, Ordering::Relaxed);
+            asked.ask_for_snapshot();
             shadow.thread().unpark();
         }
     }
@@ -780,6 +881,39 @@ impl<L: Logic> Engine<L> {
     #[must_use]
     pub fn newest_snapshot(&self) -> Position {
         Position(self.shared.snapshot.get())
+    }
+
+    /// The oldest position that is in the journal; what lies before it was given up.
+    #[must_use]
+    pub fn oldest(&self) -> Position {
+        Position(self.shared.oldest.get())
+    }
+
+    /// Says durably that somebody still needs the log from `position` on, and the state in front of
+    /// it: retention waits for them, also behind a restart. Whoever keeps outputs says so with
+    /// each that they keep, and can ask for those behind it by
+    /// [`outputs_after`](Builder::outputs_after). The name is that of a file; the same name again
+    /// moves it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Retention`]: the disk says no, or the name; there is no journal.
+    pub fn keep_from(&self, name: &str, position: Position) -> Result<()> {
+        self.readers()?.keep_from(name, position)
+    }
+
+    /// Nothing is kept for this reader any more.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Retention`]: the disk says no, or there is none of that name.
+    pub fn forget_reader(&self, name: &str) -> Result<()> {
+        self.readers()?.forget(name)
+    }
+
+    fn readers(&self) -> Result<&dyn LogReaders> {
+        let none = || Error::Retention(lockstep_journaler::tools::ToolError::NoJournal);
+        self.readers.as_deref().ok_or_else(none)
     }
 
     /// Why it stopped, if it did.
@@ -812,6 +946,7 @@ impl<L: Logic> Engine<L> {
     /// The engine had stopped before, and why; or it did not finish within `drain_ms`.
     pub fn close(mut self) -> Result<()> {
         self.end_watch();
+        self.end_keeper();
         let within = self.config.drain();
         let drained = self.running.take().map(|running| running.drain(within));
         self.end_shadow();
@@ -844,6 +979,15 @@ impl<L: Logic> Engine<L> {
         }
     }
 
+    /// Before the journal: what may be missing is written by whoever has it open.
+    fn end_keeper(&mut self) {
+        if let Some((thread, bell)) = self.keeper.take() {
+            bell.end();
+            // A panic there has removed nothing further, and the log is as it was.
+            let _panicked = thread.join();
+        }
+    }
+
     fn end_shadow(&mut self) {
         if let Some((thread, asked)) = self.shadow.take() {
             // ORDERING: Release, pairs with the Acquire in the thread.
@@ -865,6 +1009,7 @@ fn with_faults(cause: &str, report: Option<&Report>) -> String {
 impl<L: Logic> Drop for Engine<L> {
     fn drop(&mut self) {
         self.end_watch();
+        self.end_keeper();
         drop(self.running.take());
         self.end_shadow();
         self.shared.close();

@@ -122,6 +122,9 @@ impl<E: Slot> Watch<E> {
             ("egress.answered", &shared.answered),
             ("shadow.position", &shared.shadow),
             ("snapshot.position", &shared.snapshot),
+            ("retention.oldest", &shared.oldest),
+            ("retention.freed_bytes", &shared.freed_bytes),
+            ("retention.faults", &shared.retention_faults),
         ];
         rows.extend(marks.iter().map(|(name, mark)| row(name, mark.get())));
         rows

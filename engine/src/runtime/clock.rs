@@ -20,6 +20,20 @@ pub enum Clock {
 }
 
 impl Clock {
+    /// A clock that stands at `now_ns` until [`set`](Self::set) moves it.
+    #[must_use]
+    pub fn manual(now_ns: u64) -> Self {
+        Clock::Manual(Arc::new(AtomicU64::new(now_ns)))
+    }
+
+    /// Moves a manual clock; the others go by themselves.
+    pub fn set(&self, now_ns: u64) {
+        if let Clock::Manual(now) = self {
+            // ORDERING: Relaxed, nothing is read by way of the number.
+            now.store(now_ns, Ordering::Relaxed);
+        }
+    }
+
     /// The time now; `None` where events bring their own.
     #[must_use]
     pub fn now_ns(&self) -> Option<u64> {

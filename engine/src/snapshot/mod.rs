@@ -1,3 +1,4 @@
-//! Taking snapshots, beside the logic and not in it.
+//! Snapshots: taken by a shadow of the logic; what they make needless is given up behind them.
 
+pub(crate) mod keeper;
 pub(crate) mod shadow;

@@ -25,6 +25,7 @@ use crate::logic::Logic;
 use crate::mailbox::Mailbox;
 use crate::runtime::clock::Stopwatch;
 use crate::shared::Shared;
+use crate::snapshot::keeper::Bell;
 use crate::state::StateWriter;
 
 /// How long it sleeps between looks.
@@ -38,7 +39,8 @@ pub(crate) struct Orders<S: Storage> {
     pub(crate) schema_hash: u64,
     /// Events between two snapshots; 0: none.
     pub(crate) every: u64,
-    pub(crate) keep: usize,
+    /// Rung behind each snapshot.
+    pub(crate) bell: Arc<Bell>,
     pub(crate) refuses_panics: bool,
     /// Where the newest snapshot is.
     pub(crate) newest: u64,
@@ -64,6 +66,13 @@ pub(crate) struct Shadow<L: Logic, S: Storage> {
 pub(crate) struct Asked {
     pub(crate) snapshot: AtomicBool,
     pub(crate) end: AtomicBool,
+}
+
+impl Asked {
+    pub(crate) fn ask_for_snapshot(&self) {
+        // ORDERING: Relaxed, the request is the flag itself.
+        self.snapshot.store(true, Ordering::Relaxed);
+    }
 }
 
 impl<L: Logic, S: Storage> Shadow<L, S> {
@@ -104,7 +113,7 @@ impl<L: Logic, S: Storage> Shadow<L, S> {
         loop {
             // ORDERING: Acquire, pairs with the Release of who asks: what was durable then is seen.
             let is_last = self.asked.end.load(Ordering::Acquire);
-            match self.follow() {
+            match self.turn() {
                 Ok(moved) => {
                     let opened = self.mailbox.has_letters() && self.mailbox.open(&self.core);
                     if !moved && !opened && !is_last {
@@ -125,7 +134,7 @@ impl<L: Logic, S: Storage> Shadow<L, S> {
     }
 
     /// Takes the next frame, if there is one, and a snapshot, if one is due; whether it moved.
-    fn follow(&mut self) -> Result<bool, Error> {
+    pub(crate) fn turn(&mut self) -> Result<bool, Error> {
         let Some(frame) = self.reader.next_frame()? else {
             // ORDERING: Relaxed, the request is the flag itself.
             if self.asked.snapshot.swap(false, Ordering::Relaxed) {
@@ -193,6 +202,7 @@ impl<L: Logic, S: Storage> Shadow<L, S> {
         match self.take() {
             Ok(bytes) => {
                 self.shared.snapshot.set(position.0);
+                self.orders.bell.ring();
                 let took_ms = u64::try_from(watch.elapsed().as_millis()).unwrap_or(u64::MAX);
                 tracing::info!(position = position.0, bytes, took_ms, "snapshot taken");
             }
@@ -201,7 +211,7 @@ impl<L: Logic, S: Storage> Shadow<L, S> {
         }
     }
 
-    /// Writes the state of a frame's end (`SD1`), and removes the snapshots beyond those kept.
+    /// Writes the state of a frame's end (`SD1`).
     fn take(&self) -> Result<u64, SnapshotError> {
         let snapshots = Snapshots::new(self.orders.storage.clone());
         let mut writer = snapshots.create(self.of())?;
@@ -218,9 +228,6 @@ impl<L: Logic, S: Storage> Shadow<L, S> {
         }
         outcome?;
         writer.finish(self.core.state_hash())?;
-        for old in snapshots.surplus(self.orders.keep, 1)? {
-            snapshots.remove(old)?;
-        }
         Ok(bytes)
     }
 

@@ -113,9 +113,13 @@ impl<E: Slot, S: Storage> Committer<E, S> {
             .is_some_and(|gate| gate.taken() != gate.released())
     }
 
-    /// Everything is written: the log is closed in order, unless it failed.
+    /// Everything is written: the log is closed in order, unless it failed or the process is
+    /// taken to have died.
     fn close(&mut self) {
         let Some(log) = self.log.take() else { return };
+        if self.shared.is_abandoned() {
+            return;
+        }
         if let Err(error) = log.close() {
             self.shared.fail(format!("journal: {error}"));
         }

@@ -9,7 +9,9 @@
 //! | `shutdown` | does everything that was published pass, and does a failure end the engine? |
 //! | `quarantine` | is the state as before the event that panicked, live and replayed? |
 //! | `replay` | does every speed and stretch of a log give the same, and is a planted fault found? |
+//! | `retention` | does what nobody needs go, and what anybody needs stay? |
 //! | `migration` | does a journal of version 1 run under the logic of version 2? |
+//! | `stepped` | is the whole engine a function of the calls, and does it survive any crash of a simulated disk? |
 
 #![expect(
     clippy::unwrap_used,
@@ -23,5 +25,7 @@ mod migration;
 mod quarantine;
 mod recovery;
 mod replay;
+mod retention;
 mod shutdown;
+mod stepped;
 mod walk;
