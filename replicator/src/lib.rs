@@ -1,5 +1,11 @@
-//! Agreement between nodes.
+//! Agreement between nodes: the same frames on every replica, in the same order.
 //!
-//! This crate will hold the consensus, the transport and the catch-up of lagging
-//! nodes. It is empty until then: one node needs none of it, and nothing in the
-//! workspace pretends otherwise.
+//! This crate knows frames, journals, consensus and sockets. It knows no rings and nothing of what
+//! an event means.
+//!
+//! [`wire`] is what nodes say to each other, byte by byte.
+
+pub mod ids;
+pub mod wire;
+
+pub use ids::{ClusterId, Epoch, IdError, Index, NodeId, Term};
