@@ -67,6 +67,14 @@ pub enum LoadError {
         /// What was found.
         found: u64,
     },
+    /// What the type itself says of its bytes.
+    #[error("the state of {what}: {why}")]
+    Own {
+        /// The type.
+        what: &'static str,
+        /// What does not fit.
+        why: String,
+    },
     /// There are bytes behind the state.
     #[error("{bytes} bytes are left behind the state: another logic wrote it")]
     Left {

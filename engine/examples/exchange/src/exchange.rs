@@ -146,6 +146,27 @@ pub struct Position {
     pub open_sell: Quantity,
 }
 
+/// At which price trades settle: the rule of the exchange, and a planted fault that
+/// `lockstep replay --compare` has to find. Not part of the state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pricing {
+    /// At that of the order that was in the book.
+    #[default]
+    MakersPrice,
+    /// One tick below it, where there is a price one tick below.
+    OneTickBelow,
+}
+
+impl Pricing {
+    #[inline]
+    const fn of(self, makers: Price, tick: Price) -> Price {
+        match self {
+            Self::OneTickBelow if makers > tick => makers - tick,
+            Self::MakersPrice | Self::OneTickBelow => makers,
+        }
+    }
+}
+
 /// See the [module](self).
 #[derive(Clone, Debug)]
 pub struct Exchange {
@@ -155,6 +176,7 @@ pub struct Exchange {
     pub(crate) deals: Deals,
     /// The time of the last tick.
     pub(crate) ticked: u64,
+    pricing: Pricing,
 }
 
 impl Exchange {
@@ -188,7 +210,14 @@ impl Exchange {
                 instruments,
             ),
             ticked: 0,
+            pricing: Pricing::MakersPrice,
         }
+    }
+
+    /// The same exchange with another rule for the price of a trade.
+    #[must_use]
+    pub fn with_pricing(self, pricing: Pricing) -> Self {
+        Self { pricing, ..self }
     }
 
     #[inline]
@@ -267,12 +296,25 @@ impl Exchange {
             }
             View::SessionOpen(body) => self.session_open(header, body, &mut emit),
             View::SessionClose(SessionClose { .. }) => self.session_close(header, emit),
-            View::Tick(_) => {
-                self.ticked = header.time;
-                let (deals, mut settle) = self.settling(header, emit, None);
-                let orders = deals.expire(header.time, &mut settle);
-                settle.emit_system(Kind::Tick, 0, orders);
-            }
+            View::Tick(_) => self.tick(header, emit),
+        }
+    }
+
+    fn tick<S: OutputSink>(&mut self, header: &Header, emit: Emitter<'_, S>) {
+        self.ticked = header.time;
+        let (deals, mut settle) = self.settling(header, emit, None);
+        let orders = deals.expire(header.time, &mut settle);
+        settle.emit_system(Kind::Tick, 0, orders);
+    }
+
+    /// The log's time has come so far without an event of this exchange that says so.
+    pub fn time_passes(&mut self, time: u64, position: u64, out: &mut impl OutputSink) {
+        if time >= self.ticked {
+            let header = Header {
+                time,
+                ..Header::default()
+            };
+            self.tick(&header, Emitter::new(out, time, position));
         }
     }
 
@@ -312,12 +354,14 @@ impl Exchange {
             people,
             stuff,
             deals,
+            pricing,
             ..
         } = self;
         let (instrument, limit) = taker.unwrap_or((0, 0));
         let settle = Settle {
             people,
             stuff,
+            pricing: *pricing,
             emit,
             request: header.request,
             instrument,
@@ -658,14 +702,25 @@ impl Exchange {
 
 /// Writes a refusal as an output.
 pub fn write_rejected(event: &Event, position: u64, reject: Reject, out: &mut impl OutputSink) {
+    write_refusal(event, position, reject.code as u16, reject.detail, out);
+}
+
+/// The same with any code, those of the engine among them.
+pub(crate) fn write_refusal(
+    event: &Event,
+    position: u64,
+    code: u16,
+    detail: i64,
+    out: &mut impl OutputSink,
+) {
     let (order, account) = named(event);
     let rejected = Rejected {
         session: event.header.session,
-        detail: reject.detail,
+        detail,
         order,
         account,
         request: event.header.request,
-        code: reject.code as u16,
+        code,
         event_kind: event.header.kind,
         spare: 0,
     };
@@ -711,6 +766,7 @@ const fn session_changed(session: u64, account: u32, open: bool) -> SessionChang
 struct Settle<'a, S> {
     people: &'a mut People,
     stuff: &'a Stuff,
+    pricing: Pricing,
     emit: Emitter<'a, S>,
     request: u32,
     /// The instrument and the limit of the order that comes in.
@@ -725,7 +781,8 @@ impl<S: OutputSink> Settle<'_, S> {
         let instrument = self.stuff.known(self.instrument);
         let fees = [instrument.maker_fee_ppm, instrument.taker_fee_ppm];
         let fee_ppm_max = instrument.fee_ppm_max();
-        let notional = trade.price * trade.quantity.cast_signed();
+        let price = self.pricing.of(trade.price, instrument.tick);
+        let notional = price * trade.quantity.cast_signed();
         let first = self.emit.index();
         let sides = [trade.taker_side.opposite(), trade.taker_side];
         let limits = [trade.price, self.limit];
@@ -746,13 +803,12 @@ impl<S: OutputSink> Settle<'_, S> {
                 quantity: trade.quantity,
                 fee_ppm_max,
             };
-            self.people
-                .settle(&part, trade.price, fee(notional, fees[index]));
+            self.people.settle(&part, price, fee(notional, fees[index]));
             let maker = if index == 0 { FLAG_MAKER } else { 0 };
             let filled = if left == 0 { FLAG_FILLED } else { 0 };
             let executed = Executed {
                 order: id,
-                price: trade.price,
+                price,
                 quantity: trade.quantity,
                 account: owner,
                 instrument: self.instrument,

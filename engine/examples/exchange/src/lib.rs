@@ -13,8 +13,8 @@
 //! ```
 //!
 //! [`book::OrderBook`] is worth using alone; [`exchange::Exchange`] is the logic that an
-//! engine runs: `validate`, then `apply`. Both are deterministic and allocate nothing
-//! while they run.
+//! engine runs ([`logic`]): `validate`, then `apply`. Both are deterministic and allocate
+//! nothing while they run.
 
 pub mod book;
 mod deals;
@@ -23,6 +23,7 @@ pub mod exchange;
 mod idmap;
 mod ladder;
 pub mod load;
+pub mod logic;
 mod matching;
 pub mod output;
 pub mod people;

@@ -7,9 +7,12 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
+use lockstep_engine::Kinds;
+use lockstep_engine::core::{Core, Scratch};
 use lockstep_exchange::book::{Capacity, OrderBook, Place, Report};
 use lockstep_exchange::event::Side;
 use lockstep_exchange::exchange::{Bounds, Exchange};
+use lockstep_exchange::logic::{Events, Reports};
 use lockstep_exchange::output::Discard;
 
 use crate::Random;
@@ -65,6 +68,28 @@ fn an_exchange_allocates_nothing_for_any_event() {
         "the events do something: {}",
         exchange.trades()
     );
+    assert_eq!(count, 0);
+}
+
+#[test]
+fn the_engines_step_allocates_nothing_either() {
+    let mut random = Random::new(5);
+    let mut core = Core::new(Exchange::new(Bounds::small()));
+    let mut scratch = Scratch::<Reports>::default();
+    let mut refused = 0_u64;
+    let count = allocations(|| {
+        for number in 0..300_000 {
+            let event = random_event(&mut random, 2 + number * 300_000);
+            // Nothing else passes the engine's door.
+            if Events::view(&event).is_none() {
+                continue;
+            }
+            let outcome = core.step(&event, &mut scratch.outputs());
+            refused += u64::from(outcome.is_ok_and(|outcome| outcome.code != 0));
+        }
+        std::hint::black_box(core.logic().state_hash());
+    });
+    assert!(core.logic().trades() > 1_000 && refused > 1_000);
     assert_eq!(count, 0);
 }
 

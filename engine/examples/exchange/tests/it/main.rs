@@ -5,6 +5,7 @@
 //! | `model` | a naive book, slow and obvious, to compare with |
 //! | `book` | the order book beside the model, and its rules one by one |
 //! | `exchange` | random events, refusals, invariants, snapshots |
+//! | `engine` | as the logic of an engine: journal, recovery, replay, compare |
 //! | `allocation` | nothing is allocated once it runs |
 //! | `load` | files become events, bad rows are told |
 //! | `documents` | the tables in `docs/EXCHANGE.md` are true |
@@ -18,6 +19,7 @@
 mod allocation;
 mod book;
 mod documents;
+mod engine;
 mod exchange;
 mod load;
 mod model;
