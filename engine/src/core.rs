@@ -25,13 +25,16 @@ use crate::outputs::Outputs;
 use crate::requests::{Look, Reply, Requests};
 use crate::state::{LoadError, State, StateReader, StateWriter};
 use crate::system::{
-    Beacon, Parameters, Quarantine, Quarantined, Repeated, SessionChanged, SessionClose,
+    Beacon, Membership, Parameters, Quarantine, Quarantined, Repeated, SessionChanged, SessionClose,
     SessionOpen, Tick, code,
 };
 use crate::upcast::{UnknownVersion, Upcasters};
 
 /// Own hashes that are remembered until their beacon comes: it comes within a ring.
 const BEACONS_KEPT: usize = 64;
+
+/// The version of the engine's own part of a snapshot.
+const SNAPSHOT_VERSION: u32 = 1;
 
 /// What the steps go by and what they have made.
 #[derive(Debug)]
@@ -147,6 +150,14 @@ impl<L: Logic> Core<L> {
     pub fn load(bytes: &[u8], position: Position) -> Result<Self, LoadError> {
         let mut reader = StateReader::new(bytes);
         let from = &mut reader;
+        let found = u32::load(from)?;
+        if found != SNAPSHOT_VERSION {
+            return Err(LoadError::Version {
+                what: "the engine",
+                found,
+                known: SNAPSHOT_VERSION,
+            });
+        }
         let (time_ns, parameters) = (State::load(from)?, State::load(from)?);
         let (requests, quarantined) = (State::load(from)?, State::load(from)?);
         let logic = L::load(from)?;
@@ -164,6 +175,7 @@ impl<L: Logic> Core<L> {
 
     /// The canonical bytes, for a snapshot at [`position`](Self::position).
     pub fn save(&self, out: &mut StateWriter<'_>) {
+        SNAPSHOT_VERSION.save(out);
         self.time_ns.save(out);
         self.parameters.save(out);
         self.requests.save(out);
@@ -375,6 +387,8 @@ impl<L: Logic> Core<L> {
             SessionOpen::KIND => return Ok(self.open_session(event.body_as(), out)),
             SessionClose::KIND => return Ok(self.close_session(event.body_as(), out)),
             Parameters::KIND => self.parameters = *event.body_as(),
+            // The consensus has read it; it is in the log like everything that was decided.
+            Membership::KIND => {}
             _ => {
                 let source = UnknownVersion {
                     name: "the engine's own".to_owned(),

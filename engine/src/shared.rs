@@ -67,6 +67,8 @@ pub(crate) struct Shared {
     pub(crate) spilled: Mark,
     pub(crate) syncs: Mark,
     pub(crate) last_sync_ns: Mark,
+    /// 1 while the disk is full.
+    pub(crate) waits_for_room: Mark,
     pub(crate) snapshot: Mark,
     pub(crate) shadow: Mark,
     pub(crate) cut_consumers: Mark,
@@ -113,6 +115,7 @@ impl Shared {
             spilled: Mark::default(),
             syncs: Mark::default(),
             last_sync_ns: Mark::default(),
+            waits_for_room: Mark::default(),
             snapshot: Mark::default(),
             shadow: Mark::default(),
             cut_consumers: Mark::default(),

@@ -1,13 +1,14 @@
 //! The engine: opened on a directory, started on threads, closed in order.
 
+pub(crate) mod metrics;
 pub mod recovery;
 pub mod stepped;
 pub(crate) mod watch;
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -40,13 +41,15 @@ use crate::source::{Producer, stopped};
 use crate::stage::egress::{Desk, Egress, Sink, Slow, Subscription};
 use crate::stage::logic::{Exceptions, LogicStage, Rebuild};
 use crate::stage::order::Order;
+use metrics::Metrics;
 use recovery::{Factory, Made, OutputId, Recovery, Source};
 pub use stepped::Stepped;
-use watch::Watch;
+use watch::{Rows, Watch};
 
-/// An engine that runs. Dropped, it halts; [`close`](Self::close) lets it finish.
+/// An engine that runs. Dropped, it halts; [`close`](Self::close) lets it finish. Threads may share it.
 pub struct Engine<L: Logic> {
-    running: Option<Running>,
+    /// Only who closes it takes it out; the lock lets threads share the engine.
+    running: Mutex<Option<Running>>,
     producer: Producer<L>,
     shared: Arc<Shared>,
     desk: Arc<Desk<OutputOf<L>>>,
@@ -56,6 +59,7 @@ pub struct Engine<L: Logic> {
     keeper: Option<(JoinHandle<()>, Arc<Bell>)>,
     readers: Option<Box<dyn LogReaders>>,
     watch: Option<(JoinHandle<()>, Arc<AtomicBool>)>,
+    metrics: Option<(JoinHandle<()>, SocketAddr)>,
     probe: Probe,
     recovery: Recovery,
     config: Config,
@@ -410,6 +414,7 @@ impl<L: Logic, S: Storage> Starter<L, S> {
     fn start(mut self) -> Result<Engine<L>> {
         let prepared = self.prepare(OnFull::Wait)?;
         let watch = self.watch(&prepared)?;
+        let metrics = self.metrics(&prepared, &watch.1)?;
         let Prepared {
             ring,
             pipeline,
@@ -438,8 +443,12 @@ impl<L: Logic, S: Storage> Starter<L, S> {
         let readers: Box<dyn LogReaders> = Box::new(Readers::new(self.storage.clone()));
         let readers = (self.config.journal != JournalMode::None).then_some(readers);
         let watch = Some((spawn("watch", || watch.0.run())?, watch.1));
+        let metrics = match metrics {
+            Some((metrics, address)) => Some((spawn("metrics", || metrics.run())?, address)),
+            None => None,
+        };
         let mut engine = Engine {
-            running: Some(running),
+            running: Mutex::new(Some(running)),
             producer,
             shared,
             desk,
@@ -448,6 +457,7 @@ impl<L: Logic, S: Storage> Starter<L, S> {
             keeper,
             readers,
             watch,
+            metrics,
             probe,
             recovery,
             config: self.config,
@@ -687,17 +697,14 @@ impl<L: Logic, S: Storage> Starter<L, S> {
 
     fn watch(&self, prepared: &Prepared<L, S>) -> Result<(Watch<EventOf<L>>, Arc<AtomicBool>)> {
         let directory = self.directory.as_deref().filter(|_| self.config.counters);
+        let rows = Rows::of(&prepared.probe);
+        let now_ns = Clock::System.now_ns().unwrap_or(0);
         let file = directory
             .filter(|directory| directory.is_dir())
-            .map(CounterFile::create)
+            .map(|directory| CounterFile::create(directory, now_ns, rows.names()))
             .transpose();
         let file = file.map_err(|source| Error::Beside {
             what: "the counters",
-            source,
-        })?;
-        let http = self.config.prometheus.as_deref().map(listen).transpose();
-        let http = http.map_err(|source| Error::Beside {
-            what: "the prometheus address",
             source,
         })?;
         let is_over = Arc::new(AtomicBool::new(false));
@@ -707,19 +714,44 @@ impl<L: Logic, S: Storage> Starter<L, S> {
             probe: prepared.probe.clone(),
             ledger: prepared.ledger,
             door: prepared.ring.clone(),
+            rows,
             file,
-            http,
             tick,
             is_over: Arc::clone(&is_over),
         };
         Ok((watch, is_over))
     }
+
+    /// Who answers over HTTP, at which address.
+    fn metrics(
+        &self,
+        prepared: &Prepared<L, S>,
+        is_over: &Arc<AtomicBool>,
+    ) -> Result<Option<(Metrics, SocketAddr)>> {
+        let Some(address) = &self.config.prometheus else {
+            return Ok(None);
+        };
+        let (listener, address) = listen(address).map_err(|source| Error::Beside {
+            what: "the prometheus address",
+            source,
+        })?;
+        let metrics = Metrics {
+            listener,
+            shared: Arc::clone(&prepared.shared),
+            probe: prepared.probe.clone(),
+            ledger: prepared.ledger,
+            rows: Rows::of(&prepared.probe),
+            is_over: Arc::clone(is_over),
+        };
+        Ok(Some((metrics, address)))
+    }
 }
 
-fn listen(address: &str) -> std::io::Result<TcpListener> {
+fn listen(address: &str) -> std::io::Result<(TcpListener, SocketAddr)> {
     let listener = TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
-    Ok(listener)
+    let address = listener.local_addr()?;
+    Ok((listener, address))
 }
 
 fn spawn(what: &'static str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
@@ -775,6 +807,12 @@ impl<L: Logic> Engine<L> {
     #[must_use]
     pub fn configuration(&self) -> &Config {
         &self.config
+    }
+
+    /// Where the counters are shown over HTTP: with port 0 in the configuration, the one that was free.
+    #[must_use]
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref().map(|(_, address)| *address)
     }
 
     /// Watches how far every stage is.
@@ -948,7 +986,7 @@ impl<L: Logic> Engine<L> {
         self.end_watch();
         self.end_keeper();
         let within = self.config.drain();
-        let drained = self.running.take().map(|running| running.drain(within));
+        let drained = self.take_running().map(|running| running.drain(within));
         self.end_shadow();
         self.shared.close();
         match (self.shared.fault(), drained) {
@@ -969,12 +1007,22 @@ impl<L: Logic> Engine<L> {
         }
     }
 
+    fn take_running(&mut self) -> Option<Running> {
+        let running = self.running.get_mut();
+        running.unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     fn end_watch(&mut self) {
         if let Some((thread, is_over)) = self.watch.take() {
             // ORDERING: Release, pairs with the Acquire in the thread.
             is_over.store(true, Ordering::Release);
             thread.thread().unpark();
             // A panic there is nobody's loss: it was the cold thread.
+            let _panicked = thread.join();
+        }
+        if let Some((thread, _)) = self.metrics.take() {
+            thread.thread().unpark();
+            // As above.
             let _panicked = thread.join();
         }
     }
@@ -1010,7 +1058,7 @@ impl<L: Logic> Drop for Engine<L> {
     fn drop(&mut self) {
         self.end_watch();
         self.end_keeper();
-        drop(self.running.take());
+        drop(self.take_running());
         self.end_shadow();
         self.shared.close();
     }

@@ -1,18 +1,16 @@
 //! The cold thread: counters, ticks, and the end of an engine that stopped by itself.
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use lockstep_ringbuffer::{ClaimError, MultiProducer, Probe};
+use lockstep_ringbuffer::{ClaimError, MultiProducer, Positions, Probe};
 
-use crate::counters::{Counter, CounterFile, Counters};
+use crate::counters::{Counter, CounterFile};
 use crate::event::Slot;
 use crate::ledger::Ledger;
 use crate::runtime::clock::{Clock, Stopwatch};
-use crate::shared::Shared;
+use crate::shared::{Mark, Shared};
 use crate::system::Tick;
 
 /// How often it looks.
@@ -21,17 +19,14 @@ const LOOK: Duration = Duration::from_millis(10);
 /// Looks between two writings of the counters.
 const LOOKS_PER_WRITE: u32 = 5;
 
-/// How long it waits for somebody who asks over HTTP.
-const PATIENCE: Duration = Duration::from_millis(100);
-
 /// See the module.
 pub(crate) struct Watch<E> {
     pub(crate) shared: Arc<Shared>,
     pub(crate) probe: Probe,
     pub(crate) ledger: Ledger,
     pub(crate) door: MultiProducer<E>,
+    pub(crate) rows: Rows,
     pub(crate) file: Option<CounterFile>,
-    pub(crate) http: Option<TcpListener>,
     pub(crate) tick: Option<Duration>,
     pub(crate) is_over: Arc<AtomicBool>,
 }
@@ -54,10 +49,12 @@ impl<E: Slot> Watch<E> {
                 self.write();
             }
             looks += 1;
-            self.answer();
             std::thread::park_timeout(self.tick.unwrap_or(LOOK).min(LOOK));
         }
         self.write();
+        if let Some(file) = &mut self.file {
+            file.end();
+        }
     }
 
     /// A stage that failed says so to everybody.
@@ -73,83 +70,126 @@ impl<E: Slot> Watch<E> {
     }
 
     fn write(&mut self) {
-        if self.file.is_none() {
-            return;
-        }
-        let rows = self.rows();
-        if let Some(file) = &mut self.file
-            && let Err(error) = file.write(Clock::System.now_ns().unwrap_or(0), &rows)
-        {
-            tracing::warn!(%error, "the counters cannot be written; they stay as they are");
-            self.file = None;
+        if let Some(file) = &mut self.file {
+            let now_ns = Clock::System.now_ns().unwrap_or(0);
+            file.write(
+                now_ns,
+                self.rows.look(&self.probe, self.ledger, &self.shared),
+            );
         }
     }
+}
 
-    /// The names of everyone's counters.
-    fn rows(&self) -> Vec<Counter> {
-        let look = self.probe.look();
-        let shared = &*self.shared;
-        let row = |name: &str, value: u64| Counter {
-            name: name.to_owned(),
-            value,
-        };
+/// Everyone's counters: their names, and where each number comes from.
+#[derive(Debug)]
+pub(crate) struct Rows {
+    names: Vec<String>,
+    sources: Vec<Source>,
+    numbers: Vec<u64>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    Published,
+    FreeSlots,
+    Slots,
+    GatedBy(usize),
+    Released(usize),
+    Taken(usize),
+    Follows,
+    Mark(OfShared),
+    HasFailed,
+}
+
+/// Picks a mark.
+type OfShared = fn(&Shared) -> &Mark;
+
+/// What the stages and the cold threads count.
+const MARKS: [(&str, OfShared); 17] = [
+    ("journal.durable", |shared| &shared.durable),
+    ("journal.syncs", |shared| &shared.syncs),
+    ("journal.last_sync_ns", |shared| &shared.last_sync_ns),
+    ("journal.waits_for_room", |shared| &shared.waits_for_room),
+    ("logic.applied", |shared| &shared.applied),
+    ("logic.refused", |shared| &shared.refused),
+    ("logic.repeated", |shared| &shared.repeated),
+    ("logic.quarantined", |shared| &shared.quarantined),
+    ("outputs.emitted", |shared| &shared.outputs),
+    ("outputs.spilled", |shared| &shared.spilled),
+    ("outputs.cut_consumers", |shared| &shared.cut_consumers),
+    ("egress.answered", |shared| &shared.answered),
+    ("shadow.position", |shared| &shared.shadow),
+    ("snapshot.position", |shared| &shared.snapshot),
+    ("retention.oldest", |shared| &shared.oldest),
+    ("retention.freed_bytes", |shared| &shared.freed_bytes),
+    ("retention.faults", |shared| &shared.retention_faults),
+];
+
+impl Rows {
+    /// The rows of this pipeline, for all of its life.
+    pub(crate) fn of(probe: &Probe) -> Self {
         let mut rows = vec![
-            row("ring.published", self.ledger.position(look.published).0),
-            row("ring.free_slots", look.remaining),
-            row("ring.slots", look.capacity),
+            ("ring.published".to_owned(), Source::Published),
+            ("ring.free_slots".to_owned(), Source::FreeSlots),
+            ("ring.slots".to_owned(), Source::Slots),
         ];
-        for stage in &look.stages {
-            rows.push(row(
-                &format!("stage.{}.released", stage.name),
-                self.ledger.position(stage.released).0,
-            ));
-            rows.push(row(
-                &format!("stage.{}.taken", stage.name),
-                self.ledger.position(stage.taken).0,
-            ));
+        for (at, stage) in probe.look().stages.iter().enumerate() {
+            let name = &stage.name;
+            rows.push((format!("stage.{name}.released"), Source::Released(at)));
+            rows.push((format!("stage.{name}.taken"), Source::Taken(at)));
+            let follows = |other| (format!("stage.{name}.after.{other}"), Source::Follows);
+            rows.extend(stage.after.iter().map(follows));
+            rows.push((format!("ring.gated_by.{name}"), Source::GatedBy(at)));
         }
-        let marks = [
-            ("journal.durable", &shared.durable),
-            ("journal.syncs", &shared.syncs),
-            ("journal.last_sync_ns", &shared.last_sync_ns),
-            ("logic.applied", &shared.applied),
-            ("logic.refused", &shared.refused),
-            ("logic.repeated", &shared.repeated),
-            ("logic.quarantined", &shared.quarantined),
-            ("outputs.emitted", &shared.outputs),
-            ("outputs.spilled", &shared.spilled),
-            ("outputs.cut_consumers", &shared.cut_consumers),
-            ("egress.answered", &shared.answered),
-            ("shadow.position", &shared.shadow),
-            ("snapshot.position", &shared.snapshot),
-            ("retention.oldest", &shared.oldest),
-            ("retention.freed_bytes", &shared.freed_bytes),
-            ("retention.faults", &shared.retention_faults),
-        ];
-        rows.extend(marks.iter().map(|(name, mark)| row(name, mark.get())));
-        rows
-    }
-
-    /// Whoever asks over HTTP gets the counters, whatever they ask for.
-    fn answer(&self) {
-        let Some(listener) = &self.http else { return };
-        // Ends: accept does not wait.
-        while let Ok((stream, _)) = listener.accept() {
-            if let Err(error) = self.respond(stream) {
-                tracing::debug!(%error, "a scrape went away");
-            }
+        rows.extend(MARKS.map(|(name, mark)| (name.to_owned(), Source::Mark(mark))));
+        rows.push(("engine.has_failed".to_owned(), Source::HasFailed));
+        let numbers = vec![0; rows.len()];
+        let (names, sources) = rows.into_iter().unzip();
+        Self {
+            names,
+            sources,
+            numbers,
         }
     }
 
-    fn respond(&self, mut stream: TcpStream) -> std::io::Result<()> {
-        stream.set_nonblocking(false)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        let mut request = [0; 1024];
-        let _read = stream.read(&mut request)?;
-        let body = Counters::prometheus(&self.rows());
-        let head =
-            "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nConnection: close\r\n";
-        write!(stream, "{head}Content-Length: {}\r\n\r\n{body}", body.len())
+    pub(crate) fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// All numbers, in the order of the names.
+    fn look(&mut self, probe: &Probe, ledger: Ledger, shared: &Shared) -> &[u64] {
+        let look = probe.look();
+        for (number, source) in self.numbers.iter_mut().zip(&self.sources) {
+            *number = source.number(&look, ledger, shared);
+        }
+        &self.numbers
+    }
+
+    /// Names and numbers.
+    pub(crate) fn now(&mut self, probe: &Probe, ledger: Ledger, shared: &Shared) -> Vec<Counter> {
+        self.look(probe, ledger, shared);
+        let rows = self.names.iter().zip(&self.numbers);
+        rows.map(|(name, value)| Counter {
+            name: name.clone(),
+            value: *value,
+        })
+        .collect()
+    }
+}
+
+impl Source {
+    fn number(self, look: &Positions, ledger: Ledger, shared: &Shared) -> u64 {
+        let stage = |at: usize| &look.stages[at];
+        match self {
+            Source::Published => ledger.position(look.published).0,
+            Source::FreeSlots => look.remaining,
+            Source::Slots => look.capacity,
+            Source::GatedBy(at) => u64::from(look.gated_by.as_ref() == Some(&stage(at).name)),
+            Source::Released(at) => ledger.position(stage(at).released).0,
+            Source::Taken(at) => ledger.position(stage(at).taken).0,
+            Source::Follows => 1,
+            Source::Mark(mark) => mark(shared).get(),
+            Source::HasFailed => u64::from(shared.fault().is_some()),
+        }
     }
 }

@@ -80,7 +80,11 @@ impl<E: Slot, S: Storage> Committer<E, S> {
     }
 
     fn note(&mut self, released: Sequence) {
-        self.is_full = false;
+        if self.is_full {
+            self.is_full = false;
+            self.shared.waits_for_room.set(0);
+            tracing::info!("the journal has room again");
+        }
         self.shared.durable.set(self.ledger.position(released).0);
         if let Some(log) = &self.log {
             self.shared.syncs.set(log.syncs());
@@ -95,6 +99,7 @@ impl<E: Slot, S: Storage> Committer<E, S> {
             tracing::warn!(%error, "the journal waits for room on the disk");
         }
         self.is_full = true;
+        self.shared.waits_for_room.set(1);
         false
     }
 

@@ -9,6 +9,7 @@
 //! | `shutdown` | does everything that was published pass, and does a failure end the engine? |
 //! | `quarantine` | is the state as before the event that panicked, live and replayed? |
 //! | `replay` | does every speed and stretch of a log give the same, and is a planted fault found? |
+//! | `observing` | do others see positions and counts, and can they do any harm? |
 //! | `retention` | does what nobody needs go, and what anybody needs stay? |
 //! | `migration` | does a journal of version 1 run under the logic of version 2? |
 //! | `stepped` | is the whole engine a function of the calls, and does it survive any crash of a simulated disk? |
@@ -22,6 +23,7 @@ mod back_pressure;
 mod bank;
 mod exactly_once;
 mod migration;
+mod observing;
 mod quarantine;
 mod recovery;
 mod replay;

@@ -159,21 +159,3 @@ fn a_place_that_names_no_stage_is_refused() {
         .unwrap_err();
     assert!(error.to_string().contains("jornal"), "{error}");
 }
-
-#[test]
-fn counters_are_seen_from_outside() {
-    let directory = tempfile::tempdir().unwrap();
-    let engine = bank(directory.path()).start().unwrap();
-    let mut producer = engine.producer();
-    producer
-        .publish(|slot: &mut Deposit| slot.cents = 1)
-        .unwrap()
-        .wait()
-        .unwrap();
-    let position = engine.position().0;
-    engine.close().unwrap();
-    let counters = lockstep_engine::counters::Counters::read(directory.path()).unwrap();
-    assert_eq!(counters.pid, u64::from(std::process::id()));
-    assert_eq!(counters.get("egress.answered"), Some(position));
-    assert_eq!(counters.get("journal.durable"), Some(position));
-}
