@@ -27,6 +27,12 @@ pub enum Error {
     /// The journal cannot be opened.
     #[error(transparent)]
     Journal(#[from] OpenError),
+    /// The configuration keeps no journal, and there is one.
+    #[error(
+        "journal = none, and the directory has a journal: its events would be left out of the state; \
+         choose another directory, or keep a journal (journal = sync)"
+    )]
+    HasJournal,
     /// The journal cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -119,6 +125,17 @@ pub enum Error {
     NotDrained {
         /// The limit.
         within_ms: u64,
+        /// Where each stage was.
+        report: String,
+    },
+    /// Closing found the disk still full.
+    #[error(
+        "the disk is full: everything before position {durable} is durable, nothing behind it was answered; \
+         make room (journal retention apply, journal archive) and start again: {report}"
+    )]
+    NoRoom {
+        /// What is durable.
+        durable: Position,
         /// Where each stage was.
         report: String,
     },

@@ -15,7 +15,9 @@ use std::time::Duration;
 use lockstep_journaler::retention::Readers;
 use lockstep_journaler::snapshots::Snapshots;
 use lockstep_journaler::storage::{Disk, Storage};
-use lockstep_journaler::{From, Journal, Position, Reader, Recovered, Tail, Verdict};
+use lockstep_journaler::{
+    From, Journal, OpenError, Position, Reader, Recovered, Tail, Verdict, directory,
+};
 use lockstep_ringbuffer::{
     Graph, MultiProducer, OnFull, Pipeline, Probe, Report, Running, Stage, StageId, Wait,
 };
@@ -504,7 +506,7 @@ impl<L: Logic, S: Storage> Starter<L, S> {
             Arc::clone(&door),
             &made.unmarked,
         );
-        let is_gate = self.config.gate == GateAt::Output && opened.is_some();
+        let is_gate = self.config.gate == GateAt::Output;
         let sinks = std::mem::take(&mut self.sinks);
         let egress = Egress::new(
             poller,
@@ -545,7 +547,10 @@ impl<L: Logic, S: Storage> Starter<L, S> {
 
     fn open_journal(&self) -> Result<Option<Opened<S>>> {
         if self.config.journal == JournalMode::None {
-            return Ok(None);
+            return match directory::segments(&self.storage).map_err(OpenError::from)? {
+                segments if segments.is_empty() => Ok(None),
+                _ => Err(Error::HasJournal),
+            };
         }
         let (journal, recovered) = Journal::open(self.storage.clone(), &self.options)?;
         let end = *journal.tail();
@@ -664,6 +669,7 @@ impl<L: Logic, S: Storage> Starter<L, S> {
             every: self.config.snapshot_every,
             bell: Arc::clone(bell),
             refuses_panics: self.config.on_validate_panic == OnValidatePanic::Refuse,
+            waits_for_quorum: self.replicate.is_some(),
             newest,
         };
         shared.snapshot.set(newest);
@@ -994,6 +1000,12 @@ impl<L: Logic> Engine<L> {
                 let report = drained.map(|drained| drained.unwrap_or_else(|report| *report));
                 Err(Error::Stopped {
                     cause: with_faults(cause, report.as_ref()),
+                })
+            }
+            (None, Some(Err(report))) if self.shared.waits_for_room.get() != 0 => {
+                Err(Error::NoRoom {
+                    durable: Position(self.shared.durable.get()),
+                    report: report.to_string(),
                 })
             }
             (None, Some(Err(report))) if report.was_live => Err(Error::NotDrained {

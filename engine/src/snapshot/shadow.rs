@@ -9,6 +9,8 @@
 //! * `SD1` A snapshot is of a position where a frame ends, and names that frame's chain.
 //! * `SD2` A failed snapshot costs nothing but itself: it is reported, and the next one is tried.
 //! * `SD3` A beacon in the log that names another hash than the shadow's stops the engine.
+//! * `SD4` Where a `replicate` stage promises besides the journal, it takes no event that was not
+//!   answered: reads and snapshots have nothing that a quorum may still refuse.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +18,7 @@ use std::time::Duration;
 
 use lockstep_journaler::snapshots::{SnapshotError, SnapshotOf, Snapshots};
 use lockstep_journaler::storage::Storage;
-use lockstep_journaler::{Position, Reader, Term};
+use lockstep_journaler::{From, Position, Reader, Term};
 
 use crate::core::{Core, Scratch};
 use crate::error::Error;
@@ -42,6 +44,8 @@ pub(crate) struct Orders<S: Storage> {
     /// Rung behind each snapshot.
     pub(crate) bell: Arc<Bell>,
     pub(crate) refuses_panics: bool,
+    /// What is durable here may be taken back: another stage promises besides.
+    pub(crate) waits_for_quorum: bool,
     /// Where the newest snapshot is.
     pub(crate) newest: u64,
 }
@@ -59,6 +63,8 @@ pub(crate) struct Shadow<L: Logic, S: Storage> {
     rebuild: Option<crate::stage::logic::Rebuild<L>>,
     chain: u32,
     time_ns: u64,
+    /// The state lies between two events of one frame.
+    is_within_frame: bool,
 }
 
 /// What others ask of the shadow.
@@ -103,6 +109,7 @@ impl<L: Logic, S: Storage> Shadow<L, S> {
             rebuild,
             chain,
             time_ns,
+            is_within_frame: false,
         }
     }
 
@@ -133,23 +140,28 @@ impl<L: Logic, S: Storage> Shadow<L, S> {
         self.mailbox.close();
     }
 
-    /// Takes the next frame, if there is one, and a snapshot, if one is due; whether it moved.
+    /// Takes the next frame, as far as it may, and a snapshot, if one is due; whether it moved.
     pub(crate) fn turn(&mut self) -> Result<bool, Error> {
+        let limit = self.limit();
+        if self.core.position() >= limit {
+            self.snapshot_if_asked();
+            return Ok(false);
+        }
+        if self.is_within_frame {
+            self.reader.seek(From::Position(self.core.position()))?;
+        }
         let Some(frame) = self.reader.next_frame()? else {
-            // ORDERING: Relaxed, the request is the flag itself.
-            if self.asked.snapshot.swap(false, Ordering::Relaxed) {
-                self.snapshot();
-            }
+            self.snapshot_if_asked();
             return Ok(false);
         };
         let header = *frame.header();
-        let all = Position(u64::MAX);
+        let end = Position(header.first_position + u64::from(header.count));
         let refuses = self.orders.refuses_panics;
         let ran = replay_frame(
             &frame,
             &mut self.core,
             &mut self.scratch,
-            all,
+            limit,
             refuses,
             &mut |_| (),
         );
@@ -158,13 +170,33 @@ impl<L: Logic, S: Storage> Shadow<L, S> {
             Err(Broken::Failed(error)) => return Err(error),
             Err(Broken::Panicked { text, .. }) => self.pass_over(&text)?,
         }
+        self.shared.shadow.set(self.core.position().0);
+        self.is_within_frame = self.core.position() < end;
+        if self.is_within_frame {
+            return Ok(true);
+        }
         self.chain = header.header_crc();
         self.time_ns = header.time_ns;
-        self.shared.shadow.set(self.core.position().0);
         if self.is_due() {
             self.snapshot();
         }
         Ok(true)
+    }
+
+    /// What is durable, and where a quorum is asked no further than what was answered (`SD4`).
+    fn limit(&self) -> Position {
+        if self.orders.waits_for_quorum {
+            Position(self.shared.answered.get())
+        } else {
+            Position(u64::MAX)
+        }
+    }
+
+    fn snapshot_if_asked(&mut self) {
+        // ORDERING: Relaxed, the request is the flag itself.
+        if !self.is_within_frame && self.asked.snapshot.swap(false, Ordering::Relaxed) {
+            self.snapshot();
+        }
     }
 
     /// The primary panicked there too, and has passed it over by now, or the engine has stopped.
@@ -175,7 +207,8 @@ impl<L: Logic, S: Storage> Shadow<L, S> {
                 cause: format!("the logic panicked at position {position}: {text}"),
             });
         };
-        let end = Position(self.reader.reached().position.0);
+        // The frame's rest is taken in the next turn.
+        let end = Position(position.0 + 1);
         let mut skip = self.core.quarantined().clone();
         skip.insert(position.0);
         match rebuild(end, &skip)? {

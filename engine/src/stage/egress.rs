@@ -9,7 +9,8 @@
 //!
 //! # Invariants
 //!
-//! * `EG1` No output leaves before its gate: under `gate = output` not before its event is durable.
+//! * `EG1` No output leaves before its gate: under `gate = output` not before its event is durable and,
+//!   where a quorum is asked, committed.
 //! * `EG2` Every consumer gets every output once, in order, up to its cut; none is dropped in
 //!   silence.
 //! * `EG3` `answered` moves behind the outputs: who has the answer, its outputs have left.
@@ -21,7 +22,7 @@ use std::time::Duration;
 use lockstep_journaler::Position;
 use lockstep_ringbuffer::{
     Batch, BuildError, ClaimError, Graph, OnDrop, OnFull, Polled, Poller, Producer, Progress,
-    Stage, Standing,
+    Sequence, Stage, Standing,
 };
 
 use crate::event::Slot;
@@ -245,6 +246,8 @@ pub(crate) struct Egress<O> {
     shared: Arc<Shared>,
     /// Whether the gate stands here.
     is_gate: bool,
+    /// Behind the last batch that came through the gate: what it stands for, by whatever promises.
+    allowed: u64,
 }
 
 /// Everyone who gets outputs.
@@ -276,32 +279,32 @@ impl<O: Slot> Egress<O> {
             ledger,
             shared,
             is_gate,
+            allowed: ledger.position(Sequence(0)).0,
         }
     }
 
-    /// Lets out everything that may leave; whether nothing of it is left, and whether there was any.
+    /// Lets out everything that may leave; whether nothing of that is left, and whether there was any.
     fn let_out(&mut self) -> (bool, bool) {
         self.exits.take_in();
-        let limit = if self.is_gate {
-            self.shared.durable.get()
-        } else {
-            u64::MAX
-        };
+        let limit = if self.is_gate { self.allowed } else { u64::MAX };
         let mut any = false;
+        // What the logic has emitted ahead of the gate stays, and is nobody's fault.
+        let mut is_at_gate = false;
         // Ends: each turn lets something out, or returns.
         loop {
             let exits = &mut self.exits;
             let polled = self.poller.poll(CHUNK, |batch| {
                 for (at, output) in batch.iter() {
                     // EG1
-                    if output.output().position >= limit || !exits.deliver(output) {
+                    is_at_gate = output.output().position >= limit;
+                    if is_at_gate || !exits.deliver(output) {
                         return Progress::To(at);
                     }
                 }
                 Progress::All
             });
             match polled {
-                Polled::Ran(0) => return (false, any),
+                Polled::Ran(0) => return (is_at_gate, any),
                 Polled::Ran(_) => any = true,
                 _ => return (true, any),
             }
@@ -350,6 +353,7 @@ impl<O: Slot> Exits<O> {
 
 impl<E: Slot, O: Slot> Stage<E> for Egress<O> {
     fn on_batch(&mut self, batch: Batch<'_, E>) -> Progress {
+        self.allowed = self.ledger.position(batch.end()).0;
         if !self.let_out().0 {
             return Progress::Retry;
         }

@@ -5,6 +5,7 @@
 //! | `walk` | does one event go from the door to the outputs, under either gate, wherever the stages run? |
 //! | `recovery` | does what was acknowledged survive, one hundred times in a row? |
 //! | `exactly_once` | is a request that comes again applied once, also behind a restart? |
+//! | `gates` | is anything seen, by anybody, that is not durable or that no quorum has? |
 //! | `back_pressure` | does a slow consumer, a full ring, a full disk hold the door, and lose nothing? |
 //! | `shutdown` | does everything that was published pass, and does a failure end the engine? |
 //! | `quarantine` | is the state as before the event that panicked, live and replayed? |
@@ -22,6 +23,7 @@
 mod back_pressure;
 mod bank;
 mod exactly_once;
+mod gates;
 mod migration;
 mod observing;
 mod quarantine;
