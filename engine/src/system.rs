@@ -75,6 +75,16 @@ system! {
         /// Events between two beacons; 0: none.
         beacon_every: u64,
     }
+    /// Event: a change of the cluster's members, in the layout that the consensus reads. Whether it
+    /// took effect the consensus knows; to the state it is an entry like any other.
+    Membership = 0xff07 {
+        /// Says that it is one.
+        magic: u32,
+        /// Which change.
+        operation: u32,
+        /// Whom it is about.
+        node: u64,
+    }
     /// Output: the event was refused; the state is as before it.
     Rejected = 0xff11 {
         /// Of the event.
@@ -163,6 +173,7 @@ pub(crate) fn schema_kinds<S: Slot>() -> Vec<Kind> {
         schema_kind::<S, SessionClose>(),
         schema_kind::<S, Tick>(),
         schema_kind::<S, Parameters>(),
+        schema_kind::<S, Membership>(),
     ]
 }
 
