@@ -1,0 +1,1 @@
+//! Each surprise of the crate, by name.

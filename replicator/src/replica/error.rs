@@ -1,0 +1,159 @@
+//! Why a node cannot go on, and why it will not start.
+
+use lockstep_journaler::{ChangeError, OpenError, Poisoned, ReadError, WriteError};
+
+use crate::consensus::StepError;
+use crate::ids::{Epoch, NodeId};
+
+/// The node cannot go on: it acknowledges nothing any more, and is to be restarted.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fatal {
+    /// The journal failed.
+    #[error(transparent)]
+    Journal(#[from] Poisoned),
+    /// The journal would not take a frame that the cluster agreed on.
+    #[error("the journal did not take a frame of the cluster: {0}")]
+    Write(#[from] WriteError),
+    /// The journal would not remember, or not be cut back.
+    #[error("the journal did not take a change that the consensus needs: {0}")]
+    Change(#[from] ChangeError),
+    /// The journal cannot be read.
+    #[error("the journal cannot be read where a peer or a membership needs it: {0}")]
+    Read(#[from] ReadError),
+    /// A frame that has to be here is not.
+    #[error(
+        "the journal has no frame with index {index}, and the consensus says that it does; verify the journal"
+    )]
+    NotThere {
+        /// Which.
+        index: u64,
+    },
+    /// An entry without a frame: the events did not arrive with their descriptor.
+    #[error("no frame came for index {index} of term {term}; restart the node")]
+    NoFrame {
+        /// Which.
+        index: u64,
+        /// Under which leader.
+        term: u64,
+    },
+    /// The node lost what it had acknowledged, or a message came that says so.
+    #[error(transparent)]
+    Lost(StepError),
+    /// It failed before.
+    #[error("this node has failed already; restart it")]
+    Failed,
+}
+
+/// Why a node will not start from this directory.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The journal will not open.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The journal cannot be read, or will not remember.
+    #[error(transparent)]
+    Fatal(#[from] Fatal),
+    /// The journal is not of a node of a cluster.
+    #[error(
+        "the journal here is not of a node of a cluster: it has no notes of one; use another directory, or create the node here first"
+    )]
+    NoCluster,
+    /// It is of another cluster.
+    #[error(
+        "the journal here is of cluster {found}, not of {expected}: check directory and configuration"
+    )]
+    OtherCluster {
+        /// As configured.
+        expected: String,
+        /// As the journal says.
+        found: String,
+    },
+    /// It is of another node.
+    #[error(
+        "the journal here is of node {found}, not of {expected}: check directory and configuration"
+    )]
+    OtherNode {
+        /// As configured.
+        expected: NodeId,
+        /// As the journal says.
+        found: NodeId,
+    },
+    /// Somebody forced the cluster since.
+    #[error(
+        "the journal here is of epoch {found}, the configuration says {expected}; an epoch never goes back"
+    )]
+    OlderEpoch {
+        /// As configured.
+        expected: Epoch,
+        /// As the journal says.
+        found: Epoch,
+    },
+    /// A frame without its number.
+    #[error(
+        "the frame at position {position} has index {found}, not {expected}: the journal was written without a cluster, or by another version; start from an empty directory"
+    )]
+    Index {
+        /// Where.
+        position: u64,
+        /// One more than the frame before.
+        expected: u64,
+        /// As the frame says.
+        found: u64,
+    },
+    /// Nobody could be elected.
+    #[error("a cluster begins with at least one voter; the founders are empty")]
+    NoFounders,
+    /// Too short for a change of members.
+    #[error("an event has {found} bytes; a cluster needs events of at least {min}")]
+    EventSize {
+        /// As the schema says.
+        found: u32,
+        /// What a change of members needs.
+        min: u32,
+    },
+}
+
+/// What became of a message that was not taken.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReceiveError {
+    /// The node cannot go on.
+    #[error(transparent)]
+    Fatal(#[from] Fatal),
+    /// The consensus has no use for it.
+    #[error(transparent)]
+    Step(StepError),
+    /// It comes from before somebody forced the cluster, or from after.
+    #[error(
+        "node {from} speaks of epoch {found}, this node of {expected}: a forced cluster does not talk with those who were left behind; remove its directory, and add it as a new node"
+    )]
+    Epoch {
+        /// Who.
+        from: NodeId,
+        /// Ours.
+        expected: Epoch,
+        /// Theirs.
+        found: Epoch,
+    },
+    /// Its frames do not chain to ours, though index and term are the same: one of the two is damaged.
+    #[error(
+        "the frame at index {index} from node {from} chains to {found:08x}, ours is {expected:08x}, at the same term: one of the two logs is damaged; run `journal verify` on both"
+    )]
+    Diverged {
+        /// Who.
+        from: NodeId,
+        /// Of the frame before.
+        index: u64,
+        /// Ours.
+        expected: u32,
+        /// Theirs.
+        found: u32,
+    },
+    /// A vote was asked of a node that may have forgotten what it had acknowledged.
+    #[error(
+        "this node started after an unclean end under a memory policy and does not vote before a leader has brought it up to date"
+    )]
+    Barred,
+}

@@ -1,0 +1,1099 @@
+//! One node's part in the agreement: consensus and journal, without ring and without sockets.
+//!
+//! One thread owns it and calls it in turns. It has no clock and no randomness: time comes in with
+//! each turn, the seed with the options. What it wants to say goes into an [`Outbox`].
+//!
+//! ```text
+//!              ┌─ receive(message) ──► chain, epoch ──► Consensus ─┐
+//!   per turn   ├─ offer(events) ─────► cut ───────────► Consensus ─┤
+//!              └─ turn(now) ─► tick ─► say (a leader's frames) ─► write, sync ─► say (held answers)
+//!
+//!   committed()  durable()  role, leader, term   reader() ──► the owner's ring
+//! ```
+//!
+//! The owner feeds its ring from [`Replica::reader`], no further than `min(committed, durable)`: then
+//! no event on a ring is ever taken back. [`Replica::cuts`] counts how often uncommitted frames were
+//! cut away; readers from before a cut are to be made anew.
+//!
+//! # Invariants
+//!
+//! * `RP1` A message that promises frames leaves only behind their write and, unless the policy says
+//!   otherwise, their sync (`R1`).
+//! * `RP2` The leader's frames leave before its own write.
+//! * `RP3` After a [`Fatal`] nothing is said any more.
+
+use lockstep_journaler::storage::{File, Open, Storage};
+use lockstep_journaler::{
+    Existing, FrameDraft, FrameHeader, FrameKind, From, Journal, Options, Position, Reached,
+    Reader, Recovered, SegmentId, Tail, Term,
+};
+
+use crate::consensus::{
+    Consensus, Effects, LogIndex, NewEntry, NotNow, Outgoing, Peer, REFUSED, Role, Row, Settings,
+    View,
+};
+use crate::ids::{ClusterId, Epoch, NodeId};
+use crate::members::{CHANGE_AT, CHANGE_BYTES, Change, Members};
+use crate::policy::Policy;
+use crate::wire::{Head, Kind, Message, SharedFrame};
+
+mod error;
+mod log;
+mod notes;
+
+pub use error::{Fatal, ReceiveError, StartError};
+
+use log::Log;
+use notes::Notes;
+
+/// Where messages to peers go.
+pub trait Outbox {
+    /// Sends it, or loses it: the consensus asks again where it matters. Appends to one peer arrive in
+    /// order or not at all.
+    fn send(&mut self, to: NodeId, message: Message);
+}
+
+impl Outbox for Vec<(NodeId, Message)> {
+    fn send(&mut self, to: NodeId, message: Message) {
+        self.push((to, message));
+    }
+}
+
+/// What is chosen of a node.
+#[derive(Debug, Clone)]
+pub struct ReplicaOptions {
+    /// Which cluster.
+    pub cluster: ClusterId,
+    /// Which node of it.
+    pub node: NodeId,
+    /// How often an operator has forced the cluster to go on.
+    pub epoch: Epoch,
+    /// Whom the cluster began with: the same on every node, also on one that joins later.
+    pub founders: Members,
+    /// What an acknowledgement means.
+    pub policy: Policy,
+    /// Of the consensus.
+    pub settings: Settings,
+    /// Nanoseconds between two ticks. Default 10 ms.
+    pub tick_ns: u64,
+    /// Frames that may wait for their commit. Default 4096.
+    pub window_frames: u64,
+    /// Most bytes behind the head of an append. Default 1 MiB.
+    pub message_bytes_max: usize,
+    /// Frames kept in memory for sending again. Default 16 MiB.
+    pub recent_bytes_max: usize,
+    /// Code changed on purpose, for the simulator to notice.
+    #[doc(hidden)]
+    pub mutation: Option<Mutation>,
+}
+
+/// Ways to break a node, one at a time, so that the simulator can prove that it sees them. Options of
+/// a program never lead here.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mutation {
+    /// An answer leaves before the sync.
+    AcknowledgeBeforeSync,
+    /// What a majority has counts as committed, whatever term it is of.
+    CommitWithoutOwnTerm,
+    /// The application does a request twice.
+    SkipDeduplication,
+    /// The logic runs before its gate.
+    LogicBeforeGate,
+    /// Bytes from the network are taken without a look at CRC and chain.
+    NoChain,
+    /// What a majority of voters and learners has counts as committed.
+    LearnerCountedAsVoter,
+    /// The logic waits for the quorum and not for its own disk.
+    GateWithoutDurable,
+    /// Votes and answers leave before what they rest on is durable.
+    MessagesLetOutEarly,
+    /// A frame is sealed again, with the sender's own commit, when it is sent again.
+    RecutOnResend,
+    /// What was applied is remembered without the members.
+    AppliedApartFromMembers,
+    /// A failed sync is tried again, and believed.
+    RetryFailedSync,
+}
+
+impl ReplicaOptions {
+    /// The defaults, for this node of a cluster that began with these voters.
+    #[must_use]
+    pub fn new(cluster: ClusterId, node: NodeId, founders: &[NodeId]) -> ReplicaOptions {
+        ReplicaOptions {
+            cluster,
+            node,
+            epoch: Epoch(0),
+            founders: Members::of_voters(founders),
+            policy: Policy::default(),
+            settings: Settings::default(),
+            tick_ns: 10_000_000,
+            window_frames: 4096,
+            message_bytes_max: 1 << 20,
+            recent_bytes_max: 16 << 20,
+            mutation: None,
+        }
+    }
+}
+
+/// How a node found its journal.
+#[derive(Debug, Clone)]
+pub struct Opened {
+    /// What opening the journal found and did.
+    pub journal: Recovered,
+    /// Known committed from what lies here: a restart may apply up to it.
+    pub committed: Position,
+    /// It may have forgotten what it had acknowledged, and does not vote yet.
+    pub is_barred: bool,
+}
+
+/// A node of a cluster, or a cluster of one.
+///
+/// ```
+/// use lockstep_journaler::{Background, From, Options, storage::Simulated};
+/// use lockstep_replicator::{NodeId, Outbox, Replica, ReplicaOptions};
+/// # #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+/// # #[repr(C)]
+/// # struct Event { time: u64, words: [u64; 7] }
+/// # lockstep_journaler::schema! {
+/// #     EVENTS: "example.events" version 1 for Event, one kind;
+/// #     header { time: time; words: plain; }
+/// #     0 = "event" as Event {}
+/// # }
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut journal = Options::new(&EVENTS).with_segment_bytes(1 << 20);
+/// journal.background = Background::Stepped;
+/// let options = ReplicaOptions::new("paris".parse()?, NodeId(1), &[NodeId(1)]);
+/// let (mut node, _) = Replica::create(Simulated::new(1), &journal, &options)?;
+///
+/// let mut outbox = Vec::new(); // nobody to talk with
+/// let mut now_ns = 0;
+/// while !node.is_ready_to_lead() {
+///     now_ns += options.tick_ns;
+///     node.turn(now_ns, &mut outbox)?;
+/// }
+/// let position = node.offer([&[7; 64], &[]], now_ns)?;
+/// node.turn(now_ns, &mut outbox)?;
+/// assert!(node.committed() > position && node.durable() > position);
+/// let frame = node.reader(From::Position(position))?;
+/// # drop(frame);
+/// # Ok(())
+/// # }
+/// ```
+pub struct Replica<S: Storage> {
+    consensus: Consensus,
+    log: Log<S>,
+    notes: Notes,
+    options: ReplicaOptions,
+    event_size: u32,
+    schema_version: u16,
+    unsent: Vec<(NodeId, Message)>,
+    reads: Vec<(u64, Position)>,
+    next_tick_ns: Option<u64>,
+    is_barred: bool,
+    has_failed: bool,
+    counters: Counters,
+}
+
+/// What a node has done since it was opened.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Counters {
+    /// Frames cut here.
+    pub frames_cut: u64,
+    /// Frames that went behind the log, cut here or taken from a leader.
+    pub frames_appended: u64,
+    /// Times that uncommitted frames were cut away for a leader's.
+    pub cuts: u64,
+    /// Messages taken.
+    pub received: u64,
+    /// Messages said.
+    pub sent: u64,
+    /// Turns in which the disk had no room.
+    pub turns_full: u64,
+    /// Times that this node was elected.
+    pub elected: u64,
+}
+
+impl<S: Storage> Replica<S> {
+    /// Makes a node in an empty directory: a founder, or one that is going to be added.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]; a directory that holds a journal with frames is refused.
+    pub fn create(
+        storage: S,
+        journal: &Options,
+        options: &ReplicaOptions,
+    ) -> Result<(Replica<S>, Opened), StartError> {
+        if options.founders.voters.is_empty() {
+            return Err(StartError::NoFounders);
+        }
+        let journal_options = Options {
+            log_id: Some(options.cluster.bytes()),
+            existing: Existing::Either,
+            ..journal.clone()
+        };
+        let (mut journal, recovered) = Journal::open(storage.clone(), &journal_options)?;
+        // A creation that a crash interrupted has left no notes, and is done again.
+        if recovered.reached == Reached::default() && journal.notes().is_empty() {
+            let notes = Notes {
+                node: options.node,
+                epoch: options.epoch,
+                applied: 0,
+                committed: 0,
+                founders: options.founders.clone(),
+                members: options.founders.clone(),
+            };
+            journal.set_notes(&notes.encode()).map_err(Fatal::from)?;
+        }
+        Replica::start(storage, journal, recovered, &journal_options, options)
+    }
+
+    /// Opens the node in this directory and brings it to a known end.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`], which says what is wrong and what helps.
+    pub fn open(
+        storage: S,
+        journal: &Options,
+        options: &ReplicaOptions,
+    ) -> Result<(Replica<S>, Opened), StartError> {
+        let journal_options = Options {
+            existing: Existing::Required,
+            ..journal.clone()
+        };
+        let (journal, recovered) = Journal::open(storage.clone(), &journal_options)?;
+        Replica::start(storage, journal, recovered, &journal_options, options)
+    }
+
+    fn start(
+        storage: S,
+        journal: Journal<S>,
+        recovered: Recovered,
+        journal_options: &Options,
+        options: &ReplicaOptions,
+    ) -> Result<(Replica<S>, Opened), StartError> {
+        let event_size = journal_options.schema.event_size;
+        let min = CHANGE_AT + CHANGE_BYTES;
+        if (event_size as usize) < min {
+            return Err(StartError::EventSize {
+                found: event_size,
+                min: u32::try_from(min).unwrap_or(u32::MAX),
+            });
+        }
+        let notes = checked_notes(&journal, options)?;
+        let (index, known) = read_index(&storage, &journal, &notes)?;
+        let committed =
+            index.position_behind(index.index_at(known).max(notes.committed.min(index.last())));
+        let mut index = index;
+        index.know_committed(index.index_at(known).max(notes.committed));
+        let is_barred = options.policy != Policy::Disks
+            && !recovered.was_clean
+            && recovered.reached.frames > 0
+            && options.founders.voters.len() > 1;
+        let consensus = Consensus::new(options.node, index, options.settings);
+        let log = Log::new(
+            journal,
+            options.recent_bytes_max,
+            journal_options.max_write_bytes,
+        );
+        let mut replica = Replica {
+            consensus,
+            log,
+            notes,
+            options: options.clone(),
+            event_size,
+            schema_version: u16::try_from(journal_options.schema.version).unwrap_or(u16::MAX),
+            unsent: Vec::new(),
+            reads: Vec::new(),
+            next_tick_ns: None,
+            is_barred,
+            has_failed: false,
+            counters: Counters::default(),
+        };
+        if is_barred {
+            replica.consensus.may_campaign(false);
+        }
+        if options.mutation == Some(Mutation::MessagesLetOutEarly) {
+            replica.consensus.let_messages_out_early();
+        }
+        replica.drain()?;
+        let opened = Opened {
+            journal: recovered,
+            committed: committed.unwrap_or_default(),
+            is_barred,
+        };
+        Ok((replica, opened))
+    }
+
+    /// Cuts one frame of these events, which may wrap in their ring, and proposes it. Says the position
+    /// of the first. It is sent, written and synced by the next [`turn`](Self::turn).
+    ///
+    /// # Errors
+    ///
+    /// [`OfferError::NotNow`] leaves everything as it was.
+    ///
+    /// # Panics
+    ///
+    /// If the bytes are no whole number of events, or none.
+    pub fn offer(&mut self, body: [&[u8]; 2], time_ns: u64) -> Result<Position, OfferError> {
+        self.check_alive()?;
+        let (index, term) = self.may_offer()?;
+        let frame = self.cut(index, term, FrameKind::Events, 0, body, time_ns);
+        let position = Position(frame.header().first_position);
+        self.consensus.propose(frame.header())?;
+        self.log.arrived.push(frame);
+        self.counters.frames_cut += 1;
+        self.drain()?;
+        Ok(position)
+    }
+
+    /// Cuts one frame of this one event, which carries a [`Change`], and proposes it.
+    ///
+    /// # Errors
+    ///
+    /// [`OfferError`]; then nothing was changed.
+    pub fn offer_change(&mut self, event: &[u8], time_ns: u64) -> Result<Position, OfferError> {
+        self.check_alive()?;
+        let (index, term) = self.may_offer()?;
+        let change = Change::read_from(event).ok_or(OfferError::NoChange)?;
+        self.check_change(change)?;
+        self.consensus.may_change()?;
+        let frame = self.cut(index, term, FrameKind::Membership, 0, [event, &[]], time_ns);
+        let position = Position(frame.header().first_position);
+        let is_taken = self.consensus.propose_change(frame.header(), change)?;
+        let frame = if is_taken {
+            frame
+        } else {
+            self.cut(
+                index,
+                term,
+                FrameKind::Membership,
+                REFUSED,
+                [event, &[]],
+                time_ns,
+            )
+        };
+        self.log.arrived.push(frame);
+        self.counters.frames_cut += 1;
+        self.drain()?;
+        Ok(position)
+    }
+
+    fn check_change(&self, change: Change) -> Result<(), OfferError> {
+        let refused = |reason| OfferError::Change { change, reason };
+        self.consensus.members().check(change).map_err(refused)?;
+        if change.leaves() == Some(self.options.node) {
+            return Err(refused("it leads: hand over to another node first"));
+        }
+        let gets_a_vote = matches!(change, Change::Promote(_) | Change::Replace { .. });
+        let last = self.consensus.last();
+        let is_close = self.consensus.peers().any(|peer| {
+            peer.node == change.node()
+                && peer.is_active
+                && peer.matched + self.options.window_frames / 4 >= last
+        });
+        if gets_a_vote && !is_close {
+            return Err(refused("it lags: wait until it has caught up"));
+        }
+        Ok(())
+    }
+
+    fn may_offer(&self) -> Result<(u64, Term), NotNow> {
+        let next = self.consensus.next()?;
+        let waiting = self.consensus.last() - self.consensus.committed();
+        let limit = self.options.window_frames;
+        if waiting >= limit {
+            return Err(NotNow::Window { waiting, limit });
+        }
+        Ok(next)
+    }
+
+    fn cut(
+        &self,
+        index: u64,
+        term: Term,
+        kind: FrameKind,
+        flags: u8,
+        body: [&[u8]; 2],
+        time_ns: u64,
+    ) -> SharedFrame {
+        let tail = &self.log.tail;
+        let event_size = self.event_size as usize;
+        let bytes = body[0].len() + body[1].len();
+        assert!(
+            bytes > 0 && bytes.is_multiple_of(event_size),
+            "a frame holds whole events, and at least one"
+        );
+        let draft = FrameDraft {
+            time_ns: time_ns.max(tail.time_ns),
+            term,
+            index,
+            commit: self.committed(),
+            schema_version: self.schema_version,
+            kind: kind as u8,
+            flags,
+        };
+        let count =
+            u32::try_from(bytes / event_size).expect("a frame holds fewer than 2^32 events");
+        let header = FrameHeader::seal(&draft, tail.reached.position, count, body, tail.chain);
+        SharedFrame::new(header, body)
+    }
+
+    /// Takes a message of a peer. Its frames are whole (`W2`); here they are compared with our log.
+    ///
+    /// # Errors
+    ///
+    /// [`ReceiveError`]: fatal, or to be told to whoever is connected.
+    pub fn receive(&mut self, message: &Message) -> Result<(), ReceiveError> {
+        self.check_alive()?;
+        let head = &message.head;
+        if head.epoch != self.options.epoch {
+            return Err(ReceiveError::Epoch {
+                from: head.from,
+                expected: self.options.epoch,
+                found: head.epoch,
+            });
+        }
+        let asks_for_vote = matches!(
+            head.kind,
+            Kind::Vote | Kind::VoteInTransfer | Kind::PreVote | Kind::TimeoutNow
+        );
+        if self.is_barred && asks_for_vote {
+            return Err(ReceiveError::Barred);
+        }
+        self.check_chain(message)?;
+        self.log.arrived.clear();
+        self.log.arrived.extend_from_slice(message.frames());
+        let headers = message.frames().iter().map(SharedFrame::header);
+        if let Err(error) = self.consensus.step(head, headers) {
+            self.log.arrived.clear();
+            return Err(match error {
+                lost @ crate::consensus::StepError::Lost { .. } if !self.is_barred => {
+                    self.has_failed = true;
+                    Fatal::Lost(lost).into()
+                }
+                other => ReceiveError::Step(other),
+            });
+        }
+        self.counters.received += 1;
+        self.drain()?;
+        self.lift_bar();
+        Ok(())
+    }
+
+    /// `LG3`, for the first frame; the decoder has compared the others.
+    fn check_chain(&self, message: &Message) -> Result<(), ReceiveError> {
+        let Some(first) = message.frames().first() else {
+            return Ok(());
+        };
+        let head = &message.head;
+        let index = self.consensus.index();
+        let is_same = index.term_at(head.index) == Some(head.log_term);
+        let (Some(expected), true) = (index.chain_at(head.index), is_same) else {
+            return Ok(());
+        };
+        let found = first.header().chain;
+        if found != expected && self.options.mutation != Some(Mutation::NoChain) {
+            return Err(ReceiveError::Diverged {
+                from: head.from,
+                index: head.index,
+                expected,
+                found,
+            });
+        }
+        Ok(())
+    }
+
+    /// A leader that has committed in its own term has brought this node up to date.
+    fn lift_bar(&mut self) {
+        let view = self.consensus.view();
+        let of_now = self.consensus.index().term_at(view.committed) == Some(view.term);
+        if self.is_barred && view.leader.is_some() && of_now {
+            self.is_barred = false;
+            self.consensus.may_campaign(true);
+        }
+    }
+
+    /// One turn: tick, say what a leader says at once, write, sync, say what waited for that.
+    ///
+    /// # Errors
+    ///
+    /// [`Fatal`], once; after it nothing works.
+    pub fn turn(&mut self, now_ns: u64, outbox: &mut impl Outbox) -> Result<(), Fatal> {
+        self.begin(now_ns, outbox)?;
+        self.persist(outbox)
+    }
+
+    /// The first half of a turn: tick, and say what does not wait for this disk (`RP2`).
+    ///
+    /// # Errors
+    ///
+    /// As [`turn`](Self::turn).
+    pub fn begin(&mut self, now_ns: u64, outbox: &mut impl Outbox) -> Result<(), Fatal> {
+        self.check_alive()?;
+        let next = *self
+            .next_tick_ns
+            .get_or_insert(now_ns + self.options.tick_ns);
+        if now_ns >= next {
+            // After a pause one tick, not all that were missed: first let the peers be heard.
+            self.next_tick_ns = Some((next + self.options.tick_ns).max(now_ns));
+            self.consensus.tick();
+        }
+        if self.options.mutation == Some(Mutation::AcknowledgeBeforeSync) {
+            self.consensus.durable(self.consensus.handed_out());
+        }
+        self.drain()?;
+        self.flush(outbox);
+        Ok(())
+    }
+
+    /// The second half: write, sync, and say what waited for it (`RP1`).
+    ///
+    /// # Errors
+    ///
+    /// As [`turn`](Self::turn).
+    pub fn persist(&mut self, outbox: &mut impl Outbox) -> Result<(), Fatal> {
+        self.check_alive()?;
+        let mark = self.consensus.handed_out();
+        let is_written = self.log.write();
+        if !self.unless_failed(is_written)? {
+            self.counters.turns_full += 1;
+            return Ok(());
+        }
+        let leads = self.consensus.view().role == Role::Leader;
+        if self.options.policy.is_written_enough(leads) {
+            self.consensus.durable(mark);
+            self.drain()?;
+            self.flush(outbox);
+        }
+        if self.options.policy != Policy::Memory {
+            let synced = self.log.sync().map_err(Fatal::from);
+            self.unless_failed(synced)?;
+        } else {
+            let synced = self.log.journal.sync_if_due().map_err(Fatal::from);
+            self.unless_failed(synced)?;
+            self.log.trim();
+        }
+        self.consensus.durable(mark);
+        self.drain()?;
+        self.flush(outbox);
+        Ok(())
+    }
+
+    /// Whether anything waits for [`persist`](Self::persist).
+    #[must_use]
+    pub fn has_unwritten(&self) -> bool {
+        self.log.is_waiting()
+    }
+
+    fn drain(&mut self) -> Result<(), Fatal> {
+        let was = self.consensus.view();
+        let mut work = Work {
+            log: &mut self.log,
+            unsent: &mut self.unsent,
+            reads: &mut self.reads,
+            notes: &mut self.notes,
+            options: &self.options,
+            counters: &mut self.counters,
+            fault: None,
+        };
+        let drained = self.consensus.drain(&mut work);
+        let outcome = work.fault.map_or(drained, Err);
+        self.log.arrived.clear();
+        let view = self.consensus.view();
+        if view.role == Role::Leader && (was.role != Role::Leader || was.term != view.term) {
+            self.counters.elected += 1;
+        }
+        self.counters.cuts = self.log.cuts;
+        for (_, position) in &mut self.reads {
+            // The consensus speaks of indices, everybody else of positions.
+            let index = position.0;
+            if index & INDEX_MARK != 0 {
+                let at = self.consensus.index().position_behind(index & !INDEX_MARK);
+                *position = at.unwrap_or_default();
+            }
+        }
+        self.unless_failed(outcome)
+    }
+
+    fn unless_failed<T>(&mut self, outcome: Result<T, Fatal>) -> Result<T, Fatal> {
+        if outcome.is_err() {
+            self.has_failed = true;
+            self.unsent.clear();
+        }
+        outcome
+    }
+
+    fn check_alive(&self) -> Result<(), Fatal> {
+        if self.has_failed {
+            return Err(Fatal::Failed);
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, outbox: &mut impl Outbox) {
+        for (to, message) in self.unsent.drain(..) {
+            self.counters.sent += 1;
+            outbox.send(to, message);
+        }
+    }
+
+    /// Before this position everything is committed by the quorum, and in our log; it may not be
+    /// durable here yet.
+    #[must_use]
+    pub fn committed(&self) -> Position {
+        let index = self.consensus.index();
+        let committed = match self.options.mutation {
+            Some(Mutation::CommitWithoutOwnTerm) => self.what_a_majority_has(false),
+            Some(Mutation::LearnerCountedAsVoter) => self.what_a_majority_has(true),
+            _ => self.consensus.committed(),
+        };
+        index.position_behind(committed).unwrap_or_default()
+    }
+
+    /// What a mutated gate believes in.
+    fn what_a_majority_has(&self, with_learners: bool) -> u64 {
+        let mut matched: Vec<u64> = self
+            .consensus
+            .peers()
+            .filter(|peer| with_learners || !peer.is_learner)
+            .map(|peer| peer.matched)
+            .collect();
+        matched.sort_unstable();
+        let of_majority = matched.len().checked_sub(matched.len() / 2 + 1);
+        let has = of_majority.and_then(|at| matched.get(at)).copied();
+        self.consensus.committed().max(has.unwrap_or(0))
+    }
+
+    /// Before this position everything is durable here, or written where the policy is of memory.
+    #[must_use]
+    pub fn durable(&self) -> Position {
+        let progress = self.log.journal.progress();
+        if self.options.policy == Policy::Memory {
+            progress.written().position
+        } else {
+            progress.durable().position
+        }
+    }
+
+    /// The end of our log, in memory.
+    #[must_use]
+    pub fn tail(&self) -> &Tail {
+        &self.log.tail
+    }
+
+    /// How often frames were cut away: readers from before are to be made anew.
+    #[must_use]
+    pub fn cuts(&self) -> u64 {
+        self.log.cuts
+    }
+
+    /// Leads, and all that was in its log when it was elected is committed and durable here: from now
+    /// on what is read is what was offered.
+    #[must_use]
+    pub fn is_ready_to_lead(&self) -> bool {
+        let view = self.consensus.view();
+        let index = self.consensus.index();
+        view.role == Role::Leader
+            && index.term_at(view.committed) == Some(view.term)
+            && self.durable() >= self.committed()
+    }
+
+    /// The consensus at a glance.
+    #[must_use]
+    pub fn view(&self) -> View {
+        self.consensus.view()
+    }
+
+    /// What a leader knows of the members, itself among them.
+    pub fn peers(&self) -> impl Iterator<Item = Peer> {
+        self.consensus.peers()
+    }
+
+    /// The members, as applied.
+    #[must_use]
+    pub fn members(&self) -> &Members {
+        self.consensus.members()
+    }
+
+    /// The rows of the log: which frame has which index.
+    #[must_use]
+    pub fn index(&self) -> &LogIndex {
+        self.consensus.index()
+    }
+
+    /// The options that it was opened with.
+    #[must_use]
+    pub fn options(&self) -> &ReplicaOptions {
+        &self.options
+    }
+
+    /// What it has done.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Whether it may have forgotten what it had acknowledged, and does not vote yet.
+    #[must_use]
+    pub fn is_barred(&self) -> bool {
+        self.is_barred
+    }
+
+    /// Reads what is durable.
+    ///
+    /// # Errors
+    ///
+    /// For a place that is not here.
+    pub fn reader(&self, from: From) -> Result<Reader<S>, lockstep_journaler::ReadError> {
+        self.log.journal.reader(from)
+    }
+
+    /// The journal; its end belongs to the consensus.
+    #[must_use]
+    pub fn journal(&self) -> &Journal<S> {
+        &self.log.journal
+    }
+
+    /// One step of the journal's work ahead, under
+    /// [`Background::Stepped`](lockstep_journaler::Background::Stepped).
+    pub fn step_background(&mut self) {
+        self.log.journal.step_background();
+    }
+
+    /// Whether it may ask to be elected: not while its logic is far behind.
+    pub fn may_campaign(&mut self, yes: bool) {
+        self.consensus.may_campaign(yes && !self.is_barred);
+    }
+
+    /// Asks to be elected at once.
+    pub fn campaign(&mut self) {
+        self.consensus.campaign();
+    }
+
+    /// Hands leadership over to a voter that has caught up.
+    ///
+    /// # Errors
+    ///
+    /// If this node does not lead, or that node cannot.
+    pub fn transfer_to(&mut self, to: NodeId) -> Result<(), OfferError> {
+        self.check_alive()?;
+        if !self.members().is_voter(to) {
+            return Err(OfferError::NoVoter { node: to });
+        }
+        self.consensus.transfer_to(to)?;
+        Ok(self.drain()?)
+    }
+
+    /// Asks up to where may be read as of now; [`take_reads`](Self::take_reads) has the answer, or
+    /// never does. `false`: this node cannot tell at the moment.
+    pub fn read_index(&mut self, token: u64) -> bool {
+        !self.has_failed && self.consensus.read_index(token)
+    }
+
+    /// The answers to [`read_index`](Self::read_index): token and position.
+    pub fn take_reads(&mut self) -> Vec<(u64, Position)> {
+        std::mem::take(&mut self.reads)
+    }
+
+    /// A connection to this peer was lost or made anew: what was on its way may not have arrived.
+    pub fn reconnected(&mut self, node: NodeId) {
+        self.consensus.unreachable(node);
+    }
+
+    /// What a hello says of our log.
+    #[must_use]
+    pub fn hello(&self) -> Head {
+        let view = self.consensus.view();
+        Head {
+            epoch: self.options.epoch,
+            term: view.term,
+            index: view.last,
+            log_term: self.consensus.index().term_at(view.last).unwrap_or(0),
+            commit: view.committed,
+            ..Head::new(Kind::Hello, self.options.node)
+        }
+    }
+
+    /// Judges the hello of a peer, on its *log* connection: there its acknowledgements were given too,
+    /// in order. On a memory policy what it forgot is sent again.
+    ///
+    /// # Errors
+    ///
+    /// [`StepError::Lost`](crate::consensus::StepError::Lost): it lost what it had acknowledged, and
+    /// takes no part under its old id (`R6`).
+    pub fn judge(&mut self, hello: &Head) -> Result<(), crate::consensus::StepError> {
+        let known = self
+            .consensus
+            .peers()
+            .find(|peer| peer.node == hello.from)
+            .map_or(0, |peer| peer.matched);
+        if known <= hello.index {
+            return Ok(());
+        }
+        if self.options.policy == Policy::Disks {
+            return Err(crate::consensus::StepError::Lost {
+                from: self.options.node,
+                acknowledged: known,
+                last: hello.index,
+            });
+        }
+        self.consensus.forget_acknowledged(hello.from, hello.index);
+        Ok(())
+    }
+
+    /// Remembers how far it had come, so that a restart looks at less.
+    ///
+    /// # Errors
+    ///
+    /// [`Fatal`].
+    pub fn remember_progress(&mut self) -> Result<(), Fatal> {
+        self.check_alive()?;
+        let durable = self.log.journal.progress().durable().frames;
+        self.notes.committed = self.consensus.committed().min(durable);
+        let remembered = self.log.journal.set_notes(&self.notes.encode());
+        self.unless_failed(remembered.map_err(Fatal::from))
+    }
+
+    /// Forgets the rows of frames before this position, which is in a snapshot and no peer needs: the
+    /// journal's segments before it may go.
+    pub fn compact(&mut self, to: Position) {
+        let index = self.consensus.index_mut();
+        let to = index.index_at(to);
+        index.compact(to);
+    }
+
+    /// Ends in order: what is written is durable, and the directory says that it was closed.
+    ///
+    /// # Errors
+    ///
+    /// [`Fatal`], and then it was not.
+    pub fn close(mut self) -> Result<(), Fatal> {
+        self.remember_progress()?;
+        let written = self.log.write();
+        self.unless_failed(written)?;
+        Ok(self.log.journal.close()?)
+    }
+}
+
+impl<S: Storage> std::fmt::Debug for Replica<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Replica")
+            .field("node", &self.options.node)
+            .field("view", &self.view())
+            .field("tail", &self.log.tail)
+            .field("has_failed", &self.has_failed)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a frame was not cut.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum OfferError {
+    /// Not at the moment, or not here.
+    #[error(transparent)]
+    NotNow(#[from] NotNow),
+    /// The node cannot go on.
+    #[error(transparent)]
+    Fatal(#[from] Fatal),
+    /// There is no change of members in the event.
+    #[error("the event carries no change of members")]
+    NoChange,
+    /// The change makes no sense now.
+    #[error("{change}: {reason}")]
+    Change {
+        /// Which.
+        change: Change,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// Leadership goes to voters only.
+    #[error("node {node} is no voter: leadership is handed over to voters only")]
+    NoVoter {
+        /// Who.
+        node: NodeId,
+    },
+}
+
+/// Marks a read's position as an index that is to be looked up yet; no position is as large.
+const INDEX_MARK: u64 = 1 << 63;
+
+/// What the consensus asks, done on the log.
+struct Work<'a, S: Storage> {
+    log: &'a mut Log<S>,
+    unsent: &'a mut Vec<(NodeId, Message)>,
+    reads: &'a mut Vec<(u64, Position)>,
+    notes: &'a mut Notes,
+    options: &'a ReplicaOptions,
+    counters: &'a mut Counters,
+    fault: Option<Fatal>,
+}
+
+impl<S: Storage> Effects for Work<'_, S> {
+    type Fault = Fatal;
+
+    fn remember(&mut self, term: Term, vote: Option<NodeId>) -> Result<(), Fatal> {
+        let vote = vote.map(NodeId::number);
+        Ok(self.log.journal.set_term_and_vote(term, vote)?)
+    }
+
+    fn append(&mut self, entry: NewEntry) -> Result<Row, Fatal> {
+        self.counters.frames_appended += 1;
+        self.log.append(&entry)
+    }
+
+    fn send(&mut self, outgoing: Outgoing) {
+        let head = Head {
+            epoch: self.options.epoch,
+            ..outgoing.head
+        };
+        if head.kind != Kind::Append {
+            self.unsent.push((outgoing.to, Message::bare(head)));
+            return;
+        }
+        if let Err(fault) = self.send_frames(outgoing.to, head, outgoing.frames) {
+            self.fault.get_or_insert(fault);
+        }
+    }
+
+    fn members(&mut self, applied: u64, members: &Members) -> Result<(), Fatal> {
+        self.notes.applied = applied;
+        if self.options.mutation != Some(Mutation::AppliedApartFromMembers) {
+            self.notes.members = members.clone();
+        }
+        Ok(self.log.journal.set_notes(&self.notes.encode())?)
+    }
+
+    fn change_at(&mut self, index: u64) -> Result<Option<Change>, Fatal> {
+        let frame = self.log.frame(index)?;
+        Ok(Change::read_from(frame.body()))
+    }
+
+    fn may_read(&mut self, token: u64, index: u64) {
+        self.reads.push((token, Position(index | INDEX_MARK)));
+    }
+
+    fn restart_behind(&mut self, index: u64, term: u64) -> Result<Tail, Fatal> {
+        // Nothing steps a snapshot before its content is installed, and that is not done here.
+        let _ = term;
+        Err(Fatal::NotThere { index })
+    }
+}
+
+impl<S: Storage> Work<'_, S> {
+    /// An append, in as many messages as its bytes want; each is an append of its own.
+    fn send_frames(&mut self, to: NodeId, head: Head, count: u64) -> Result<(), Fatal> {
+        let (mut head, mut left) = (head, count);
+        // Ends: each turn takes at least one frame, or there was none.
+        loop {
+            let bytes_max = self.options.message_bytes_max;
+            let mut frames = self.log.frames_for(to, head.index + 1, left, bytes_max)?;
+            if self.options.mutation == Some(Mutation::RecutOnResend) {
+                frames = frames
+                    .iter()
+                    .map(|frame| recut(frame, head.commit))
+                    .collect();
+            }
+            left -= frames.len() as u64;
+            let last = frames.last().map(|frame| *frame.header());
+            self.unsent.push((to, Message::append(head, frames)));
+            match last {
+                Some(last) if left > 0 => (head.index, head.log_term) = (last.index, last.term),
+                _ => return Ok(()),
+            }
+        }
+    }
+}
+
+/// A frame sealed anew with another commit: what must never be done.
+fn recut(frame: &SharedFrame, commit: u64) -> SharedFrame {
+    let header = frame.header();
+    let draft = FrameDraft {
+        time_ns: header.time_ns,
+        term: Term(header.term),
+        index: header.index,
+        commit: Position(commit),
+        schema_version: header.schema_version,
+        kind: header.kind,
+        flags: header.flags,
+    };
+    let body = [frame.body(), &[][..]];
+    let at = Position(header.first_position);
+    SharedFrame::new(
+        FrameHeader::seal(&draft, at, header.count, body, header.chain),
+        body,
+    )
+}
+
+fn checked_notes<S: Storage>(
+    journal: &Journal<S>,
+    options: &ReplicaOptions,
+) -> Result<Notes, StartError> {
+    if journal.log_id() != options.cluster.bytes() {
+        let found = ClusterId::of_bytes(journal.log_id());
+        return Err(StartError::OtherCluster {
+            expected: options.cluster.to_string(),
+            found: found.map_or("none".to_owned(), |cluster| cluster.to_string()),
+        });
+    }
+    let notes = Notes::decode(&journal.notes()).ok_or(StartError::NoCluster)?;
+    if notes.node != options.node {
+        return Err(StartError::OtherNode {
+            expected: options.node,
+            found: notes.node,
+        });
+    }
+    if notes.epoch > options.epoch {
+        return Err(StartError::OlderEpoch {
+            expected: options.epoch,
+            found: notes.epoch,
+        });
+    }
+    Ok(notes)
+}
+
+/// The rows of what is in the journal, and the position that its frames prove committed.
+fn read_index<S: Storage>(
+    storage: &S,
+    journal: &Journal<S>,
+    notes: &Notes,
+) -> Result<(LogIndex, Position), StartError> {
+    let base = base_of(storage, journal)?;
+    let (term, vote) = (journal.term().0, journal.vote().unwrap_or(0));
+    let mut index = LogIndex::new(base, term, vote, notes.applied, notes.members.clone());
+    let mut known = base.reached.position;
+    let mut reader = journal.reader(From::Oldest).map_err(Fatal::from)?;
+    // Ends: at the durable end, where nobody writes now.
+    while let Some(frame) = reader.next_frame().map_err(Fatal::from)? {
+        let header = frame.header();
+        let expected = index.last() + 1;
+        if header.index != expected {
+            return Err(StartError::Index {
+                position: header.first_position,
+                expected,
+                found: header.index,
+            });
+        }
+        known = known.max(Position(header.commit));
+        index.put(header.index, Row::of(header));
+    }
+    Ok((index, known))
+}
+
+/// What the oldest segment continues.
+fn base_of<S: Storage>(storage: &S, journal: &Journal<S>) -> Result<Tail, StartError> {
+    let segments = journal.segments().map_err(Fatal::from)?;
+    let oldest = segments.first().copied().unwrap_or(SegmentId(0));
+    let mut block = [0; 4096];
+    let read = storage
+        .open(&oldest.file_name(), Open::READ)
+        .and_then(|file| file.read_at(&mut block, 0));
+    let header = read
+        .ok()
+        .and_then(|_| lockstep_journaler::segment::SegmentHeader::decode(&block).ok());
+    // A segment of zeros is named ahead; then there is nothing in front of the tail either.
+    Ok(header.map_or(*journal.tail(), |header| header.tail_before()))
+}
