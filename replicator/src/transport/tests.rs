@@ -1,0 +1,438 @@
+//! Two transports on loopback, polled in turns by one thread.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::time::Instant;
+
+use lockstep_journaler::{FrameDraft, FrameHeader, Position, Term};
+
+use super::*;
+use crate::ids::Epoch;
+use crate::tls::TlsFiles;
+use crate::wire::SharedFrame;
+
+/// Nothing here takes so long unless it never comes.
+const LIMIT: Duration = Duration::from_secs(20);
+
+struct Node {
+    transport: Transport,
+    came: Vec<Incoming>,
+}
+
+fn hello() -> Hello {
+    Hello {
+        cluster: "paris".parse().unwrap(),
+        to: NodeId(1),
+        connection: Connection::Log,
+        fingerprint: 7,
+        boot: 1,
+        event_size: 64,
+        frame_bytes_max: 64 << 10,
+        message_bytes_max: 1 << 20,
+        ring_slots: 1_024,
+        logic_min: 1,
+        logic_max: 1,
+    }
+}
+
+fn settings(node: u16) -> Settings {
+    Settings::on_loopback(NodeId(node), hello(), "127.0.0.1:0".parse().unwrap())
+}
+
+/// Node 1, and node 2 which dials it.
+fn two(change: impl Fn(&mut Settings)) -> [Node; 2] {
+    let mut first = settings(1);
+    first
+        .peers
+        .insert(NodeId(2), "127.0.0.1:9".parse().unwrap());
+    change(&mut first);
+    let first = Transport::open(first).unwrap();
+    let mut second = settings(2);
+    second.peers.insert(NodeId(1), first.address().unwrap());
+    change(&mut second);
+    let second = Transport::open(second).unwrap();
+    [first, second].map(|transport| Node {
+        transport,
+        came: Vec::new(),
+    })
+}
+
+fn turn(nodes: &mut [Node], started: Instant) {
+    let now = nanos(started.elapsed()) + 1;
+    for node in nodes {
+        node.transport
+            .poll(now, Duration::from_millis(1), &mut node.came)
+            .unwrap();
+    }
+}
+
+fn until(nodes: &mut [Node], mut is_done: impl FnMut(&mut [Node]) -> bool) {
+    let started = Instant::now();
+    while !is_done(nodes) {
+        assert!(
+            started.elapsed() < LIMIT,
+            "it never came: {:?}",
+            came(nodes)
+        );
+        turn(nodes, started);
+    }
+}
+
+fn came(nodes: &[Node]) -> Vec<&Vec<Incoming>> {
+    nodes.iter().map(|node| &node.came).collect()
+}
+
+fn connect_all(nodes: &mut [Node]) {
+    until(nodes, |nodes| {
+        Connection::ALL.iter().all(|connection| {
+            nodes[0].transport.is_connected(NodeId(2), *connection)
+                && nodes[1].transport.is_connected(NodeId(1), *connection)
+        })
+    });
+}
+
+fn append(from: u16, index: u64, events: u32) -> Message {
+    let draft = FrameDraft {
+        term: Term(1),
+        index: index + 1,
+        ..FrameDraft::default()
+    };
+    let body = vec![9; events as usize * 64];
+    let body: [&[u8]; 2] = [&body, &[]];
+    let header = FrameHeader::seal(&draft, Position(index), events, body, 0);
+    let head = Head {
+        index,
+        term: 1,
+        ..Head::new(Kind::Append, NodeId(from))
+    };
+    Message::append(head, vec![SharedFrame::new(header, body)])
+}
+
+fn messages(node: &Node) -> Vec<(Connection, Message)> {
+    let messages = node.came.iter().filter_map(|incoming| match incoming {
+        Incoming::Message {
+            connection,
+            message,
+            ..
+        } => Some((*connection, message.clone())),
+        _ => None,
+    });
+    messages.collect()
+}
+
+fn refusals(node: &Node) -> Vec<(Option<RefuseCode>, String)> {
+    let refusals = node.came.iter().filter_map(|incoming| match incoming {
+        Incoming::Refused { code, line, .. } => Some((*code, line.clone())),
+        _ => None,
+    });
+    refusals.collect()
+}
+
+#[test]
+fn t4_three_connections_carry_what_is_theirs_both_ways() {
+    let mut nodes = two(|_| {});
+    connect_all(&mut nodes);
+    let vote = Message::bare(Head::new(Kind::Vote, NodeId(2)));
+    let piece = Message::piece(Head::new(Kind::Piece, NodeId(1)), 4, vec![1; 100_000]);
+    nodes[0]
+        .transport
+        .send(NodeId(2), append(1, 5, 256))
+        .unwrap();
+    nodes[0].transport.send(NodeId(2), piece.clone()).unwrap();
+    nodes[1].transport.send(NodeId(1), vote.clone()).unwrap();
+    until(&mut nodes, |nodes| {
+        messages(&nodes[0]).len() == 1 && messages(&nodes[1]).len() == 2
+    });
+    assert_eq!(messages(&nodes[0]), [(Connection::Control, vote)]);
+    let at_second = messages(&nodes[1]);
+    assert!(at_second.contains(&(Connection::Log, append(1, 5, 256))));
+    assert!(at_second.contains(&(Connection::Bulk, piece)));
+    for node in &nodes {
+        let first = &node.came[0];
+        assert!(matches!(first, Incoming::Connected { .. }), "{first:?}");
+    }
+    assert_eq!(nodes[0].transport.traffic().sent, 2);
+}
+
+#[test]
+fn what_does_not_fit_is_refused_with_a_line_on_both_sides() {
+    type Change = fn(&mut Settings);
+    let cases: [(RefuseCode, Change); 5] = [
+        (RefuseCode::Cluster, |s| {
+            s.hello.cluster = "rome".parse().unwrap();
+        }),
+        (RefuseCode::Fingerprint, |s| s.hello.fingerprint = 8),
+        (RefuseCode::Sizes, |s| s.hello.event_size = 128),
+        (RefuseCode::Logic, |s| {
+            s.hello.logic_min = 2;
+            s.hello.logic_max = 2;
+        }),
+        (RefuseCode::Member, |s| s.node = NodeId(3)),
+    ];
+    for (code, change) in cases {
+        let mut nodes = two(|settings| {
+            if settings.node == NodeId(2) {
+                change(settings);
+            }
+        });
+        until(&mut nodes, |nodes| {
+            nodes.iter().all(|node| !refusals(node).is_empty())
+        });
+        for node in &nodes {
+            let (found, line) = &refusals(node)[0];
+            assert_eq!(*found, Some(code), "{line}");
+            assert!(line.contains(code.meaning()) && !line.contains('\n'));
+        }
+        assert!(!nodes[0].transport.is_connected(NodeId(2), Connection::Log));
+        let unreachable = nodes[1].transport.send(NodeId(1), append(2, 0, 1));
+        assert_eq!(unreachable, Err(Unreachable::NotConnected(NodeId(1))));
+    }
+}
+
+#[test]
+fn a_node_of_a_lower_epoch_is_fenced_off_at_the_door_and_later() {
+    let mut nodes = two(|_| {});
+    let forced = Head {
+        epoch: Epoch(2),
+        ..Head::new(Kind::Hello, NodeId(1))
+    };
+    connect_all(&mut nodes);
+    nodes[0].transport.set_log(forced);
+    nodes[1]
+        .transport
+        .send(NodeId(1), Message::bare(Head::new(Kind::Vote, NodeId(2))))
+        .unwrap();
+    until(&mut nodes, |nodes| {
+        refusals(&nodes[1])
+            .iter()
+            .filter(|(code, _)| *code == Some(RefuseCode::Epoch))
+            .count()
+            >= 2
+    });
+    assert!(messages(&nodes[0]).is_empty());
+}
+
+#[test]
+fn who_speaks_something_else_is_cut_off() {
+    let mut nodes = two(|_| {});
+    let mut stranger = TcpStream::connect(nodes[0].transport.address().unwrap()).unwrap();
+    let request = [b"GET / HTTP/1.1\r\n".as_slice(), &[b'a'; 100]].concat();
+    stranger.write_all(&request).unwrap();
+    until(&mut nodes[..1], |nodes| !refusals(&nodes[0]).is_empty());
+    let (_, line) = &refusals(&nodes[0])[0];
+    assert!(line.contains("does not speak lockstep"), "{line}");
+    assert!(matches!(stranger.read(&mut [0; 9]), Ok(0) | Err(_)));
+}
+
+#[test]
+fn t1_a_peer_that_does_not_read_is_unreachable_and_nobody_waits() {
+    let mut nodes = two(|settings| settings.queue_bytes_max = 1 << 20);
+    connect_all(&mut nodes);
+    let mut taken = 0;
+    // The kernel's buffers take some, the queue the rest; neither is endless.
+    let full = loop {
+        match nodes[0].transport.send(NodeId(2), append(1, taken, 256)) {
+            Ok(()) => taken += 1,
+            Err(full) => break full,
+        }
+        nodes[0].transport.flush();
+        assert!(taken < 100_000, "the queue has an end");
+    };
+    assert_eq!(full, Unreachable::QueueFull(NodeId(2)));
+    assert!(nodes[0].transport.traffic().waiting_bytes <= 1 << 20);
+    // Others are served meanwhile.
+    nodes[0]
+        .transport
+        .send(
+            NodeId(2),
+            Message::bare(Head::new(Kind::Heartbeat, NodeId(1))),
+        )
+        .unwrap();
+    until(&mut nodes, |nodes| {
+        messages(&nodes[1]).len() as u64 == taken + 1
+    });
+    nodes[0].transport.send(NodeId(2), append(1, 0, 1)).unwrap();
+    let all = messages(&nodes[1]);
+    let in_order = all
+        .iter()
+        .filter(|(connection, _)| *connection == Connection::Log)
+        .enumerate();
+    for (at, (_, message)) in in_order {
+        assert_eq!(message.head.index, at as u64);
+    }
+}
+
+#[test]
+fn t3_t4_a_peer_that_comes_back_is_told_as_lost_and_connected() {
+    let [mut first, second] = two(|_| {});
+    let settings = second.transport.settings.clone();
+    let mut nodes = [first, second];
+    connect_all(&mut nodes);
+    let [a, b] = nodes;
+    first = a;
+    drop(b);
+    first.came.clear();
+    let again = Node {
+        transport: Transport::open(settings).unwrap(),
+        came: Vec::new(),
+    };
+    let mut nodes = [first, again];
+    until(&mut nodes, |nodes| {
+        nodes[0]
+            .came
+            .iter()
+            .filter(|incoming| matches!(incoming, Incoming::Connected { .. }))
+            .count()
+            == 3
+    });
+    let lost = nodes[0]
+        .came
+        .iter()
+        .filter(|incoming| matches!(incoming, Incoming::Lost { .. }));
+    assert_eq!(lost.count(), 3);
+}
+
+#[test]
+fn a_node_that_is_no_member_any_more_is_disconnected() {
+    let mut nodes = two(|_| {});
+    connect_all(&mut nodes);
+    nodes[0].transport.set_peers(&BTreeMap::new()).unwrap();
+    until(&mut nodes, |nodes| {
+        refusals(&nodes[1])
+            .iter()
+            .any(|(code, _)| *code == Some(RefuseCode::Member))
+    });
+    assert!(!nodes[0].transport.is_connected(NodeId(2), Connection::Log));
+}
+
+#[test]
+fn plain_text_stays_on_loopback_unless_asked_for() {
+    let mut outside = settings(1);
+    outside.listen = "0.0.0.0:0".parse().unwrap();
+    let error = Transport::open(outside.clone()).unwrap_err();
+    assert!(matches!(error, TransportError::PlaintextOutside { .. }));
+    outside.security = Security::Plaintext;
+    assert!(Transport::open(outside).is_ok());
+    let mut peer_outside = settings(1);
+    peer_outside
+        .peers
+        .insert(NodeId(2), "192.0.2.1:7000".parse().unwrap());
+    assert!(Transport::open(peer_outside).is_err());
+}
+
+#[test]
+fn a_waker_ends_the_waiting() {
+    let (waker, mut sleeper) = waker().unwrap();
+    let mut node = Transport::open(settings(1)).unwrap();
+    waker.clone().wake();
+    let started = Instant::now();
+    let mut came = Vec::new();
+    let mut waiting = Waiting::default();
+    let mut turn = |sleeper: &Sleeper, most: Duration| {
+        waiting.clear();
+        let timeout = node.prepare(1, &mut waiting).min(most);
+        let woken = waiting.add(sleeper.as_fd(), true, false);
+        waiting.wait(timeout).unwrap();
+        node.take(1, &waiting, &mut came);
+        waiting.is_readable(woken)
+    };
+    assert!(turn(&sleeper, LIMIT));
+    assert!(started.elapsed() < LIMIT / 2);
+    sleeper.clear();
+    assert!(!turn(&sleeper, Duration::ZERO));
+    assert!(came.is_empty());
+}
+
+/// An authority, and what it signs.
+struct Authority {
+    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
+    pem: String,
+}
+
+impl Authority {
+    fn new() -> Authority {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut parameters = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let pem = parameters.self_signed(&key).unwrap().pem();
+        let issuer = rcgen::Issuer::new(parameters, key);
+        Authority { issuer, pem }
+    }
+
+    fn files(&self, directory: &Path, name: &str, alternative: String) -> TlsFiles {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let parameters = rcgen::CertificateParams::new(vec![alternative]).unwrap();
+        let certificate = parameters.signed_by(&key, &self.issuer).unwrap();
+        let write = |kind: &str, text: &str| {
+            let path = directory.join(format!("{name}.{kind}"));
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        TlsFiles {
+            authority: write("authority", &self.pem),
+            certificate: write("certificate", &certificate.pem()),
+            key: write("key", &key.serialize_pem()),
+            revoked: None,
+        }
+    }
+}
+
+fn with_tls(name_of_second: &str, same_authority: bool) -> [Node; 2] {
+    let directory = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    let other = Authority::new();
+    let cluster = "paris".parse().unwrap();
+    let first = authority.files(directory.path(), "1", node_name(&cluster, NodeId(1)));
+    let second = if same_authority { &authority } else { &other };
+    let second = second.files(directory.path(), "2", name_of_second.to_owned());
+    let first = Tls::read(&first).unwrap();
+    let second = Tls::read(&second).unwrap();
+    two(|settings| {
+        settings.security = Security::Tls(if settings.node == NodeId(1) {
+            first.clone()
+        } else {
+            second.clone()
+        });
+    })
+}
+
+#[test]
+fn with_certificates_of_one_authority_all_comes_whole() {
+    let mut nodes = with_tls("node-2.paris.lockstep", true);
+    connect_all(&mut nodes);
+    for index in 0..50 {
+        nodes[0]
+            .transport
+            .send(NodeId(2), append(1, index, 1_024))
+            .unwrap();
+        nodes[1]
+            .transport
+            .send(NodeId(1), append(2, index, 1))
+            .unwrap();
+    }
+    until(&mut nodes, |nodes| {
+        nodes.iter().all(|node| messages(node).len() == 50)
+    });
+    for (index, (_, message)) in messages(&nodes[1]).into_iter().enumerate() {
+        assert_eq!(message, append(1, index as u64, 1_024));
+    }
+}
+
+#[test]
+fn a_certificate_of_another_node_cluster_or_authority_is_refused() {
+    for (name, same_authority) in [
+        ("node-3.paris.lockstep", true),
+        ("node-2.rome.lockstep", true),
+        ("client-2.paris.lockstep", true),
+        ("node-2.paris.lockstep", false),
+    ] {
+        let mut nodes = with_tls(name, same_authority);
+        until(&mut nodes, |nodes| !refusals(&nodes[0]).is_empty());
+        if same_authority {
+            assert_eq!(refusals(&nodes[0])[0].0, Some(RefuseCode::Certificate));
+        }
+        assert!(!nodes[0].transport.is_connected(NodeId(2), Connection::Log));
+        assert!(!nodes[1].transport.is_connected(NodeId(1), Connection::Log));
+    }
+}
