@@ -135,7 +135,7 @@ impl FrameHeader {
             time_ns: draft.time_ns,
             commit: draft.commit.0,
             count,
-            body_crc: body_crc(body),
+            body_crc: crate::crc::of_both(body),
             chain,
             schema_version: draft.schema_version,
             kind: draft.kind,
@@ -179,7 +179,7 @@ impl FrameHeader {
     /// Whether these are the events that the header was sealed over.
     #[must_use]
     pub fn seals(&self, body: &[u8]) -> bool {
-        crc32c::crc32c(body) == self.body_crc
+        crate::crc::of(body) == self.body_crc
     }
 
     /// The position behind its last event; `None` in a header that nobody could have sealed (`P2`).
@@ -346,15 +346,6 @@ impl GroupMark {
 #[must_use]
 pub const fn padded(bytes: u64) -> u64 {
     bytes.next_multiple_of(ALIGN as u64)
-}
-
-fn body_crc(body: [&[u8]; 2]) -> u32 {
-    let first = crc32c::crc32c(body[0]);
-    if body[1].is_empty() {
-        first
-    } else {
-        crc32c::crc32c_append(first, body[1])
-    }
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@
 pub mod archive;
 pub mod batch;
 mod buffer;
+mod crc;
 pub mod directory;
 pub mod error;
 pub mod frame;

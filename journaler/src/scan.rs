@@ -309,7 +309,7 @@ impl Walk {
         let stored = usize::try_from(padded(length)).map_err(io::Error::other)?;
         let body = bytes.get(at + HEADER_BYTES as u64, stored)?;
         let (events, padding) = body.split_at(usize::try_from(length).map_err(io::Error::other)?);
-        let found = crc32c::crc32c(events);
+        let found = crate::crc::of(events);
         if found != header.body_crc() {
             return Ok(Err(Fault::BodyCrc {
                 expected: header.body_crc(),

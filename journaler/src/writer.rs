@@ -8,7 +8,8 @@
 //! ```
 //!
 //! `sync` writes large bodies from where they are and gathers the rest; `direct`
-//! stages everything, from the start of the block that it continues.
+//! stages everything, from the start of the block that it continues. What is long
+//! goes out in pieces, each on its way while the next is copied; one sync behind all.
 //!
 //! # Invariants
 //!
@@ -456,7 +457,9 @@ impl<S: Storage> Writer<S> {
         let written = if is_direct {
             stage.put_direct(group, active)
         } else {
-            stage.put_gathered(group, self.shared.options.max_write_bytes, &active.file)
+            let is_synced = self.shared.options.mode == Mode::Sync;
+            let max = self.shared.options.max_write_bytes;
+            stage.put_gathered(group, max, is_synced, &active.file)
         };
         if let Err(error) = written {
             let name = SegmentId(active.header.segment_id).file_name();

@@ -44,6 +44,8 @@ conformance!(
     reading_stops_at_the_end,
     a_gap_reads_as_zeros,
     many_pieces_are_one_write,
+    a_long_write_is_a_write,
+    a_long_direct_write_is_filled_in_order,
     a_durable_write_is_a_write,
     direct_access_wants_alignment,
     the_length_can_be_cut_and_grown,
@@ -165,6 +167,79 @@ fn many_pieces_are_one_write<S: Storage>(storage: &S) {
     file.write_at(&[], 0).unwrap();
     file.write_at(&[IoSlice::new(b"")], 0).unwrap();
     assert_eq!(file.len().unwrap(), 10 + 7500);
+}
+
+/// Bytes of which no two neighbouring kilobytes are alike.
+fn bytes_of(length: usize) -> Vec<u8> {
+    (0..length)
+        .map(|at| at.wrapping_mul(0x9e37_79b9).to_le_bytes()[2])
+        .collect()
+}
+
+/// Long enough to go out in pieces, from and to odd places, in slices of odd lengths.
+fn a_long_write_is_a_write<S: Storage>(storage: &S) {
+    let bytes = bytes_of(1_500_003);
+    for (name, at, longest) in [("a", 0, 700_001), ("b", 4_097, 1_009), ("c", 262_143, 64)] {
+        let parts: Vec<IoSlice<'_>> = bytes.chunks(longest).map(IoSlice::new).collect();
+        let file = storage.open(name, Open::CREATE).unwrap();
+        file.write_onward_at(&parts, at).unwrap();
+        file.sync_data().unwrap();
+        let found = read(&file);
+        let at = usize::try_from(at).unwrap();
+        assert!(found[..at].iter().all(|&byte| byte == 0), "{name}");
+        assert!(found[at..] == bytes, "{name}");
+    }
+    let file = storage.open("a", Open::READ).unwrap();
+    let refused = file.write_onward_at(&[IoSlice::new(&bytes)], 0);
+    assert!(refused.is_err(), "a file opened for reading");
+}
+
+fn a_long_direct_write_is_filled_in_order<S: Storage>(storage: &S) {
+    if let Err(error) = storage.open("probe", Open::CREATE.direct()) {
+        eprintln!("SKIPPED: this file system has no direct access: {error}");
+        return;
+    }
+    // Shorter than a piece, just long enough for some, and more of them than fit one queue.
+    for pages in [1, 129, 2_100] {
+        let name = format!("{pages}");
+        let expected = bytes_of(pages * DIRECT_ALIGN);
+        drop(storage.open(&name, Open::CREATE).unwrap());
+        let file = storage.open(&name, Open::WRITE.direct()).unwrap();
+        file.set_len((pages as u64 + 1) * DIRECT_ALIGN as u64)
+            .unwrap();
+        let mut memory = vec![0; expected.len() + DIRECT_ALIGN];
+        let skip = memory.as_ptr().align_offset(DIRECT_ALIGN);
+        let buffer = &mut memory[skip..skip + expected.len()];
+        buffer[..100].copy_from_slice(&expected[..100]);
+        let mut filled = 100;
+        file.write_durable_filled(buffer, 100, DIRECT_ALIGN as u64, &mut |piece| {
+            piece.copy_from_slice(&expected[filled..filled + piece.len()]);
+            filled += piece.len();
+        })
+        .unwrap();
+        assert_eq!(filled, expected.len(), "{name}");
+        let found = read(&storage.open(&name, Open::READ).unwrap());
+        assert!(found[DIRECT_ALIGN..] == expected, "{name}");
+        let refused = file.write_durable_filled(buffer, buffer_length(pages), 100, &mut |_| {});
+        assert!(refused.is_err(), "an odd offset: {name}");
+        let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            file.write_durable_filled(buffer, 100, 0, &mut |_| {
+                panic!("while pieces are under way")
+            })
+        }));
+        assert!(unwound.is_err(), "{name}");
+        file.write_durable_filled(buffer, buffer_length(pages), 0, &mut |_| {})
+            .unwrap();
+        let found = read(&storage.open(&name, Open::READ).unwrap());
+        assert!(
+            found[..expected.len()] == expected,
+            "behind a panic: {name}"
+        );
+    }
+}
+
+fn buffer_length(pages: usize) -> usize {
+    pages * DIRECT_ALIGN
 }
 
 fn a_durable_write_is_a_write<S: Storage>(storage: &S) {

@@ -1,6 +1,6 @@
 #![expect(
     unsafe_code,
-    reason = "vectored writes, flock, statfs, the clock and maps have no safe face in std"
+    reason = "vectored writes, writeback, flock, statfs, the clock and maps have no safe face in std"
 )]
 //! A real directory, through libc.
 //!
@@ -22,20 +22,31 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::{
     Access, Entry, File, Mapped, Medium, Open, Storage, checked_directory, checked_name, total,
 };
 
+mod flight;
+
+use flight::Queue;
+
 /// The most pieces that one vectored call takes (`IOV_MAX` on Linux).
 const PIECES_MAX: usize = 1024;
+
+/// A write of at least `LONG` goes out in pieces, so that the copy of one and the disk's work on the
+/// one before happen at the same time. Shorter ones gain nothing, and smaller pieces lose.
+const PIECE: usize = 256 << 10;
+const LONG: usize = 2 * PIECE;
 
 /// A directory of the real file system.
 #[derive(Debug, Clone)]
 pub struct Disk {
     root: Arc<Path>,
+    /// For long direct writes; made when the first file is opened that could want it.
+    queue: Arc<OnceLock<Option<Queue>>>,
 }
 
 impl Disk {
@@ -49,7 +60,10 @@ impl Disk {
         if !fs::metadata(&root)?.is_dir() {
             return Err(io::Error::from(io::ErrorKind::NotADirectory));
         }
-        Ok(Disk { root: root.into() })
+        Ok(Disk {
+            root: root.into(),
+            queue: Arc::default(),
+        })
     }
 
     /// The directory at `root`, created with its parents if it is missing, and
@@ -110,9 +124,15 @@ impl Storage for Disk {
         if how.direct {
             options.custom_flags(libc::O_DIRECT);
         }
+        let file = options.open(self.path(name)?)?;
+        let queue = (how.direct && how.access == Access::Write).then(|| {
+            self.queue.get_or_init(Queue::new);
+            Arc::clone(&self.queue)
+        });
         Ok(DiskFile {
-            file: options.open(self.path(name)?)?,
+            file,
             direct: how.direct,
+            queue,
         })
     }
 
@@ -243,6 +263,7 @@ pub struct DiskLock {
 pub struct DiskFile {
     file: fs::File,
     direct: bool,
+    queue: Option<Arc<OnceLock<Option<Queue>>>>,
 }
 
 impl DiskFile {
@@ -263,6 +284,41 @@ impl File for DiskFile {
 
     fn write_durable_at(&self, parts: &[IoSlice<'_>], at: u64) -> io::Result<()> {
         self.write_with(parts, at, libc::RWF_DSYNC)
+    }
+
+    fn write_onward_at(&self, parts: &[IoSlice<'_>], at: u64) -> io::Result<()> {
+        if self.direct || total(parts) < LONG as u64 {
+            return self.write_at(parts, at);
+        }
+        let file = self.file.as_raw_fd();
+        let mut start = at;
+        for_each_piece(parts, at, |pieces, from, is_last| {
+            write_pieces(file, pieces, from, 0)?;
+            let end = from + total(pieces);
+            if !is_last {
+                start_writeback(file, start, end)?;
+                start = end;
+            }
+            Ok(())
+        })
+    }
+
+    fn write_durable_filled(
+        &self,
+        buffer: &mut [u8],
+        filled: usize,
+        at: u64,
+        fill: &mut dyn FnMut(&mut [u8]),
+    ) -> io::Result<()> {
+        let queue = self.queue.as_ref().and_then(|queue| queue.get()?.as_ref());
+        if let Some(queue) = queue.filter(|_| buffer.len() >= LONG) {
+            let file = self.file.as_raw_fd();
+            if queue.write_filled(file, buffer, filled, at, PIECE, fill)? {
+                return self.file.sync_data();
+            }
+        }
+        fill(&mut buffer[filled..]);
+        self.write_durable_at(&[IoSlice::new(buffer)], at)
     }
 
     fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
@@ -357,6 +413,58 @@ fn write_pieces(
                 if error.kind() != io::ErrorKind::Interrupted {
                     return Err(error);
                 }
+            }
+        }
+    }
+}
+
+/// Cuts the parts at every multiple of `PIECE` in the file, and where a vectored call is full.
+fn for_each_piece(
+    parts: &[IoSlice<'_>],
+    at: u64,
+    mut each: impl FnMut(&[IoSlice<'_>], u64, bool) -> io::Result<()>,
+) -> io::Result<()> {
+    const SLICES: usize = 64;
+    let (mut from, mut left) = (at, total(parts));
+    let mut slices = [IoSlice::new(&[]); SLICES];
+    let (mut count, mut bytes) = (0, 0);
+    for part in parts {
+        let mut part: &[u8] = part;
+        while !part.is_empty() {
+            let to_cut = PIECE as u64 - (from + bytes) % PIECE as u64;
+            let taken = part.len().min(usize::try_from(to_cut).unwrap_or(PIECE));
+            let (now, rest) = part.split_at(taken);
+            (slices[count], part) = (IoSlice::new(now), rest);
+            count += 1;
+            bytes += taken as u64;
+            left -= taken as u64;
+            if taken as u64 == to_cut || count == SLICES || left == 0 {
+                each(&slices[..count], from, left == 0)?;
+                (from, count, bytes) = (from + bytes, 0, 0);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Puts what is written on its way. It makes nothing durable, and a write that fails later is told
+/// by the sync that follows; a system that cannot start it early writes when it is synced.
+fn start_writeback(file: RawFd, from: u64, to: u64) -> io::Result<()> {
+    let range = |at| libc::off64_t::try_from(at).map_err(|_| io::ErrorKind::InvalidInput);
+    let (offset, length) = (range(from)?, range(to - from)?);
+    loop {
+        // SAFETY: `sync_file_range` wants an open descriptor, which our caller holds, and touches no
+        // memory.
+        let answer =
+            unsafe { libc::sync_file_range(file, offset, length, libc::SYNC_FILE_RANGE_WRITE) };
+        match interrupted(answer) {
+            Ok(true) => {}
+            Ok(false) => return Ok(()),
+            Err(error) => {
+                return match error.raw_os_error() {
+                    Some(libc::ENOSYS | libc::EINVAL | libc::ESPIPE | libc::EOPNOTSUPP) => Ok(()),
+                    _ => Err(error),
+                };
             }
         }
     }

@@ -260,6 +260,22 @@ impl<F: File> File for FaultyFile<F> {
         self.inner.write_durable_at(parts, at)
     }
 
+    fn write_onward_at(&self, parts: &[IoSlice<'_>], at: u64) -> io::Result<()> {
+        self.pass(Operation::Write)?;
+        self.inner.write_onward_at(parts, at)
+    }
+
+    fn write_durable_filled(
+        &self,
+        buffer: &mut [u8],
+        filled: usize,
+        at: u64,
+        fill: &mut dyn FnMut(&mut [u8]),
+    ) -> io::Result<()> {
+        self.pass(Operation::Write)?;
+        self.inner.write_durable_filled(buffer, filled, at, fill)
+    }
+
     fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
         self.pass(Operation::Read)?;
         self.inner.read_at(into, at)

@@ -177,6 +177,34 @@ pub trait File: fmt::Debug + Send + Sync + 'static {
     /// As `write_at`.
     fn write_durable_at(&self, parts: &[IoSlice<'_>], at: u64) -> io::Result<()>;
 
+    /// As [`write_at`](File::write_at), for long writes: what is copied is on its way to the disk
+    /// while the rest is copied, where the storage can. Not durable before a sync either.
+    ///
+    /// # Errors
+    ///
+    /// As `write_at`.
+    fn write_onward_at(&self, parts: &[IoSlice<'_>], at: u64) -> io::Result<()> {
+        self.write_at(parts, at)
+    }
+
+    /// As [`write_durable_at`](File::write_durable_at) of all of `buffer`, whose first `filled`
+    /// bytes are there; `fill` is called with the pieces behind them, in order, until it is full.
+    /// What is filled is on its way to the disk while the rest is filled, where the storage can.
+    ///
+    /// # Errors
+    ///
+    /// As `write_at`.
+    fn write_durable_filled(
+        &self,
+        buffer: &mut [u8],
+        filled: usize,
+        at: u64,
+        fill: &mut dyn FnMut(&mut [u8]),
+    ) -> io::Result<()> {
+        fill(&mut buffer[filled..]);
+        self.write_durable_at(&[IoSlice::new(buffer)], at)
+    }
+
     /// Reads from `at` on until `into` is full or the file ends, and says how
     /// many bytes that were.
     ///

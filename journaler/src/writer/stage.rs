@@ -54,38 +54,37 @@ impl<'s> Stage<'s> {
         self.used = end;
     }
 
-    fn pad(&mut self, align: usize) {
-        let end = self.used.next_multiple_of(align);
-        self.bytes[self.used..end].fill(0);
-        self.used = end;
-    }
-
+    /// Everything is copied, as the memory of a direct write has to be aligned.
     pub(super) fn put_direct<F: File>(
-        mut self,
+        self,
         group: &[Frame<'_>],
         active: &mut Active<F>,
     ) -> std::io::Result<()> {
-        for frame in group {
-            self.push(frame.header.as_bytes());
-            self.push(frame.body[0]);
-            self.push(frame.body[1]);
-            self.pad(HEADER_BYTES);
-        }
-        let end = self.used;
-        self.pad(DIRECT_ALIGN);
-        active
-            .file
-            .write_durable_at(&[IoSlice::new(&self.bytes[..self.used])], self.from)?;
+        let length: u64 = group.iter().map(Frame::stored_bytes).sum();
+        let end = self.used + usize::try_from(length).map_err(std::io::Error::other)?;
+        let whole = end.next_multiple_of(DIRECT_ALIGN);
+        let mut poured = Pour {
+            parts: parts(group),
+            rest: &[],
+        };
+        active.file.write_durable_filled(
+            &mut self.bytes[..whole],
+            self.used,
+            self.from,
+            &mut |piece| poured.fill(piece),
+        )?;
         let block = end - end % DIRECT_ALIGN;
         active.tail_block[..end - block].copy_from_slice(&self.bytes[block..end]);
         Ok(())
     }
 
-    /// Small bodies are copied beside the headers, large ones go out from where they are.
+    /// Small bodies are copied beside the headers, large ones go out from where they are. What is
+    /// synced next is on its way to the disk while the rest is copied.
     pub(super) fn put_gathered<F: File>(
         mut self,
         group: &[Frame<'_>],
         max_write_bytes: u64,
+        is_synced: bool,
         file: &F,
     ) -> std::io::Result<()> {
         let large = usize::try_from(max_write_bytes / 256)
@@ -138,6 +137,45 @@ impl<'s> Stage<'s> {
         let rest = usize::try_from(end.next_multiple_of(BLOCK) - end).unwrap_or(0);
         pieces[count] = IoSlice::new(&ZEROS[..rest]);
         count += 1;
-        file.write_at(&pieces[..count], self.from)
+        if is_synced {
+            file.write_onward_at(&pieces[..count], self.from)
+        } else {
+            file.write_at(&pieces[..count], self.from)
+        }
+    }
+}
+
+/// The bytes of a group behind its mark, one slice behind the other.
+fn parts<'a>(group: &'a [Frame<'a>]) -> impl Iterator<Item = &'a [u8]> {
+    group.iter().flat_map(|frame| {
+        let padding = frame.stored_bytes() - HEADER_BYTES as u64 - frame.body_bytes();
+        let padding = usize::try_from(padding).unwrap_or(0);
+        let [first, second] = frame.body;
+        [frame.header.as_bytes(), first, second, &ZEROS[..padding]]
+    })
+}
+
+/// Copies slices one behind the other into one piece after the other, and zeros behind the last.
+struct Pour<'a, I> {
+    parts: I,
+    rest: &'a [u8],
+}
+
+impl<'a, I: Iterator<Item = &'a [u8]>> Pour<'a, I> {
+    fn fill(&mut self, mut piece: &mut [u8]) {
+        // Ends: each turn fills some of the piece, or takes the next of the parts.
+        while !piece.is_empty() {
+            if self.rest.is_empty() {
+                match self.parts.next() {
+                    Some(part) => self.rest = part,
+                    None => return piece.fill(0),
+                }
+            }
+            let count = self.rest.len().min(piece.len());
+            let (now, rest) = self.rest.split_at(count);
+            let (into, behind) = piece.split_at_mut(count);
+            into.copy_from_slice(now);
+            (self.rest, piece) = (rest, behind);
+        }
     }
 }
