@@ -35,13 +35,15 @@ use crate::index::SparseIndex;
 use crate::options::{Existing, Mode, Options};
 use crate::position::{Offset, Position, Reached, SegmentId};
 use crate::scan::Fault;
-use crate::segment::{BLOCK, FORMAT, Place, SegmentHeader, Summary, Tail};
+use crate::segment::{FORMAT, Place, SegmentHeader, Summary, Tail};
 use crate::storage::{File, Open, Storage};
 
 mod cut;
+pub(crate) mod evidence;
 mod judge;
 mod torn;
 
+use evidence::Beside;
 use judge::{Followed, Judge, Known};
 use torn::{cut_torn_tail, remove};
 
@@ -162,10 +164,12 @@ pub(crate) fn recover<S: Storage>(
         Some(_) => None,
         None => Watermark::read(&*meta.file())?.filter(|cell| cell.open_epoch == slot.open_epoch),
     };
+    let snapshot = newest_snapshot(storage)?;
+    let beside = Beside::new(&slot, watermark, snapshot, options.known_durable);
     let known = Known {
         slot: &slot,
         watermark,
-        snapshot: newest_snapshot(storage)?,
+        beside,
         options,
     };
     let mut judge = Judge {
@@ -373,12 +377,6 @@ fn newest_snapshot<S: Storage>(storage: &S) -> Result<Option<Position>, IoFault>
         }
     }
     Ok(None)
-}
-
-/// The first byte that a write cannot have touched which began at `from`, with so many bytes in
-/// flight: it takes its last page with it.
-pub(crate) fn window_end(from: u64, window_bytes: u64) -> u64 {
-    from.saturating_add(window_bytes).next_multiple_of(BLOCK)
 }
 
 /// Refuses promises that the medium cannot keep.

@@ -24,13 +24,17 @@
 use std::sync::{Mutex, PoisonError};
 
 use crate::directory::{LOCK, META, MetaFound, Watermark};
+use crate::error::Evidence;
 use crate::frame::{GroupMark, HEADER_BYTES};
 use crate::index::SparseIndex;
 use crate::position::{Offset, Position, SegmentId};
+use crate::recovery::evidence::{
+    Beside, Suspected, beyond_window, of_fault, says_durable, window_bytes,
+};
 use crate::scan::{Bytes, Fault, Window};
 use crate::schema::DESCRIPTOR_BYTES_MAX;
 use crate::segment::{
-    BLOCK, BlockFault, FORMAT, Place, SegmentFooter, SegmentHeader, Tail, data_start, is_zero, salt,
+    BlockFault, FORMAT, Place, SegmentFooter, SegmentHeader, Tail, data_start, is_zero, salt,
 };
 use crate::snapshots::{DIRECTORY, SnapshotError, Snapshots};
 use crate::storage::{File, Open, Storage};
@@ -41,9 +45,6 @@ const PIECE_BYTES: usize = 1 << 20;
 
 /// So many findings are told one by one; the rest is counted (`V2`).
 pub const FINDINGS_MAX: usize = 256;
-
-/// The number of the mode `async` in a segment's header.
-const ASYNC: u8 = 1;
 
 /// How to verify.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -183,8 +184,8 @@ pub fn verify<S: Storage>(
     }
     report.meta(&catalog);
     report.beginning(&catalog);
-    let evidence = Evidence::gather(storage, &catalog)?;
-    report.segments(&catalog, &looks, &evidence);
+    let known = Known::gather(storage, &catalog)?;
+    report.segments(&catalog, &looks, &known);
     report
         .findings
         .sort_by(|left, right| (&left.file, left.offset).cmp(&(&right.file, right.offset)));
@@ -192,106 +193,66 @@ pub fn verify<S: Storage>(
 }
 
 /// What says that a byte of the last segment was durable once: as opening has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Evidence {
-    /// The newest snapshot: events before it were durable.
-    snapshot: Position,
-    /// Frames before this were durable, by the hint or the watermark in `journal.meta`.
-    frames: u64,
-    /// And bytes before this.
-    place: Option<Place>,
-    /// The journal was closed in order: nothing can have been in flight.
-    is_closed: bool,
+#[derive(Debug, Clone, Copy, Default)]
+struct Known {
+    beside: Beside,
     /// What was in flight under the options of the last opening.
     window_bytes: u64,
 }
 
-impl Evidence {
-    fn gather<S: Storage>(storage: &S, catalog: &Catalog) -> Result<Evidence, ToolError> {
+impl Known {
+    fn gather<S: Storage>(storage: &S, catalog: &Catalog) -> Result<Known, ToolError> {
         let listed = Snapshots::new(storage.clone())
             .list()
             .map_err(snapshot_error)?;
-        let snapshot = listed
-            .iter()
-            .map(|one| one.position)
-            .max()
-            .unwrap_or_default();
-        let mut evidence = Evidence {
-            snapshot,
-            ..Evidence::default()
-        };
+        let snapshot = listed.iter().map(|one| one.position).max();
         let MetaFound::Slot(slot) = &catalog.meta else {
-            return Ok(evidence);
+            return Ok(Known {
+                beside: Beside::of_snapshot(snapshot),
+                window_bytes: 0,
+            });
         };
-        let hint = slot.durable();
-        evidence.frames = hint.reached.frames;
-        evidence.place = Some(Place {
-            segment: hint.segment,
-            offset: Offset(hint.offset),
-        });
-        evidence.is_closed = slot.is_clean();
-        evidence.window_bytes = slot.window_bytes;
-        if slot.cut_intent().is_none() {
-            let file = storage
-                .open(META, Open::READ)
-                .map_err(failed("opening", META))?;
-            let cell = Watermark::read(&file).map_err(ToolError::of_fault)?;
-            if let Some(cell) = cell.filter(|cell| cell.open_epoch == slot.open_epoch) {
-                evidence.frames = evidence.frames.max(cell.reached().frames);
-                let place = Place {
-                    segment: cell.segment(),
-                    offset: cell.offset(),
-                };
-                evidence.place = evidence.place.max(Some(place));
-            }
-        }
-        Ok(evidence)
+        let file = storage
+            .open(META, Open::READ)
+            .map_err(failed("opening", META))?;
+        let watermark = Watermark::read(&file).map_err(ToolError::of_fault)?;
+        Ok(Known {
+            beside: Beside::new(slot, watermark, snapshot, Position(0)),
+            window_bytes: slot.window_bytes,
+        })
     }
 
-    /// Why the byte at `at` of the last segment must have been durable; `None` if nothing says so.
-    fn against(
-        &self,
-        segment: SegmentId,
-        at: u64,
-        here: &Tail,
-        behind: &Behind<'_>,
-    ) -> Option<String> {
-        let place = Place {
-            segment,
-            offset: Offset(at),
-        };
-        let is_behind = self
-            .place
-            .is_some_and(|durable| durable.segment == segment && durable > place);
-        if self.frames > here.reached.frames || is_behind {
-            return Some("journal.meta says that it was durable".to_owned());
+    /// Why X must have been durable; `None` if nothing says so, and it was in flight. `end` is
+    /// behind the last byte that is not zero.
+    fn against(&self, x: &Suspected, seen: &Behind<'_>) -> Option<Evidence> {
+        let is_bad = seen.end.is_some() || seen.fault.is_some();
+        if let Some(evidence) = self.beside.against(x, is_bad) {
+            return Some(evidence);
         }
-        if self.is_closed && behind.is_bad {
-            return Some("the journal was closed in order, with nothing in flight".to_owned());
+        let last = seen.end?.checked_sub(1)?;
+        if let Some(evidence) = of_fault(seen.fault, x.segment, seen.at) {
+            return Some(evidence);
         }
-        if self.snapshot > here.reached.position {
-            return Some(format!(
-                "the snapshot at position {} needs it",
-                self.snapshot
-            ));
+        let later = seen.marks.iter().find(|mark| says_durable(mark, x));
+        if let Some(mark) = later {
+            return Some(Evidence::LaterMark(Place {
+                segment: x.segment,
+                offset: Offset(mark.at),
+            }));
         }
-        let later = behind
-            .marks
-            .iter()
-            .find(|mark| mark.at > at && mark.durable_at > at);
-        later.map(|mark| {
-            format!(
-                "the group at offset {} was written when it was durable",
-                mark.at
-            )
-        })
+        beyond_window(x.from, seen.window_bytes, last)
     }
 }
 
 /// What is at the end of the log, or behind it.
 struct Behind<'a> {
-    is_bad: bool,
+    /// Where what does not hold was found.
+    at: u64,
+    fault: Option<Fault>,
+    /// Behind the last byte that is not zero; `None` if there is none from X on.
+    end: Option<u64>,
     marks: &'a [GroupMark],
+    window_bytes: u64,
 }
 
 fn snapshot_error(error: SnapshotError) -> ToolError {
@@ -722,7 +683,7 @@ impl Report {
         );
     }
 
-    fn segments(&mut self, catalog: &Catalog, looks: &[Option<Look>], evidence: &Evidence) {
+    fn segments(&mut self, catalog: &Catalog, looks: &[Option<Look>], known: &Known) {
         let is_used = |(segment, look): (&CatalogSegment, &Option<Look>)| {
             segment.header.is_ok() || look.as_ref().is_some_and(|look| look.junk_end.is_some())
         };
@@ -741,7 +702,7 @@ impl Report {
                     let tail = before.and_then(|(_, tail)| tail).unwrap_or_default();
                     match look {
                         Some(look) if used == Some(number) => {
-                            self.headless(segment.id, *fault, look, &tail, evidence);
+                            self.headless(segment.id, *fault, look, &tail, known);
                         }
                         Some(_) | None => self.no_header(segment.id, *fault, ""),
                     }
@@ -775,7 +736,7 @@ impl Report {
             let tail = match look {
                 Some(look) => {
                     let is_last = used == Some(number);
-                    self.segment(segment, header, look, is_last, evidence);
+                    self.segment(segment, header, look, is_last, known);
                     Some(look.tail)
                 }
                 None => segment.footer.map(|footer| footer.summary().tail),
@@ -801,22 +762,27 @@ impl Report {
         fault: BlockFault,
         look: &Look,
         before: &Tail,
-        evidence: &Evidence,
+        known: &Known,
     ) {
-        let end = look.junk_end.unwrap_or(0);
-        let behind = Behind {
-            is_bad: true,
-            marks: &look.marks_behind,
+        let room = data_start(DESCRIPTOR_BYTES_MAX as u64) + known.window_bytes;
+        let x = Suspected {
+            segment: id,
+            from: 0,
+            here: before.reached,
         };
-        let room = data_start(DESCRIPTOR_BYTES_MAX as u64) + evidence.window_bytes;
-        let reason = evidence.against(id, 0, before, &behind);
-        let reason = reason.or_else(|| {
-            (end > room)
-                .then(|| format!("it reaches to offset {end}, beyond what can have been in flight"))
-        });
-        match reason {
-            Some(why) => self.no_header(id, fault, &format!(", and {why}")),
-            None => self.add(torn(id, 0, end, before.reached.position)),
+        let seen = Behind {
+            at: 0,
+            fault: None,
+            end: look.junk_end,
+            marks: &look.marks_behind,
+            window_bytes: room,
+        };
+        match known.against(&x, &seen) {
+            Some(evidence) => self.no_header(id, fault, &format!("; {evidence}")),
+            None => {
+                let end = look.junk_end.unwrap_or(0);
+                self.add(torn(id, 0, end, before.reached.position));
+            }
         }
     }
 
@@ -872,7 +838,7 @@ impl Report {
         header: &SegmentHeader,
         look: &Look,
         is_last: bool,
-        evidence: &Evidence,
+        known: &Known,
     ) {
         self.groups += look.groups;
         self.frames += look.frames;
@@ -884,7 +850,7 @@ impl Report {
         }
         match &segment.footer {
             Some(footer) => self.sealed(segment, header, footer, look),
-            None if is_last => self.last(segment, header, look, evidence),
+            None if is_last => self.last(segment, header, look, known),
             None => self.unsealed(segment, header, look),
         }
         if look.has_footer_junk {
@@ -987,64 +953,60 @@ impl Report {
         segment: &CatalogSegment,
         header: &SegmentHeader,
         look: &Look,
-        evidence: &Evidence,
+        known: &Known,
     ) {
         let (at, expected) = match look.faults.first() {
             Some(first) => (first.group_at, first.expected),
             None => (look.data_end, look.tail.reached.position),
         };
         let junk_end = look.junk_end.filter(|&end| end > at);
-        let is_bad = junk_end.is_some() || !look.faults.is_empty();
-        let behind = Behind {
-            is_bad,
-            marks: &look.marks_behind,
+        let first = look.faults.first();
+        // Only a fault behind a group's mark leaves that mark to say how long the group is.
+        let group_length = first
+            .filter(|first| first.at != first.group_at)
+            .and_then(|first| Some(first.group_end? - first.group_at - HEADER_BYTES as u64));
+        let x = Suspected {
+            segment: segment.id,
+            from: at,
+            here: look.whole.reached,
         };
-        let reason = evidence.against(segment.id, at, &look.whole, &behind);
-        // A group whose mark holds says how long it is; under `async` several were in flight.
-        let group_end = look.faults.first().and_then(|first| first.group_end);
-        let group_end = group_end.filter(|_| header.mode != ASYNC);
-        let window = header.window_bytes.max(evidence.window_bytes);
-        // A write takes its last page with it, to the end; as opening judges it.
-        let window_end = group_end
-            .unwrap_or(at.saturating_add(window))
-            .next_multiple_of(BLOCK);
-        match (reason, junk_end) {
+        let seen = Behind {
+            at: first.map_or(at, |first| first.at),
+            fault: first.map(|first| first.fault),
+            end: junk_end,
+            marks: &look.marks_behind,
+            window_bytes: window_bytes(header, known.window_bytes, group_length, false),
+        };
+        match (known.against(&x, &seen), junk_end) {
             (None, None) => {}
-            (None, Some(end)) if end <= window_end => self.add(torn(segment.id, at, end, expected)),
-            (reason, _) => {
-                let why = reason.unwrap_or_else(|| {
-                    format!("it reaches beyond what can have been in flight, offset {window_end}")
-                });
-                match look.faults.first() {
-                    Some(first) => {
-                        let what = format!("{}, and {why}", first.fault);
-                        self.add(damage(segment.id, first, what));
-                        for fault in &look.faults[1..] {
-                            self.add(damage(segment.id, fault, fault.fault.to_string()));
-                        }
-                    }
-                    None => {
-                        let what = match junk_end {
-                            Some(end) => {
-                                format!(
-                                    "expected zeros, found others up to offset {end}, and {why}"
-                                )
-                            }
-                            None => format!("expected the log to go on, found zeros, and {why}"),
-                        };
-                        let fault = Fault::Missing { durable: expected };
-                        let fault = LookFault {
-                            at,
-                            group_at: at,
-                            group_end: None,
-                            fault,
-                            expected,
-                            resumes: None,
-                        };
-                        self.add(damage(segment.id, &fault, what));
+            (None, Some(end)) => self.add(torn(segment.id, at, end, expected)),
+            (Some(why), _) => match look.faults.first() {
+                Some(first) => {
+                    let what = format!("{}; {why}", first.fault);
+                    self.add(damage(segment.id, first, what));
+                    for fault in &look.faults[1..] {
+                        self.add(damage(segment.id, fault, fault.fault.to_string()));
                     }
                 }
-            }
+                None => {
+                    let what = match junk_end {
+                        Some(end) => {
+                            format!("expected zeros, found others up to offset {end}; {why}")
+                        }
+                        None => format!("expected the log to go on, found zeros; {why}"),
+                    };
+                    let fault = Fault::Missing { durable: expected };
+                    let fault = LookFault {
+                        at,
+                        group_at: at,
+                        group_end: None,
+                        fault,
+                        expected,
+                        resumes: None,
+                    };
+                    self.add(damage(segment.id, &fault, what));
+                }
+            },
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::directory::{MetaSlot, Watermark, hex};
 use crate::error::{Corruption, Damage, Evidence, IoFault, OpenError, Survivors};
 use crate::frame::{FrameHeader, GroupMark, HEADER_BYTES};
 use crate::options::{Mode, Options, Verify};
-use crate::position::{Offset, Position, SegmentId};
+use crate::position::{Offset, Position, Reached, SegmentId};
 use crate::scan::{Bytes, Fault, Step, Survey, Walk, Window, find_mark, last_data, survey};
 use crate::schema::Schema;
 use crate::segment::{
@@ -14,13 +14,14 @@ use crate::segment::{
 };
 use crate::storage::{File, Open, Storage};
 
-use super::{Content, window_end};
+use super::Content;
+use super::evidence::{Beside, Suspected, beyond_window, of_fault, says_durable, window_bytes};
 
 /// What is known beside the segments.
 pub(super) struct Known<'a> {
     pub(super) slot: &'a MetaSlot,
     pub(super) watermark: Option<Watermark>,
-    pub(super) snapshot: Option<Position>,
+    pub(super) beside: Beside,
     pub(super) options: &'a Options,
 }
 
@@ -311,22 +312,18 @@ impl<S: Storage> Judge<'_, S> {
     }
 
     fn suspect(&self, header: &SegmentHeader, summary: &Summary, stop: Step) -> Suspect {
-        let base = header.window_bytes.max(self.known.slot.window_bytes);
-        let (at, fault, window) = match stop {
+        let (at, fault, group_at) = match stop {
             Step::Fault {
                 at,
                 group_at,
                 fault,
-            } => {
-                let window = if at == group_at {
-                    base
-                } else {
-                    self.group_window(header, group_at, base)
-                };
-                (at, Some(fault), window)
-            }
-            Step::End { at } | Step::Mark { at, .. } | Step::Frame { at, .. } => (at, None, base),
+            } => (at, Some(fault), (at != group_at).then_some(group_at)),
+            Step::End { at } | Step::Mark { at, .. } | Step::Frame { at, .. } => (at, None, None),
         };
+        let group_length = group_at.and_then(|at| self.group_length(header, at));
+        let is_async = matches!(self.known.options.mode, Mode::Async { .. });
+        let slot_window = self.known.slot.window_bytes;
+        let window = window_bytes(header, slot_window, group_length, is_async);
         Suspect {
             segment: SegmentId(header.segment_id),
             from: summary.data_end,
@@ -341,23 +338,12 @@ impl<S: Storage> Judge<'_, S> {
         }
     }
 
-    /// What was in flight with a group whose mark holds: itself, but for `async`.
-    fn group_window(&self, header: &SegmentHeader, group_at: u64, base: u64) -> u64 {
-        let is_async = Mode::Async {
-            max_unsynced_bytes: 0,
-            interval: std::time::Duration::ZERO,
-        }
-        .number();
-        if header.mode == is_async || matches!(self.known.options.mode, Mode::Async { .. }) {
-            return base;
-        }
-        let file = self.bytes(SegmentId(header.segment_id)).ok();
-        let line = file.and_then(|mut bytes| {
-            let line = bytes.get(group_at, HEADER_BYTES).ok()?;
-            line.first_chunk::<HEADER_BYTES>().copied()
-        });
-        let mark = line.and_then(|line| GroupMark::decode(&line, header.salt(), group_at));
-        mark.map_or(base, |mark| HEADER_BYTES as u64 + mark.length)
+    /// Of the group whose mark is there, if it holds.
+    fn group_length(&self, header: &SegmentHeader, group_at: u64) -> Option<u64> {
+        let mut bytes = self.bytes(SegmentId(header.segment_id)).ok()?;
+        let line = bytes.get(group_at, HEADER_BYTES).ok()?;
+        let line = line.first_chunk::<HEADER_BYTES>()?;
+        Some(GroupMark::decode(line, header.salt(), group_at)?.length)
     }
 
     /// A newest segment without a header: blank, or its first write was under way.
@@ -423,11 +409,13 @@ impl<S: Storage> Judge<'_, S> {
         let read = |error| IoFault::new("read", &name, error);
         let last = last_data(bytes, suspect.from, suspect.limit).map_err(read)?;
         let is_bad = last.is_some() || suspect.fault.is_some();
-        if let Some(evidence) = self.evidence(suspect, is_bad) {
+        let x = suspect.suspected(self.tail.reached);
+        if let Some(evidence) = self.known.beside.against(&x, is_bad) {
             return Err(self.corrupt(suspect.clone_for_report(evidence), evidence, bytes));
         }
         let Some(last) = last else { return Ok(None) };
-        if let Some(evidence) = self.evidence_behind(suspect, last, bytes).map_err(read)? {
+        let behind = self.evidence_behind(suspect, &x, last, bytes);
+        if let Some(evidence) = behind.map_err(read)? {
             return Err(self.corrupt(suspect.clone_for_report(evidence), evidence, bytes));
         }
         Ok(Some(TornPlan {
@@ -439,35 +427,11 @@ impl<S: Storage> Judge<'_, S> {
         }))
     }
 
-    /// Evidence beside the segment.
-    fn evidence(&self, suspect: &Suspect, is_bad: bool) -> Option<Evidence> {
-        let known = &self.known;
-        let here = self.tail.reached;
-        let hint = known.slot.durable();
-        let is_behind =
-            |segment: SegmentId, offset: u64| segment == suspect.segment && offset > suspect.from;
-        if hint.reached.frames > here.frames || is_behind(hint.segment, hint.offset) {
-            return Some(Evidence::Hint(hint.reached.position));
-        }
-        if let Some(cell) = known.watermark
-            && (cell.reached().frames > here.frames || is_behind(cell.segment(), cell.offset().0))
-        {
-            return Some(Evidence::Hint(cell.reached().position));
-        }
-        if known.slot.is_clean() && is_bad {
-            return Some(Evidence::CleanShutdown);
-        }
-        if let Some(position) = known.snapshot.filter(|&position| position > here.position) {
-            return Some(Evidence::Snapshot(position));
-        }
-        let acknowledged = known.options.known_durable;
-        (acknowledged > here.position).then_some(Evidence::Known(acknowledged))
-    }
-
     /// Evidence behind X in the segment.
     fn evidence_behind(
         &self,
         suspect: &Suspect,
+        x: &Suspected,
         last: u64,
         bytes: &mut Bytes<S::File>,
     ) -> std::io::Result<Option<Evidence>> {
@@ -477,14 +441,10 @@ impl<S: Storage> Judge<'_, S> {
         };
         let range =
             suspect.from + HEADER_BYTES as u64..(last + 1).next_multiple_of(64).min(suspect.limit);
-        if matches!(
-            suspect.fault,
-            Some(Fault::MarkContinues { .. } | Fault::MarkEpoch { .. })
-        ) {
-            // A whole mark of this file, and what is before it is not what was durable then.
-            return Ok(Some(Evidence::LaterMark(place(suspect.at))));
+        if let Some(evidence) = of_fault(suspect.fault, suspect.segment, suspect.at) {
+            return Ok(Some(evidence));
         }
-        let says_so = |mark: &GroupMark| mark.durable_at > suspect.from;
+        let says_so = |mark: &GroupMark| says_durable(mark, x);
         if let Some(mark) = find_mark(bytes, suspect.salt, range.clone(), says_so)? {
             return Ok(Some(Evidence::LaterMark(place(mark.at))));
         }
@@ -493,11 +453,7 @@ impl<S: Storage> Judge<'_, S> {
         {
             return Ok(Some(Evidence::LaterMark(place(at))));
         }
-        if last >= window_end(suspect.from, suspect.window) {
-            let (window_bytes, last) = (suspect.window, Offset(last));
-            return Ok(Some(Evidence::BeyondWindow { window_bytes, last }));
-        }
-        Ok(None)
+        Ok(beyond_window(suspect.from, suspect.window, last))
     }
 
     fn corrupt(
@@ -540,6 +496,15 @@ impl<S: Storage> Judge<'_, S> {
 }
 
 impl Suspect {
+    /// As the judgement asks, behind the last whole group.
+    fn suspected(&self, here: Reached) -> Suspected {
+        Suspected {
+            segment: self.segment,
+            from: self.from,
+            here,
+        }
+    }
+
     /// The same with what should have been there, where only zeros are.
     fn missing(self, durable: Position) -> Suspect {
         let damage = match self.fault {

@@ -215,9 +215,7 @@ fn the_write_in_flight_is_a_torn_tail_and_what_was_durable_is_damage() {
     let report = verified(&storage);
     assert_eq!(report.verdict, Verdict::Corrupt);
     assert!(
-        damage(&report)[0]
-            .what
-            .contains("was written when it was durable"),
+        damage(&report)[0].what.contains("says it was durable"),
         "{:?}",
         damage(&report)
     );
