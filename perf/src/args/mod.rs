@@ -1,5 +1,6 @@
 //! What was typed, and what it means.
 
+mod choose;
 pub mod plan;
 pub mod quantity;
 pub mod shape;

@@ -12,15 +12,22 @@ use std::collections::BTreeMap;
 use lockstep_ringbuffer::Wait;
 use serde_json::{Value, json};
 
+use super::choose;
 use super::quantity::show_short;
 use super::shape::Shape;
-use super::wish::{Pin, Place, Waits};
+use super::wish::{Log, Pin, Place, Policy, Waits};
 use crate::exit::Refusal;
 use crate::machine::cpu_list;
 use crate::machine::cpus::{Distance, Machine};
 
 /// Sizes of events that are built in.
 pub const EVENT_SIZES: [usize; 8] = [16, 32, 64, 128, 256, 512, 1024, 4096];
+
+/// The only size of an event of the engine that is built in.
+const ENGINE_EVENT_SIZE: usize = 64;
+
+/// Events that a stage takes in one turn, unless told.
+const BATCH: usize = 256;
 
 /// The strategy of threads that have to share CPUs.
 const SHARING: Wait = Wait::Yield { spins: 100 };
@@ -46,6 +53,16 @@ pub struct Wishes {
     pub place: Place,
     /// Where threads run.
     pub pin: Pin,
+    /// Which CPUs `auto` takes.
+    pub policy: Policy,
+    /// Whether two threads that spin may share a core.
+    pub allow_smt: bool,
+    /// Whether a CPU that may not be used is left out instead of refused.
+    pub pin_best_effort: bool,
+    /// What the engine keeps, and who waits for it.
+    pub log: Log,
+    /// Whether the way is split by stages.
+    pub stages: bool,
     /// Whether to go on where CPUs are too few, or shared by hardware threads.
     pub insist: bool,
 }
@@ -58,12 +75,17 @@ impl Wishes {
             shape,
             ring: 1 << 16,
             event_size: 64,
-            batch: 256,
+            batch: BATCH,
             claim: 1,
             work: std::time::Duration::ZERO,
             waits: Waits::default(),
             place: Place::Auto,
             pin: Pin::Auto,
+            policy: Policy::Near,
+            allow_smt: false,
+            pin_best_effort: false,
+            log: Log::default(),
+            stages: false,
             insist: false,
         }
     }
@@ -101,6 +123,12 @@ pub struct Plan {
     pub producers_yield: bool,
     /// The threads of the stages; none: the generator gives the stages their turns.
     pub threads: Vec<Thread>,
+    /// What the engine keeps, and who waits for it.
+    pub log: Log,
+    /// Whether the way is split by stages.
+    pub stages: bool,
+    /// What was given up on the way: a CPU that may not be used.
+    pub warnings: Vec<String>,
 }
 
 impl Plan {
@@ -119,7 +147,8 @@ impl Plan {
         };
         let producers = wishes.shape.producers();
         let crowded = producers + groups.len() > machine.spinners_max();
-        let cpus = cpus(wishes, machine, producers, &groups, crowded)?;
+        let mut warnings = Vec::new();
+        let cpus = cpus(wishes, machine, producers, &groups, crowded, &mut warnings)?;
         let (producer_cpus, thread_cpus) = cpus.split_at(producers);
         let threads: Vec<Thread> = groups
             .into_iter()
@@ -131,7 +160,7 @@ impl Plan {
             })
             .collect();
         let producer_wait = settled(wishes.waits.of("producer"), crowded);
-        let plan = Self {
+        let mut plan = Self {
             shape: wishes.shape,
             ring: wishes.ring,
             event_size: wishes.event_size,
@@ -141,9 +170,14 @@ impl Plan {
             producers: producer_cpus.to_vec(),
             producers_yield: !producer_wait.spins_for_ever(),
             threads,
+            log: wishes.log.clone(),
+            stages: wishes.stages,
+            warnings,
         };
         plan.check_spinners(wishes, machine)?;
         plan.check_shared_cpus()?;
+        plan.check_siblings(wishes, machine)?;
+        plan.check_engine(wishes)?;
         Ok(plan)
     }
 
@@ -192,7 +226,7 @@ impl Plan {
             let names: Vec<String> = thread
                 .stages
                 .iter()
-                .map(|&i| Shape::stage_name(i))
+                .map(|&i| self.shape.stage_name(i))
                 .collect();
             names.join("+")
         });
@@ -235,7 +269,7 @@ impl Plan {
     /// For the result.
     #[must_use]
     pub fn config(&self) -> BTreeMap<String, Value> {
-        BTreeMap::from([
+        let mut config = BTreeMap::from([
             ("topology".to_owned(), json!(self.shape.to_string())),
             ("ring".to_owned(), json!(self.ring)),
             ("event_size".to_owned(), json!(self.event_size)),
@@ -249,7 +283,39 @@ impl Plan {
             ("place".to_owned(), json!(self.place())),
             ("pin".to_owned(), json!(self.pins())),
             ("producers_yield".to_owned(), json!(self.producers_yield)),
-        ])
+            ("acknowledged".to_owned(), json!(self.acknowledged())),
+        ]);
+        if self.shape == Shape::Full {
+            config.remove("batch");
+            for (key, value) in [
+                ("journal", self.log.mode_name()),
+                ("gate", self.log.gate_name()),
+                ("journal_thread", self.log.thread_name()),
+            ] {
+                config.insert(key.to_owned(), json!(value));
+            }
+        }
+        config
+    }
+
+    /// Clock reads that splitting the way adds to each event: with the engine one at the door,
+    /// two at the logic; else one at each stage but the last.
+    #[must_use]
+    pub fn stage_reads(&self) -> usize {
+        match (self.stages, self.shape) {
+            (false, _) | (_, Shape::Fanout(_)) => 0,
+            (_, Shape::Full) => 3,
+            (_, shape) => shape.stages() - 1,
+        }
+    }
+
+    /// What an event has behind it when it counts as done.
+    #[must_use]
+    pub fn acknowledged(&self) -> &'static str {
+        match self.shape {
+            Shape::Full => self.log.acknowledged(),
+            _ => "seen by the last stage; nothing is kept",
+        }
     }
 
     /// P2.
@@ -271,6 +337,102 @@ impl Plan {
             ),
             "--place auto, --wait auto, --topology spsc, or --insist",
         ))
+    }
+
+    /// Two threads that spin on one core take each other's units: refused where the user
+    /// named the CPUs, told where there was no other choice.
+    fn check_siblings(&mut self, wishes: &Wishes, machine: &Machine) -> Result<(), Refusal> {
+        if wishes.allow_smt || wishes.insist || wishes.policy == Policy::Smt {
+            return Ok(());
+        }
+        let generators = self.producers.iter().enumerate().map(|(index, &cpu)| {
+            (
+                format!("producer{index}"),
+                cpu.filter(|_| !self.producers_yield),
+            )
+        });
+        let place = self.place();
+        let threads = self.threads.iter().zip(place.split(',').map(str::to_owned));
+        let threads = threads
+            .map(|(thread, name)| (name, thread.cpu.filter(|_| thread.wait.spins_for_ever())));
+        let mut spinners: Vec<(String, u32)> = Vec::new();
+        for (name, cpu) in generators.chain(threads) {
+            let Some(cpu) = cpu else { continue };
+            let sibling = spinners.iter().find(|(_, other)| {
+                machine.distance(*other, cpu) == Distance::SameCore && *other != cpu
+            });
+            if let Some((other, other_cpu)) = sibling {
+                let what = format!(
+                    "{other} (CPU {other_cpu}) and {name} (CPU {cpu}) share a core; both spin"
+                );
+                if matches!(wishes.pin, Pin::Auto) {
+                    self.warnings
+                        .push(format!("{what}: there are no more cores"));
+                    return Ok(());
+                }
+                return Err(Refusal::usage(
+                    format!("--pin: {what}"),
+                    "a core each (lockstep doctor shows them), --wait spin-pause, or --allow-smt",
+                ));
+            }
+            spinners.push((name, cpu));
+        }
+        Ok(())
+    }
+
+    /// What the engine can and cannot do.
+    fn check_engine(&self, wishes: &Wishes) -> Result<(), Refusal> {
+        if self.shape != Shape::Full {
+            if wishes.log.directory.is_some() {
+                return Err(Refusal::usage(
+                    format!("--journal-dir: {} keeps nothing", self.shape),
+                    "--topology full",
+                ));
+            }
+            return Ok(());
+        }
+        if self.event_size != ENGINE_EVENT_SIZE {
+            return Err(Refusal::usage(
+                format!(
+                    "--event-size {}: the engine's events have {ENGINE_EVENT_SIZE} bytes here",
+                    self.event_size
+                ),
+                "--event-size 64, or a plain ring: --topology diamond",
+            ));
+        }
+        if self.batch != BATCH.min(self.ring) {
+            return Err(Refusal::usage(
+                "--batch: the engine takes what waits, up to a quarter of its ring",
+                "leave it out, or a plain ring: --topology diamond",
+            ));
+        }
+        if self.ring < 16 {
+            return Err(Refusal::usage(
+                format!("--ring {}: the engine wants 16 slots at least", self.ring),
+                "--ring 1Ki",
+            ));
+        }
+        if self.threads.iter().any(|t| t.wait != self.threads[0].wait) {
+            return Err(Refusal::usage(
+                "--wait names several strategies for the engine's threads; it has one for all",
+                "--wait yield, or for the generator alone: --wait spin,producer=yield",
+            ));
+        }
+        let pinned = self
+            .threads
+            .iter()
+            .filter(|thread| thread.cpu.is_some())
+            .count();
+        if pinned != 0 && pinned != self.threads.len() {
+            return Err(Refusal::usage(
+                format!(
+                    "--pin names CPUs for {pinned} of {} threads of the engine",
+                    self.threads.len()
+                ),
+                "one for each of them, or for none",
+            ));
+        }
+        Ok(())
     }
 
     /// P3.
@@ -353,7 +515,9 @@ fn check_sizes(wishes: &Wishes) -> Result<(), Refusal> {
 fn wants_one_thread(wishes: &Wishes, machine: &Machine) -> bool {
     let one_cpu = machine.spinners_max() == 1;
     let free = wishes.place == Place::Auto && wishes.waits == Waits::default();
-    one_cpu && free && wishes.shape.producers() == 1
+    // The engine has threads of its own always.
+    let steps = wishes.shape != Shape::Full;
+    one_cpu && free && steps && wishes.shape.producers() == 1
 }
 
 fn groups(wishes: &Wishes, machine: &Machine) -> Result<Vec<Vec<usize>>, Refusal> {
@@ -378,7 +542,7 @@ fn split(stages: usize, threads: usize) -> Vec<Vec<usize>> {
 
 /// P1.
 fn named_groups(names: &[Vec<String>], shape: Shape) -> Result<Vec<Vec<usize>>, Refusal> {
-    let all: Vec<String> = (0..shape.stages()).map(Shape::stage_name).collect();
+    let all: Vec<String> = (0..shape.stages()).map(|i| shape.stage_name(i)).collect();
     let mut seen = vec![false; all.len()];
     let mut groups = Vec::new();
     for group in names {
@@ -413,7 +577,7 @@ fn named_groups(names: &[Vec<String>], shape: Shape) -> Result<Vec<Vec<usize>>, 
 fn wait_of(wishes: &Wishes, stages: &[usize]) -> Wait {
     let mut waits = stages
         .iter()
-        .map(|&index| wishes.waits.of(&Shape::stage_name(index)));
+        .map(|&index| wishes.waits.of(&wishes.shape.stage_name(index)));
     waits.find(|wait| *wait != Wait::Auto).unwrap_or(Wait::Auto)
 }
 
@@ -432,31 +596,40 @@ fn cpus(
     producers: usize,
     groups: &[Vec<usize>],
     crowded: bool,
+    warnings: &mut Vec<String>,
 ) -> Result<Vec<Option<u32>>, Refusal> {
     let threads = producers + groups.len();
-    let named: Vec<Option<u32>> = match &wishes.pin {
+    let mut named: Vec<Option<u32>> = match &wishes.pin {
         Pin::None => return Ok(vec![None; threads]),
         Pin::Auto if crowded => return Ok(vec![None; threads]),
         Pin::Auto => {
-            let near = near_cpus(machine, threads);
-            return Ok((0..threads).map(|index| near.get(index).copied()).collect());
+            let chosen = choose::cpus(machine, threads, wishes.policy)?;
+            return Ok((0..threads)
+                .map(|index| chosen.get(index).copied())
+                .collect());
         }
         Pin::List(list) => (0..threads).map(|index| list.get(index).copied()).collect(),
         Pin::Roles(roles) => roles_to_cpus(roles, wishes.shape, producers, groups)?,
     };
-    for (index, cpu) in named.iter().enumerate() {
-        let Some(cpu) = *cpu else { continue };
+    for (index, slot) in named.iter_mut().enumerate() {
+        let Some(cpu) = *slot else { continue };
         if !machine.allowed.contains(&cpu) && !machine.isolated().contains(&cpu) {
             let role = if index < producers {
                 format!("producer{index}")
             } else {
-                Shape::stage_name(groups[index - producers][0])
+                wishes.shape.stage_name(groups[index - producers][0])
             };
+            let what = format!(
+                "cannot pin {role} to CPU {cpu}: this process may use CPUs {}",
+                cpu_list::show(&machine.allowed)
+            );
+            if wishes.pin_best_effort {
+                warnings.push(format!("{what}; it is not pinned"));
+                *slot = None;
+                continue;
+            }
             return Err(Refusal::environment(
-                format!(
-                    "cannot pin {role} to CPU {cpu}: this process may use CPUs {}",
-                    cpu_list::show(&machine.allowed)
-                ),
+                what,
                 format!("--pin auto, or start with CPU {cpu} allowed (taskset, --cpuset-cpus)"),
             ));
         }
@@ -473,7 +646,7 @@ fn roles_to_cpus(
     let mut known: Vec<String> = (0..producers)
         .map(|index| format!("producer{index}"))
         .collect();
-    known.extend((0..shape.stages()).map(Shape::stage_name));
+    known.extend((0..shape.stages()).map(|index| shape.stage_name(index)));
     known.push("producer".to_owned());
     if let Some(stranger) = roles.keys().find(|role| !known.contains(role)) {
         return Err(Refusal::usage(
@@ -493,11 +666,11 @@ fn roles_to_cpus(
     for stages in groups {
         let mut found: Vec<u32> = stages
             .iter()
-            .filter_map(|&index| roles.get(&Shape::stage_name(index))?.first().copied())
+            .filter_map(|&index| roles.get(&shape.stage_name(index))?.first().copied())
             .collect();
         found.dedup();
         if found.len() > 1 {
-            let name = Shape::stage_name(stages[0]);
+            let name = shape.stage_name(stages[0]);
             return Err(Refusal::usage(
                 format!(
                     "--pin puts the thread of {name} on CPUs {}",
@@ -509,56 +682,6 @@ fn roles_to_cpus(
         cpus.push(found.first().copied());
     }
     Ok(cpus)
-}
-
-/// CPUs for so many threads, near each other: isolated ones first, one L3 if it is large
-/// enough, no two of one core while there are other cores.
-fn near_cpus(machine: &Machine, threads: usize) -> Vec<u32> {
-    let mut candidates: Vec<u32> = machine.allowed.clone();
-    let isolated: Vec<u32> = candidates
-        .iter()
-        .copied()
-        .filter(|cpu| machine.cpu(*cpu).is_some_and(|cpu| cpu.isolated))
-        .collect();
-    if isolated.len() >= threads {
-        candidates = isolated;
-    }
-    // The highest CPUs: devices like to interrupt the lowest.
-    candidates.sort_unstable_by(|a, b| b.cmp(a));
-    let mut best: Vec<u32> = Vec::new();
-    for &first in &candidates {
-        let mut near: Vec<(Distance, u32)> = candidates
-            .iter()
-            .map(|&cpu| (machine.distance(first, cpu), cpu))
-            .collect();
-        near.sort_by_key(|(distance, _)| *distance);
-        let mut chosen: Vec<u32> = Vec::new();
-        let mut siblings: Vec<u32> = Vec::new();
-        for (_, cpu) in near {
-            let shares = chosen
-                .iter()
-                .any(|&c| machine.distance(c, cpu) == Distance::SameCore);
-            if shares {
-                siblings.push(cpu);
-            } else {
-                chosen.push(cpu);
-            }
-        }
-        chosen.extend(siblings);
-        chosen.truncate(threads);
-        let reach = |cpus: &[u32]| {
-            let pairs = cpus
-                .iter()
-                .skip(1)
-                .map(|&cpu| machine.distance(cpus[0], cpu));
-            pairs.max().unwrap_or(Distance::SameL3)
-        };
-        if best.is_empty() || reach(&chosen) < reach(&best) && chosen.len() >= best.len() {
-            best = chosen;
-        }
-    }
-    best.sort_unstable();
-    best
 }
 
 #[cfg(test)]

@@ -217,6 +217,24 @@ pub fn show_count(number: u64) -> String {
     text
 }
 
+/// `1.2 GiB`, `640 MiB`: bytes for people.
+///
+/// ```
+/// use lockstep_perf::args::quantity::show_bytes;
+///
+/// assert_eq!(show_bytes(1_288_490_188), "1.2 GiB");
+/// assert_eq!(show_bytes(671_088_640), "640.0 MiB");
+/// ```
+#[must_use]
+pub fn show_bytes(bytes: u64) -> String {
+    let bytes = crate::machine::clock::ratio(bytes, 1);
+    if bytes >= f64::from(1 << 30) {
+        format!("{:.1} GiB", bytes / f64::from(1 << 30))
+    } else {
+        format!("{:.1} MiB", bytes / f64::from(1 << 20))
+    }
+}
+
 /// A count as short as it can be said exactly: `64Ki`, `1M`, `1500`.
 #[must_use]
 pub fn show_short(number: u64) -> String {

@@ -8,9 +8,14 @@ pub const STAGES_MAX: usize = 32;
 /// Producers of one topology at most.
 pub const PRODUCERS_MAX: usize = 32;
 
-/// A topology of plain stages on one ring.
+/// The stages of the engine, in their order.
+const FULL: [&str; 4] = ["order", "journal", "logic", "egress"];
+
+/// A topology: plain stages on one ring, or the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
+    /// The engine: order, journal, logic, egress.
+    Full,
     /// One producer, one stage.
     Spsc,
     /// Stages one behind the other.
@@ -40,6 +45,7 @@ impl Shape {
             Self::Spsc | Self::Mpsc(_) => 1,
             Self::Pipeline(stages) | Self::Fanout(stages) => stages,
             Self::Diamond => 3,
+            Self::Full => FULL.len(),
         }
     }
 
@@ -47,7 +53,7 @@ impl Shape {
     #[must_use]
     pub fn follows(self, index: usize) -> Vec<usize> {
         match self {
-            Self::Pipeline(_) if index > 0 => vec![index - 1],
+            Self::Pipeline(_) | Self::Full if index > 0 => vec![index - 1],
             Self::Diamond if index == 2 => vec![0, 1],
             _ => Vec::new(),
         }
@@ -64,8 +70,11 @@ impl Shape {
 
     /// The stage's name in pins, placements and results.
     #[must_use]
-    pub fn stage_name(index: usize) -> String {
-        format!("stage{index}")
+    pub fn stage_name(self, index: usize) -> String {
+        match self {
+            Self::Full => FULL[index].to_owned(),
+            _ => format!("stage{index}"),
+        }
     }
 }
 
@@ -84,13 +93,14 @@ impl FromStr for Shape {
             )),
         };
         match (name, count) {
+            ("full", None) => Ok(Self::Full),
             ("spsc", None) => Ok(Self::Spsc),
             ("diamond", None) => Ok(Self::Diamond),
             ("pipeline", _) => Ok(Self::Pipeline(number(STAGES_MAX)?)),
             ("fanout", _) => Ok(Self::Fanout(number(STAGES_MAX)?)),
             ("mpsc", _) => Ok(Self::Mpsc(number(PRODUCERS_MAX)?)),
             _ => Err(format!(
-                "{text:?} is no topology: spsc, pipeline:N, diamond, fanout:N, mpsc:N"
+                "{text:?} is no topology: full, spsc, pipeline:N, diamond, fanout:N, mpsc:N"
             )),
         }
     }
@@ -99,6 +109,7 @@ impl FromStr for Shape {
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Full => f.write_str("full"),
             Self::Spsc => f.write_str("spsc"),
             Self::Diamond => f.write_str("diamond"),
             Self::Pipeline(n) => write!(f, "pipeline:{n}"),
@@ -114,7 +125,14 @@ mod tests {
 
     #[test]
     fn topologies_are_read_and_written() {
-        for text in ["spsc", "diamond", "pipeline:5", "fanout:2", "mpsc:4"] {
+        for text in [
+            "full",
+            "spsc",
+            "diamond",
+            "pipeline:5",
+            "fanout:2",
+            "mpsc:4",
+        ] {
             assert_eq!(text.parse::<Shape>().unwrap().to_string(), text);
         }
         for text in ["", "ring", "pipeline:0", "spsc:2", "mpsc:99"] {
@@ -128,5 +146,14 @@ mod tests {
         assert!(Shape::Diamond.is_last(2) && !Shape::Diamond.is_last(0));
         assert_eq!(Shape::Pipeline(3).follows(1), [0]);
         assert!(Shape::Fanout(3).is_last(0));
+    }
+
+    #[test]
+    fn the_engine_has_named_stages() {
+        let names: Vec<String> = (0..Shape::Full.stages())
+            .map(|index| Shape::Full.stage_name(index))
+            .collect();
+        assert_eq!(names, ["order", "journal", "logic", "egress"]);
+        assert_eq!(Shape::Diamond.stage_name(2), "stage2");
     }
 }

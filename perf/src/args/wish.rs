@@ -1,8 +1,11 @@
 //! What a user asks of placement and waiting, before the machine is looked at.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
+use lockstep_engine::{GateAt, JournalMode, JournalThread};
 use lockstep_ringbuffer::Wait;
 
 use crate::exit::Refusal;
@@ -67,6 +70,170 @@ impl Pin {
             }
         }
         Ok(Self::Roles(roles))
+    }
+}
+
+/// `--pin-policy`: which CPUs `--pin auto` takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Policy {
+    /// As near each other as there is room, a core each.
+    #[default]
+    Near,
+    /// As far from each other as the machine allows.
+    Far,
+    /// Hardware threads of the same cores.
+    Smt,
+    /// All behind one last-level cache, a core each; refused where none is large enough.
+    L3,
+    /// All on this NUMA node, a core each; refused where it is too small.
+    Node(u32),
+}
+
+impl FromStr for Policy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let node = || text.strip_prefix("node:")?.parse().ok();
+        match text {
+            "near" => Ok(Self::Near),
+            "far" => Ok(Self::Far),
+            "smt" => Ok(Self::Smt),
+            "l3" => Ok(Self::L3),
+            _ => node()
+                .map(Self::Node)
+                .ok_or_else(|| format!("{text:?} is no policy: near, far, smt, l3, node:N")),
+        }
+    }
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Near => f.write_str("near"),
+            Self::Far => f.write_str("far"),
+            Self::Smt => f.write_str("smt"),
+            Self::L3 => f.write_str("l3"),
+            Self::Node(node) => write!(f, "node:{node}"),
+        }
+    }
+}
+
+/// What the engine keeps of its events, and who waits for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// What the journal promises.
+    pub mode: JournalMode,
+    /// Who waits for that promise.
+    pub gate: GateAt,
+    /// Where a sync blocks.
+    pub thread: JournalThread,
+    /// Below which directory; none: below the system's temporary one.
+    pub directory: Option<PathBuf>,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            mode: JournalMode::Sync,
+            gate: GateAt::Logic,
+            thread: JournalThread::Inline,
+            directory: None,
+        }
+    }
+}
+
+impl Log {
+    /// `none`, `async`, `sync`, `direct`.
+    ///
+    /// # Errors
+    ///
+    /// Says what there is.
+    pub fn mode(text: &str) -> Result<JournalMode, String> {
+        match text {
+            "none" => Ok(JournalMode::None),
+            "async" => Ok(JournalMode::Async),
+            "sync" => Ok(JournalMode::Sync),
+            "direct" => Ok(JournalMode::Direct),
+            _ => Err(format!(
+                "{text:?} is no journal: none, async, sync, direct (--journal-dir says where)"
+            )),
+        }
+    }
+
+    /// `logic` or `output`.
+    ///
+    /// # Errors
+    ///
+    /// Says what there is.
+    pub fn gate(text: &str) -> Result<GateAt, String> {
+        match text {
+            "logic" => Ok(GateAt::Logic),
+            "output" => Ok(GateAt::Output),
+            _ => Err(format!("{text:?} is no gate: logic, output")),
+        }
+    }
+
+    /// `inline` or `worker`.
+    ///
+    /// # Errors
+    ///
+    /// Says what there is.
+    pub fn thread(text: &str) -> Result<JournalThread, String> {
+        match text {
+            "inline" => Ok(JournalThread::Inline),
+            "worker" => Ok(JournalThread::Worker),
+            _ => Err(format!("{text:?} is no place for a sync: inline, worker")),
+        }
+    }
+
+    /// As it is written in flags and in the engine's configuration.
+    #[must_use]
+    pub fn mode_name(&self) -> &'static str {
+        match self.mode {
+            JournalMode::None => "none",
+            JournalMode::Async => "async",
+            JournalMode::Sync => "sync",
+            JournalMode::Direct => "direct",
+        }
+    }
+
+    /// As it is written.
+    #[must_use]
+    pub fn gate_name(&self) -> &'static str {
+        match self.gate {
+            GateAt::Logic => "logic",
+            GateAt::Output => "output",
+        }
+    }
+
+    /// As it is written.
+    #[must_use]
+    pub fn thread_name(&self) -> &'static str {
+        match self.thread {
+            JournalThread::Inline => "inline",
+            JournalThread::Worker => "worker",
+        }
+    }
+
+    /// What an event has behind it when it counts as done.
+    #[must_use]
+    pub fn acknowledged(&self) -> &'static str {
+        match (self.mode, self.gate) {
+            (JournalMode::None, _) => "applied, its output out; nothing is kept",
+            (JournalMode::Async, _) => {
+                "written, applied, its output out; a power cut loses the last 100 ms or 16 MiB"
+            }
+            (JournalMode::Sync, GateAt::Logic) => {
+                "durable (fdatasync), then applied, its output out"
+            }
+            (JournalMode::Sync, GateAt::Output) => "applied, durable (fdatasync), its output out",
+            (JournalMode::Direct, GateAt::Logic) => {
+                "durable (O_DIRECT, RWF_DSYNC), then applied, its output out"
+            }
+            (JournalMode::Direct, GateAt::Output) => {
+                "applied, durable (O_DIRECT, RWF_DSYNC), its output out"
+            }
+        }
     }
 }
 

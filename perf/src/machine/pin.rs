@@ -30,9 +30,66 @@ impl Proof {
     }
 }
 
+/// A thread of this process, as the kernel sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ThreadSeen {
+    /// Its name; the kernel keeps [`NAME_KEPT`] bytes of it.
+    pub name: String,
+    /// The CPUs that it may run on.
+    pub allowed: Vec<u32>,
+    /// The CPU that it ran on last.
+    pub cpu: u32,
+}
+
+/// Bytes of a thread's name that the kernel keeps.
+pub const NAME_KEPT: usize = 15;
+
+impl ThreadSeen {
+    /// Whether it is the thread of this name.
+    #[must_use]
+    pub fn is(&self, name: &str) -> bool {
+        self.name.as_bytes() == &name.as_bytes()[..name.len().min(NAME_KEPT)]
+    }
+
+    /// Whether it is confined to `cpu` and was seen there.
+    #[must_use]
+    pub fn is_on(&self, cpu: u32) -> bool {
+        self.allowed == [cpu] && self.cpu == cpu
+    }
+}
+
 #[cfg(target_os = "linux")]
 mod linux {
-    use super::{Proof, io};
+    use super::{Proof, ThreadSeen, io};
+    use crate::machine::cpu_list;
+
+    /// All threads of this process; those that end meanwhile are left out.
+    #[must_use]
+    pub fn threads() -> Vec<ThreadSeen> {
+        let Ok(tasks) = std::fs::read_dir("/proc/self/task") else {
+            return Vec::new();
+        };
+        tasks
+            .flatten()
+            .filter_map(|task| seen(&task.path()))
+            .collect()
+    }
+
+    fn seen(task: &std::path::Path) -> Option<ThreadSeen> {
+        let status = std::fs::read_to_string(task.join("status")).ok()?;
+        let field = |name: &str| {
+            let line = status.lines().find(|line| line.starts_with(name))?;
+            Some(line[name.len()..].trim().to_owned())
+        };
+        // Behind the name, which may hold anything, the processor is the 37th field.
+        let stat = std::fs::read_to_string(task.join("stat")).ok()?;
+        let (_, fields) = stat.rsplit_once(')')?;
+        Some(ThreadSeen {
+            name: field("Name:")?,
+            allowed: cpu_list::from_kernel(&field("Cpus_allowed_list:")?),
+            cpu: fields.split_whitespace().nth(36)?.parse().ok()?,
+        })
+    }
 
     /// CPUs that a mask of the kernel can name at most: 64 Ki, eight times what Linux is
     /// built for.
@@ -117,7 +174,13 @@ mod linux {
 
 #[cfg(not(target_os = "linux"))]
 mod elsewhere {
-    use super::{Proof, io};
+    use super::{Proof, ThreadSeen, io};
+
+    /// Not known here.
+    #[must_use]
+    pub fn threads() -> Vec<ThreadSeen> {
+        Vec::new()
+    }
 
     /// The CPUs that `core_affinity` lists.
     ///
@@ -166,9 +229,9 @@ mod elsewhere {
 }
 
 #[cfg(not(target_os = "linux"))]
-pub use elsewhere::{allow, allowed, current, pin};
+pub use elsewhere::{allow, allowed, current, pin, threads};
 #[cfg(target_os = "linux")]
-pub use linux::{allow, allowed, current, pin};
+pub use linux::{allow, allowed, current, pin, threads};
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
@@ -187,6 +250,28 @@ mod tests {
             cpus,
             "the other thread's mask is its own"
         );
+    }
+
+    #[test]
+    fn a_thread_is_seen_by_its_name_and_on_its_cpu() {
+        let last = *allowed().unwrap().last().unwrap();
+        let name = "a-thread-with-a-long-name";
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                pin(last).unwrap();
+                ready.send(()).unwrap();
+                // Ends: the other end is dropped.
+                ended.recv().unwrap_err();
+            });
+        is_ready.recv().unwrap();
+        let all = threads();
+        let seen = all.iter().find(|thread| thread.is(name)).unwrap();
+        assert!(seen.is_on(last), "{seen:?}");
+        drop(end);
+        thread.unwrap().join().unwrap();
     }
 
     #[test]

@@ -44,7 +44,7 @@ use hdrhistogram::Histogram;
 use super::arrivals::Arrivals;
 use super::generator::{Load, Sent, Target, drive};
 use super::recorder::{self, Phase, Progress, Recorded};
-use super::tail::{Cause, ThreadGaps, attribute};
+use super::tail::{Cause, Spans, ThreadGaps, attribute};
 use super::validity::{Verdict, judge, judge_all};
 use crate::args::quantity::nanos;
 use crate::machine::clock::{Clock, Ticks, ratio};
@@ -84,6 +84,8 @@ pub enum HarnessError {
         /// How long was waited.
         waited: Duration,
     },
+    /// What was measured stopped by itself.
+    Failed(String),
     /// A thread of the generator panicked.
     Panicked,
 }
@@ -102,6 +104,7 @@ impl fmt::Display for HarnessError {
                 "a recorder did not come back within {waited:?} after the run: the thread that owns it \
                  hangs or was leaked; drop it when its input ends"
             ),
+            Self::Failed(cause) => write!(f, "what is measured stopped: {cause}"),
             Self::Panicked => f.write_str("a thread of the generator panicked"),
         }
     }
@@ -351,6 +354,8 @@ impl Harness {
             progress,
             back,
             results,
+            parts,
+            spans,
         } = session;
         drop(back);
         let generators = targets.len().max(1) as u64;
@@ -366,7 +371,15 @@ impl Harness {
         let outcomes = self.drive_all(number, &clock, load, targets, &drained)?;
         let cpu_s = cpu_seconds() - cpu_before;
         let recorded = collect(&results, progress.len(), self.drain)?;
-        let mut run = Run::assemble(self, number, &clock, load, outcomes, recorded);
+        let spans: Vec<(String, Vec<Gap>)> = spans
+            .into_iter()
+            .map(|(name, spans)| (name, spans.take()))
+            .collect();
+        let mut run = Run::assemble(self, number, &clock, load, outcomes, recorded, &spans);
+        run.parts = parts
+            .into_iter()
+            .zip(std::mem::take(&mut run.part_times))
+            .collect();
         run.cpu_s = cpu_s;
         Ok(run)
     }
@@ -587,6 +600,8 @@ pub struct Session {
     progress: Vec<Arc<Progress>>,
     back: Sender<Recorded>,
     results: Receiver<Recorded>,
+    parts: Vec<String>,
+    spans: Vec<(String, Spans)>,
 }
 
 impl Session {
@@ -599,7 +614,23 @@ impl Session {
             progress: Vec::new(),
             back,
             results,
+            parts: Vec::new(),
+            spans: Vec::new(),
         }
+    }
+
+    /// Splits the way of an event into these parts, whose times recorders made from now on
+    /// take with [`Recorder::done_by_parts`](recorder::Recorder::done_by_parts).
+    pub fn split(&mut self, parts: &[String]) {
+        self.parts = parts.to_vec();
+    }
+
+    /// Where a thread notes the spans of a kind of work that events wait for, as
+    /// `journal sync`. They explain slow events, and their lengths are in the run.
+    pub fn spans(&mut self, name: &str) -> Spans {
+        let spans = Spans::default();
+        self.spans.push((name.to_owned(), spans.clone()));
+        spans
     }
 
     /// A recorder for a thread that sees every event. Drop it when its input ends.
@@ -610,6 +641,7 @@ impl Session {
             self.clock,
             Arc::clone(&self.phase),
             self.slices,
+            self.parts.len(),
             progress,
             self.back.clone(),
         )
@@ -652,6 +684,11 @@ pub struct Run {
     pub slices: Vec<Histogram<u64>>,
     /// Length of a slice in nanoseconds.
     pub slice_ns: u64,
+    /// The time in each part of the way, where it was split.
+    pub parts: Vec<(String, Histogram<u64>)>,
+    part_times: Vec<Histogram<u64>>,
+    /// The lengths of what was noted as [`Session::spans`], in the measured phase.
+    pub spans: Vec<(String, Histogram<u64>)>,
     /// From which response on an event belongs to the tail.
     pub tail_from_ns: u64,
     /// What the tail waited for.
@@ -704,6 +741,7 @@ impl Run {
         load: Load,
         outcomes: Vec<Outcome>,
         recorded: Vec<Recorded>,
+        spans: &[(String, Vec<Gap>)],
     ) -> Self {
         let recorders = recorded.len().max(1) as u64;
         let (sent, proofs) = merge_sent(outcomes);
@@ -723,10 +761,7 @@ impl Run {
         add(&mut response, &sent.unsent_waits);
         let tail_from_ns = response.value_at_percentile(99.9);
         let phase_ns = clock.to_ns(load.phase.until - load.phase.from);
-        let threads: Vec<ThreadGaps<'_>> = gaps
-            .iter()
-            .map(|(thread, gaps)| ThreadGaps { thread, gaps })
-            .collect();
+        let threads = [named(&gaps, false), named(spans, true)].concat();
         let tail = attribute(&merged.tail, tail_from_ns, &threads);
         let paused = gaps
             .iter()
@@ -753,6 +788,12 @@ impl Run {
             lateness: sent.lateness,
             slices: merged.slices,
             slice_ns: phase_ns / load.phase.slices.max(1) as u64,
+            parts: Vec::new(),
+            part_times: merged.parts,
+            spans: spans
+                .iter()
+                .map(|(name, spans)| (name.clone(), lengths(spans, load.phase)))
+                .collect(),
             tail_from_ns,
             tail,
             paused,
@@ -764,6 +805,26 @@ impl Run {
         run.verdict = judge(&run, harness.rate);
         run
     }
+}
+
+fn named(all: &[(String, Vec<Gap>)], is_work: bool) -> Vec<ThreadGaps<'_>> {
+    let each = all.iter().map(|(thread, gaps)| ThreadGaps {
+        thread,
+        gaps,
+        is_work,
+    });
+    each.collect()
+}
+
+/// How long the spans of the measured phase were.
+fn lengths(spans: &[Gap], phase: Phase) -> Histogram<u64> {
+    let mut histogram = recorder::histogram();
+    for span in spans {
+        if span.to > phase.from && span.from < phase.until {
+            histogram.saturating_record(span.ns);
+        }
+    }
+    histogram
 }
 
 fn merge_sent(outcomes: Vec<Outcome>) -> (Sent, Vec<Proof>) {
@@ -791,7 +852,7 @@ fn merge_sent(outcomes: Vec<Outcome>) -> (Sent, Vec<Proof>) {
 fn merge_recorded(recorded: Vec<Recorded>, slices: usize) -> Recorded {
     let mut all = recorded.into_iter();
     let Some(mut sum) = all.next() else {
-        return Recorded::empty(slices);
+        return Recorded::empty(slices, 0);
     };
     for one in all {
         sum.negative += one.negative;
@@ -799,6 +860,9 @@ fn merge_recorded(recorded: Vec<Recorded>, slices: usize) -> Recorded {
         sum.tail.extend(one.tail);
         add(&mut sum.response, &one.response);
         add(&mut sum.service, &one.service);
+        for (into, from) in sum.parts.iter_mut().zip(&one.parts) {
+            add(into, from);
+        }
         for (into, from) in sum.slices.iter_mut().zip(&one.slices) {
             add(into, from);
         }

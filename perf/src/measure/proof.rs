@@ -118,6 +118,7 @@ fn measure(plan: Plan) -> Outcome {
         clock.clone(),
         Arc::new(OnceLock::from(phase)),
         phase.slices,
+        0,
         Arc::new(Progress::default()),
         back,
     );

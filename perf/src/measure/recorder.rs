@@ -88,6 +88,8 @@ pub struct Recorder<C: Ticks> {
     data: Recorded,
     samples: Samples,
     watch: ThreadWatch,
+    /// When the first event since the last [`Recorder::turn`] was done.
+    turn_began: Option<u64>,
     progress: Arc<Progress>,
     back: Sender<Recorded>,
 }
@@ -119,6 +121,8 @@ pub struct Recorded {
     pub response: Histogram<u64>,
     /// From the real send.
     pub service: Histogram<u64>,
+    /// The time in each part of the way, where it is split.
+    pub parts: Vec<Histogram<u64>>,
     /// Response, by time.
     pub slices: Vec<Histogram<u64>>,
     /// Events done before they were sent (R2).
@@ -132,10 +136,11 @@ pub struct Recorded {
 }
 
 impl Recorded {
-    pub(crate) fn empty(slices: usize) -> Self {
+    pub(crate) fn empty(slices: usize, parts: usize) -> Self {
         Self {
             response: histogram(),
             service: histogram(),
+            parts: (0..parts).map(|_| histogram()).collect(),
             slices: (0..slices).map(|_| of_digits(2)).collect(),
             negative: 0,
             done: 0,
@@ -150,15 +155,17 @@ impl<C: Ticks> Recorder<C> {
         clock: C,
         phase: Arc<OnceLock<Phase>>,
         slices: usize,
+        parts: usize,
         progress: Arc<Progress>,
         back: Sender<Recorded>,
     ) -> Self {
         Self {
             watch: ThreadWatch::new(&clock),
+            turn_began: None,
             clock,
             shared_phase: phase,
             phase: Phase::UNKNOWN,
-            data: Recorded::empty(slices),
+            data: Recorded::empty(slices, parts),
             samples: Samples::new(),
             progress,
             back,
@@ -172,10 +179,29 @@ impl<C: Ticks> Recorder<C> {
         self.done_at(ticket, now);
     }
 
+    /// This event is done, at this moment, and this is how long each part of its way took, in
+    /// ticks: as many as the harness was told of with
+    /// [`Session::split`](super::harness::Session::split). `parts` is given this moment.
+    #[inline]
+    pub fn done_by_parts<const N: usize>(
+        &mut self,
+        ticket: Ticket,
+        parts: impl FnOnce(u64) -> [u64; N],
+    ) {
+        let now = self.clock.ordered();
+        self.done_at(ticket, now);
+        if ticket.intended >= self.phase.from && now >= ticket.sent {
+            for (histogram, ticks) in self.data.parts.iter_mut().zip(parts(now)) {
+                histogram.saturating_record(self.clock.to_ns(ticks));
+            }
+        }
+    }
+
     /// This event was done at `now`.
     #[inline]
     pub fn done_at(&mut self, ticket: Ticket, now: u64) {
         self.data.done += 1;
+        self.turn_began.get_or_insert(now);
         if self.phase == Phase::UNKNOWN {
             self.learn_phase();
         }
@@ -215,18 +241,20 @@ impl<C: Ticks> Recorder<C> {
         });
     }
 
-    /// Looks whether this thread has been preempted since the last call. Call it once a
-    /// batch; it costs a read of the clock.
+    /// Looks whether this thread was preempted between the first event of this batch and that
+    /// of the batch before. Call it behind the events of a batch: what it costs then (1 to 3 µs
+    /// after a long pause) is in no event's response.
     #[inline]
     pub fn turn(&mut self) {
-        let now = self.clock.early();
-        self.watch.busy(&self.clock, now);
+        if let Some(began) = self.turn_began.take() {
+            self.watch.busy(&self.clock, began);
+        }
     }
 }
 
 impl<C: Ticks> Drop for Recorder<C> {
     fn drop(&mut self) {
-        let mut data = std::mem::replace(&mut self.data, Recorded::empty(0));
+        let mut data = std::mem::replace(&mut self.data, Recorded::empty(0, 0));
         data.tail = self.samples.take();
         data.gaps = self.watch.take();
         // A harness that has given up no longer listens.
@@ -251,6 +279,7 @@ mod tests {
             SimulatedClock::new(),
             Arc::new(OnceLock::from(phase)),
             phase.slices,
+            0,
             Arc::new(Progress::default()),
             back,
         );

@@ -1,15 +1,18 @@
 //! The slowest events, and what they waited for.
 //!
 //! Each event of the tail is a span of time, from when it was to be sent until it was done.
-//! Each gap of a thread that the event crossed is one too. Where a gap covers half of the
-//! span or more, it explains it. What began while an earlier slow event was under way waited
+//! Each gap of a thread that the event crossed is one too, and so is each sync of a journal.
+//! Where one kind of them covers half of the span or more, it explains it; of several the one
+//! that covers most. What began while an earlier slow event was under way waited
 //! behind it. The rest is unexplained, and is said to be.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use hdrhistogram::Histogram;
 
 use super::recorder::LATENCY_NS_MAX;
+use crate::machine::clock::Ticks;
 use crate::machine::floor::Gap;
 
 /// One slow event, in ticks and nanoseconds.
@@ -100,10 +103,43 @@ impl Samples {
 /// The gaps of a thread that every event crosses.
 #[derive(Debug, Clone, Copy)]
 pub struct ThreadGaps<'a> {
-    /// The thread's name: `generator`, `logic`.
+    /// The thread's name: `generator`, `logic`; or what it did: `journal sync`.
     pub thread: &'a str,
     /// Its gaps, by time.
     pub gaps: &'a [Gap],
+    /// Whether they are work of its own, which is named by `thread` alone.
+    pub is_work: bool,
+}
+
+/// Spans of work on which events wait: the syncs of a journal. Written by the thread that
+/// works, read by the harness when the run is over.
+#[derive(Debug, Clone, Default)]
+pub struct Spans(Arc<Mutex<Vec<Gap>>>);
+
+/// Spans kept of one kind; more are not.
+const SPANS_KEPT: usize = 1 << 20;
+
+impl Spans {
+    /// Keeps a span, in ticks.
+    pub fn push(&self, clock: &impl Ticks, from: u64, to: u64) {
+        let mut spans = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if spans.len() < SPANS_KEPT {
+            spans.push(Gap {
+                from,
+                to,
+                ns: clock.to_ns(to.saturating_sub(from)),
+                preempted: None,
+            });
+        }
+    }
+
+    /// What has been kept since the last call, by time.
+    #[must_use]
+    pub fn take(&self) -> Vec<Gap> {
+        let mut spans = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        spans.sort_unstable_by_key(|span| span.from);
+        std::mem::take(&mut spans)
+    }
 }
 
 /// A reason, and how many slow events it explains.
@@ -162,7 +198,12 @@ fn gap_that_explains(sample: Sample, threads: &[ThreadGaps<'_>]) -> Option<Strin
         }
         for (kind, ticks) in covered {
             if ticks >= span.div_ceil(2) && best.as_ref().is_none_or(|(most, _)| ticks > *most) {
-                best = Some((ticks, format!("{} {kind}", thread.thread)));
+                let cause = if thread.is_work {
+                    thread.thread.to_owned()
+                } else {
+                    format!("{} {kind}", thread.thread)
+                };
+                best = Some((ticks, cause));
             }
         }
     }
@@ -202,14 +243,22 @@ mod tests {
     fn planted_gaps_come_back_with_their_causes_and_mysteries_as_unexplained() {
         let generator = [gap(100, 200, Some(false)), gap(5_000, 9_000, Some(true))];
         let logic = [gap(20_000, 30_000, Some(true))];
+        let syncs = [gap(50_000, 50_400, None), gap(50_400, 50_900, None)];
         let threads = [
             ThreadGaps {
                 thread: "generator",
                 gaps: &generator,
+                is_work: false,
             },
             ThreadGaps {
                 thread: "logic",
                 gaps: &logic,
+                is_work: false,
+            },
+            ThreadGaps {
+                thread: "journal sync",
+                gaps: &syncs,
+                is_work: true,
             },
         ];
         let samples = [
@@ -219,6 +268,7 @@ mod tests {
             sample(40_000, 45_000),
             sample(44_000, 45_100),
             sample(110, 190),
+            sample(50_300, 50_950),
         ];
         let causes = attribute(&samples, 1, &threads);
         let found = |cause: &str| {
@@ -231,10 +281,15 @@ mod tests {
         assert_eq!(found("logic preempted by another task"), 1);
         assert_eq!(found("generator interrupted (irq or hypervisor)"), 1);
         assert_eq!(found("behind an earlier slow one"), 1);
+        assert_eq!(
+            found("journal sync"),
+            1,
+            "the end of one and all of its own"
+        );
         assert_eq!(found("unexplained"), 1);
         assert_eq!(
             causes.iter().map(|c| c.count).sum::<u64>(),
-            6,
+            7,
             "none is left out"
         );
     }
@@ -247,6 +302,7 @@ mod tests {
         let threads = [ThreadGaps {
             thread: "generator",
             gaps: &gaps,
+            is_work: false,
         }];
         let causes = attribute(&[sample(0, 1_000)], 1, &threads);
         assert_eq!(causes[0].cause, "generator interrupted (irq or hypervisor)");

@@ -1,12 +1,15 @@
 //! Latency of a topology at a fixed rate.
 
 use std::error::Error;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use lockstep_ringbuffer::{Pipeline, Running, Turn};
 
 use super::event::{Event, for_event_size};
-use super::parts::{BatchBook, Port, build};
+use super::parts::{BatchBook, Port, Stamps, build};
 use crate::args::plan::Plan;
+use crate::args::shape::Shape;
+use crate::machine::pin::{ThreadSeen, threads};
 use crate::measure::generator::Target;
 use crate::measure::harness::{Harness, HarnessError, Report, Session};
 use crate::measure::recorder::Ticket;
@@ -19,6 +22,8 @@ pub struct Measured {
     pub report: Report,
     /// For each run, each stage with its batches.
     pub batches: Vec<Vec<(String, Batches)>>,
+    /// The threads of this process near the end of the last run.
+    pub seen: Vec<ThreadSeen>,
 }
 
 /// Measures the plan's topology with the harness's load.
@@ -27,6 +32,9 @@ pub struct Measured {
 ///
 /// As [`Harness::run`].
 pub fn measure(harness: &Harness, plan: &Plan) -> Result<Measured, HarnessError> {
+    if plan.shape == Shape::Full {
+        return super::full::latency(harness, plan);
+    }
     for_event_size!(plan.event_size, run(harness, plan))
 }
 
@@ -37,10 +45,11 @@ fn run<const WORDS: usize>(harness: &Harness, plan: &Plan) -> Result<Measured, H
         .floor_cpus(&plan.pinned_cpus());
     let mut batches = Vec::new();
     let mut last: Option<(Option<Running>, BatchBook)> = None;
+    let seen = Seen::default();
     let report = harness.run(|session| {
         close(last.take(), &mut batches);
         let book = BatchBook::default();
-        let (targets, running) = targets::<WORDS>(plan, &book, session)?;
+        let (targets, running) = targets::<WORDS>(plan, &book, session, &seen)?;
         last = Some((running, book));
         Ok(targets)
     });
@@ -48,8 +57,12 @@ fn run<const WORDS: usize>(harness: &Harness, plan: &Plan) -> Result<Measured, H
     Ok(Measured {
         report: report?,
         batches,
+        seen: std::mem::take(&mut seen.lock().unwrap_or_else(PoisonError::into_inner)),
     })
 }
+
+/// Where a target leaves what it saw of the threads.
+type Seen = Arc<Mutex<Vec<ThreadSeen>>>;
 
 /// Waits for the threads of the run before and takes its batches: the generators are gone.
 fn close(last: Option<(Option<Running>, BatchBook)>, batches: &mut Vec<Vec<(String, Batches)>>) {
@@ -67,9 +80,19 @@ fn targets<const WORDS: usize>(
     plan: &Plan,
     book: &BatchBook,
     session: &mut Session,
+    seen: &Seen,
 ) -> Result<Built<WORDS>, Box<dyn Error + Send + Sync>> {
-    let (ports, pipeline) =
-        build::<WORDS>(plan, &session.clock(), book, || Some(session.recorder()))?;
+    let stamps = Stamps::of(plan);
+    if stamps.is_some() {
+        let names: Vec<String> = (0..plan.shape.stages())
+            .map(|index| plan.shape.stage_name(index))
+            .collect();
+        session.split(&names);
+    }
+    let clock = session.clock();
+    let (ports, pipeline) = build::<WORDS>(plan, &clock, book, stamps.as_ref(), || {
+        Some(session.recorder())
+    })?;
     let (inline, running) = if plan.threads.is_empty() {
         (Some(pipeline), None)
     } else {
@@ -84,6 +107,7 @@ fn targets<const WORDS: usize>(
             claim: plan.claim,
             yields: plan.producers_yield,
             inline: inline.take(),
+            seen: Arc::clone(seen),
         })
         .collect();
     Ok((targets, running))
@@ -99,6 +123,7 @@ struct RingTarget<const WORDS: usize> {
     yields: bool,
     /// The stages, where the generator gives them their turns.
     inline: Option<Pipeline<Event<WORDS>>>,
+    seen: Seen,
 }
 
 impl<const WORDS: usize> RingTarget<WORDS> {
@@ -147,6 +172,7 @@ impl<const WORDS: usize> Target for RingTarget<WORDS> {
 
 impl<const WORDS: usize> Drop for RingTarget<WORDS> {
     fn drop(&mut self) {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = threads();
         self.port = None;
         if let Some(pipeline) = &mut self.inline {
             // Ends: without producers the stages finish what is published.

@@ -1,6 +1,9 @@
-//! The topologies that the program measures, built on the ring.
+//! The topologies that the program measures: plain rings, and the engine.
 
 pub mod event;
+pub mod full;
 pub mod latency;
 mod parts;
 pub mod throughput;
+pub mod toil;
+mod watched;

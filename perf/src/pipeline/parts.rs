@@ -1,5 +1,6 @@
 //! Stages, ports and graphs that latency and throughput share.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
@@ -8,9 +9,9 @@ use lockstep_ringbuffer::{
 };
 
 use super::event::Event;
+use super::toil::Toil;
 use crate::args::plan::Plan;
-use crate::args::quantity::nanos;
-use crate::args::shape::Shape;
+use crate::args::shape::{STAGES_MAX, Shape};
 use crate::machine::clock::{Clock, Ticks, ratio};
 use crate::measure::harness::Recorder;
 use crate::measure::recorder::Ticket;
@@ -46,27 +47,79 @@ struct Counts {
     max: u64,
 }
 
+/// When each event left each stage but the last, where the way is split. A cell is written
+/// by its stage before it releases the event, read by the last stage, and written again only
+/// when the event's slot is, and so behind that stage.
+#[derive(Debug, Clone)]
+pub(super) struct Stamps(Arc<[Stamped]>);
+
+/// One stage's cells, and whom it follows.
+#[derive(Debug)]
+struct Stamped {
+    cells: Box<[AtomicU64]>,
+    after: Vec<usize>,
+    is_last: bool,
+}
+
+impl Stamps {
+    /// Of a plan whose way is split. The stages of a fan-out are all the last.
+    pub(super) fn of(plan: &Plan) -> Option<Self> {
+        if !plan.stages || matches!(plan.shape, Shape::Fanout(_)) {
+            return None;
+        }
+        let stamped = |index| Stamped {
+            cells: (0..plan.ring).map(|_| AtomicU64::new(0)).collect(),
+            after: plan.shape.follows(index),
+            is_last: plan.shape.is_last(index),
+        };
+        Some(Self((0..plan.shape.stages()).map(stamped).collect()))
+    }
+
+    #[inline]
+    fn cell(&self, stage: usize, sequence: u64) -> &AtomicU64 {
+        let cells = &self.0[stage].cells;
+        // The ring's size is a power of two, so the remainder fits.
+        #[expect(clippy::cast_possible_truncation, reason = "the mask is an index")]
+        let index = (sequence & (cells.len() as u64 - 1)) as usize;
+        &cells[index]
+    }
+
+    #[inline]
+    fn left(&self, stage: usize, sequence: u64, now: u64) {
+        // ORDERING: Relaxed, the ring's release of the event comes behind it.
+        self.cell(stage, sequence).store(now, Ordering::Relaxed);
+    }
+
+    /// How long the event was in each stage and on the way to it, in ticks.
+    #[inline]
+    fn parts(&self, sequence: u64, sent: u64, now: u64) -> [u64; STAGES_MAX] {
+        let mut left = [0; STAGES_MAX];
+        let mut parts = [0; STAGES_MAX];
+        for (index, stage) in self.0.iter().enumerate() {
+            left[index] = if stage.is_last {
+                now
+            } else {
+                // ORDERING: Relaxed, the ring's release of the event came before it.
+                self.cell(index, sequence).load(Ordering::Relaxed)
+            };
+            let before = stage.after.iter().map(|&other| left[other]);
+            parts[index] = left[index].saturating_sub(before.max().unwrap_or(sent));
+        }
+        parts
+    }
+}
+
 /// A stage that reads every byte, counts its batches, and records if it is the last.
 pub(super) struct Work {
     name: String,
+    index: usize,
     sum: u64,
     counts: Counts,
     recorder: Option<Recorder>,
-    /// The clock, and how long an event is worked on, in its ticks.
-    work: Option<(Clock, u64)>,
+    clock: Clock,
+    stamps: Option<Stamps>,
+    toil: Toil,
     book: BatchBook,
-}
-
-impl Work {
-    /// Spins as long as logic would take.
-    #[inline]
-    fn toil(work: Option<(Clock, u64)>) {
-        if let Some((clock, ticks)) = work {
-            let end = clock.early() + ticks;
-            // Ends: the clock passes `end`.
-            while clock.early() < end {}
-        }
-    }
 }
 
 impl<const WORDS: usize> Stage<Event<WORDS>> for Work {
@@ -76,20 +129,37 @@ impl<const WORDS: usize> Stage<Event<WORDS>> for Work {
         self.counts.turns += 1;
         self.counts.events += count;
         self.counts.max = self.counts.max.max(count);
-        match &mut self.recorder {
-            None => {
+        match (&mut self.recorder, &self.stamps) {
+            (None, None) => {
                 for event in batch.events() {
                     self.sum ^= event.sum();
-                    Self::toil(self.work);
+                    self.toil.work();
                 }
             }
-            Some(recorder) => {
-                recorder.turn();
+            (None, Some(stamps)) => {
+                for (sequence, event) in batch.iter() {
+                    self.sum ^= event.sum();
+                    self.toil.work();
+                    stamps.left(self.index, sequence.0, self.clock.ordered());
+                }
+            }
+            (Some(recorder), None) => {
                 for event in batch.events() {
                     self.sum ^= event.sum();
-                    Self::toil(self.work);
+                    self.toil.work();
                     recorder.done(event.ticket);
                 }
+                recorder.turn();
+            }
+            (Some(recorder), Some(stamps)) => {
+                for (sequence, event) in batch.iter() {
+                    self.sum ^= event.sum();
+                    self.toil.work();
+                    recorder.done_by_parts(event.ticket, |now| {
+                        stamps.parts(sequence.0, event.ticket.sent, now)
+                    });
+                }
+                recorder.turn();
             }
         }
         Progress::All
@@ -146,10 +216,12 @@ pub(super) fn build<const WORDS: usize>(
     plan: &Plan,
     clock: &Clock,
     book: &BatchBook,
+    stamps: Option<&Stamps>,
     mut recorder: impl FnMut() -> Option<Recorder>,
 ) -> anyhow::Result<(Vec<Port<WORDS>>, Pipeline<Event<WORDS>>)> {
     let mut graph = Graph::new(plan.ring, Event::<WORDS>::empty)?;
     let mut ids: Vec<StageId> = Vec::new();
+    let toil = Toil::of(clock, plan.work);
     for index in 0..plan.shape.stages() {
         let after: Vec<StageId> = plan
             .shape
@@ -157,18 +229,17 @@ pub(super) fn build<const WORDS: usize>(
             .into_iter()
             .map(|i| ids[i])
             .collect();
-        let name = Shape::stage_name(index);
+        let name = plan.shape.stage_name(index);
+        let is_last = plan.shape.is_last(index);
         let work = Work {
             name: name.clone(),
+            index,
             sum: 0,
             counts: Counts::default(),
-            recorder: if plan.shape.is_last(index) {
-                recorder()
-            } else {
-                None
-            },
-            work: (plan.shape.is_last(index) && !plan.work.is_zero())
-                .then(|| (*clock, clock.to_ticks(nanos(plan.work)))),
+            recorder: if is_last { recorder() } else { None },
+            clock: *clock,
+            stamps: stamps.cloned(),
+            toil: if is_last { toil } else { Toil::default() },
             book: book.clone(),
         };
         let id = graph.stage(&name, &after, work);

@@ -12,14 +12,15 @@ use super::event::for_event_size;
 use super::parts::{BatchBook, Port, build};
 use crate::args::plan::Plan;
 use crate::args::quantity::nanos;
+use crate::args::shape::Shape;
 use crate::machine::clock::{Clock, Ticks, ratio};
-use crate::machine::pin::pin;
+use crate::machine::pin::{ThreadSeen, pin, threads};
 use crate::machine::usage::cpu_seconds;
 use crate::measure::recorder::Ticket;
 use crate::report::result::Batches;
 
 /// Publications between two looks at the clock.
-const LOOK_EVERY: u32 = 256;
+pub(super) const LOOK_EVERY: u32 = 256;
 
 /// One run.
 #[derive(Debug, Clone)]
@@ -34,6 +35,8 @@ pub struct Throughput {
     pub cpu_s: f64,
     /// Each stage with its batches.
     pub batches: Vec<(String, Batches)>,
+    /// The threads of this process, near the end.
+    pub seen: Vec<ThreadSeen>,
     /// Whether it was ended early.
     pub interrupted: bool,
 }
@@ -57,6 +60,9 @@ pub fn measure(
     duration: Duration,
     stop: &AtomicBool,
 ) -> anyhow::Result<Throughput> {
+    if plan.shape == Shape::Full {
+        return super::full::throughput(clock, plan, duration, stop);
+    }
     for_event_size!(plan.event_size, run(clock, plan, duration, stop))
 }
 
@@ -67,9 +73,10 @@ fn run<const WORDS: usize>(
     stop: &AtomicBool,
 ) -> anyhow::Result<Throughput> {
     let book = BatchBook::default();
-    let (ports, mut pipeline) = build::<WORDS>(plan, clock, &book, || None)?;
+    let (ports, mut pipeline) = build::<WORDS>(plan, clock, &book, None, || None)?;
     let ticks = clock.to_ticks(nanos(duration));
     let cpu_before = cpu_seconds();
+    let mut seen = Vec::new();
     let (pushed, start) = if plan.threads.is_empty() {
         let start = clock.ordered();
         let mut pushed = Pushed::default();
@@ -93,6 +100,7 @@ fn run<const WORDS: usize>(
     } else {
         let running = pipeline.start().context("the stages cannot be started")?;
         let outcome = push_from_threads(clock, plan, ports, ticks, stop);
+        seen = threads();
         running.join();
         outcome?
     };
@@ -103,6 +111,7 @@ fn run<const WORDS: usize>(
         blocked: pushed.blocked,
         cpu_s: cpu_seconds() - cpu_before,
         batches: book.take(),
+        seen,
         // ORDERING: Relaxed, the flag carries nothing but itself.
         interrupted: stop.load(Ordering::Relaxed),
     })
@@ -212,7 +221,6 @@ fn is_over(clock: &Clock, end: u64, stop: &AtomicBool) -> bool {
 mod tests {
     use super::*;
     use crate::args::plan::Wishes;
-    use crate::args::shape::Shape;
     use crate::machine::cpus::Machine;
 
     #[test]

@@ -3,10 +3,11 @@
 use std::fmt::Write as _;
 
 use anyhow::Result;
+use serde_json::Value;
 
 use super::chart::{escape, percentile_chart, time_chart, tune_chart};
-use super::latency::show;
-use super::result::{Document, Hist, percentile};
+use super::latency::{part_name, show};
+use super::result::{Document, Hist, PART, SPAN, percentile};
 use crate::args::quantity::{Units, show_count, show_rate};
 
 const HEAD: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\">\
@@ -78,6 +79,16 @@ fn header(html: &mut String, document: &Document) {
         escape(&document.tool.git),
         escape(&document.argv.join(" "))
     );
+    if let Some(acknowledged) = document.config.get("acknowledged") {
+        let on = document.config.get("journal_on").and_then(Value::as_str);
+        let _ = writeln!(
+            html,
+            "<p>an event counts as done when it is: {}{}</p>",
+            escape(acknowledged.as_str().unwrap_or_default()),
+            on.map(|on| format!(" · {}", escape(on)))
+                .unwrap_or_default()
+        );
+    }
 }
 
 fn head(html: &mut String, cells: &[&str]) {
@@ -102,11 +113,22 @@ fn latency_table(html: &mut String, document: &Document) -> Result<()> {
         &["", "p50", "p90", "p99", "p99.9", "p99.99", "max", "count"],
     );
     for rate in &document.summary.rates {
-        for kind in ["response", "service", "lateness"] {
-            let histogram = document.merged(kind, rate.rate)?;
+        let mut kinds: Vec<(String, String)> = ["response", "service", "lateness"]
+            .map(|kind| (kind.to_owned(), kind.to_owned()))
+            .to_vec();
+        for part in document.kinds(PART, rate.rate) {
+            let name = format!("· {}", part_name(&part));
+            kinds.insert(kinds.len() - 1, (part, name));
+        }
+        for work in document.kinds(SPAN, rate.rate) {
+            let name = work[SPAN.len()..].to_owned();
+            kinds.push((work, name));
+        }
+        for (kind, name) in kinds {
+            let histogram = document.merged(&kind, rate.rate)?;
             let name = match rate.rate {
-                Some(rate) => format!("{kind} at {}/s", show_count(rate)),
-                None => kind.to_owned(),
+                Some(rate) => format!("{name} at {}/s", show_count(rate)),
+                None => name,
             };
             let mut cells = vec![name];
             cells.extend(

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use anyhow::Result;
 use hdrhistogram::Histogram;
 
-use super::result::{Document, RunRecord, percentile};
+use super::result::{Document, PART, RunRecord, SPAN, percentile};
 use super::text::{Table, wrap};
 use crate::args::quantity::{Units, show_count, show_rate};
 use crate::machine::clock::ratio;
@@ -70,6 +70,20 @@ fn one_rate(document: &Document, rate: Option<u64>, units: Units) -> Result<Stri
         ("lateness", "generator late"),
     ] {
         table.row(row(name, &document.merged(kind, rate)?, units));
+        if kind == "service" {
+            for part in document.kinds(PART, rate) {
+                let name = part_name(&part);
+                table.row(row(
+                    &format!(" ├ {name}"),
+                    &document.merged(&part, rate)?,
+                    units,
+                ));
+            }
+        }
+    }
+    for kind in document.kinds(SPAN, rate) {
+        let name = &kind[SPAN.len()..];
+        table.row(row(name, &document.merged(&kind, rate)?, units));
     }
     let mut text = table.to_string();
     if let Some(floor) = floor_row(document, units)? {
@@ -79,6 +93,12 @@ fn one_rate(document: &Document, rate: Option<u64>, units: Units) -> Result<Stri
     text.push_str(&tail(&runs, units));
     text.push_str(&rates(&runs));
     Ok(text)
+}
+
+/// `order` of `part.0.order`.
+pub(super) fn part_name(kind: &str) -> &str {
+    let numbered = kind.strip_prefix(PART).unwrap_or(kind);
+    numbered.split_once('.').map_or(numbered, |(_, name)| name)
 }
 
 fn row(name: &str, histogram: &Histogram<u64>, units: Units) -> Vec<String> {

@@ -26,6 +26,12 @@ pub const SCHEMA: u32 = 1;
 /// Samples that must lie above a percentile for it to be said.
 pub const SAMPLES_ABOVE_MIN: f64 = 10.0;
 
+/// What the name of a part's histogram begins with; its number and its name follow.
+pub const PART: &str = "part.";
+
+/// What the name of a histogram of work that events wait for begins with.
+pub const SPAN: &str = "work.";
+
 /// How histograms are written.
 const CODEC: &str = "hdr-v2-deflate-b64";
 
@@ -131,7 +137,8 @@ pub struct RunRecord {
     pub achieved_rate: f64,
     /// CPU seconds used by the process.
     pub cpu_s: f64,
-    /// `response`, `service`, `lateness`.
+    /// `response`, `service`, `lateness`; with `--stages` `part.N.NAME`; of a journal
+    /// `work.journal sync` and `work.journal write`, one sample a call.
     pub hist: BTreeMap<String, Hist>,
     /// Response by time.
     #[serde(default)]
@@ -381,11 +388,17 @@ impl RunRecord {
     ///
     /// When a histogram cannot be encoded.
     pub fn of(run: &Run, rate: u64) -> anyhow::Result<Self> {
-        let hist = BTreeMap::from([
+        let mut hist = BTreeMap::from([
             ("response".to_owned(), Hist::of(&run.response)?),
             ("service".to_owned(), Hist::of(&run.service)?),
             ("lateness".to_owned(), Hist::of(&run.lateness)?),
         ]);
+        for (index, (name, part)) in run.parts.iter().enumerate() {
+            hist.insert(format!("{PART}{index}.{name}"), Hist::of(part)?);
+        }
+        for (name, spans) in run.spans.iter().filter(|(_, spans)| !spans.is_empty()) {
+            hist.insert(format!("{SPAN}{name}"), Hist::of(spans)?);
+        }
         let slice_s = crate::machine::clock::ratio(run.slice_ns, 1_000_000_000);
         let intervals = run
             .slices
@@ -539,6 +552,20 @@ impl Document {
             None => bail!("no \"schema\" in it: this is no result of lockstep"),
         }
         serde_json::from_value(value).context("this result is incomplete")
+    }
+
+    /// The kinds of histograms of one rate that begin with `prefix`, in their order.
+    #[must_use]
+    pub fn kinds(&self, prefix: &str, rate: Option<u64>) -> Vec<String> {
+        let runs = self.runs.iter().filter(|run| run.rate == rate);
+        let names = runs.flat_map(|run| run.hist.keys());
+        let mut kinds: Vec<String> = names
+            .filter(|name| name.starts_with(prefix))
+            .cloned()
+            .collect();
+        kinds.sort();
+        kinds.dedup();
+        kinds
     }
 
     /// All runs' histograms of one kind, of one rate, together.

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use lockstep_engine::{GateAt, JournalMode, JournalThread};
 use lockstep_perf::args::plan::{Plan, Wishes};
 use lockstep_perf::args::quantity::{count, duration};
 use lockstep_perf::args::shape::Shape;
-use lockstep_perf::args::wish::{Pin, Place, Waits};
+use lockstep_perf::args::wish::{Log, Pin, Place, Policy, Waits};
 use lockstep_perf::exit::Refusal;
 use lockstep_perf::machine::cpus::Machine;
 use lockstep_perf::report::store;
@@ -20,9 +21,26 @@ pub(crate) fn size(text: &str) -> Result<usize, String> {
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Pipeline")]
 pub(crate) struct PipelineFlags {
-    /// spsc | pipeline:N | diamond | fanout:N | mpsc:N
-    #[arg(long, default_value = "diamond", value_name = "NAME")]
+    /// full (the engine: order, journal, logic, egress) | plain rings: spsc | pipeline:N |
+    /// diamond | fanout:N | mpsc:N
+    #[arg(long, default_value = "full", value_name = "NAME")]
     pub(crate) topology: Shape,
+    /// What the engine's journal promises: none | async | sync | direct
+    #[arg(long, default_value = "sync", value_parser = Log::mode, value_name = "MODE")]
+    pub(crate) journal: JournalMode,
+    /// Where the journal is kept while it is measured; the system's temporary directory
+    /// unless told
+    #[arg(long, value_name = "DIR")]
+    pub(crate) journal_dir: Option<PathBuf>,
+    /// Where a sync blocks: inline, on the thread of journal, or worker, a thread of its own
+    #[arg(long, default_value = "inline", value_parser = Log::thread, value_name = "WHERE")]
+    pub(crate) journal_thread: JournalThread,
+    /// Who waits for the journal's promise: logic | output
+    #[arg(long, default_value = "logic", value_parser = Log::gate, value_name = "STAGE")]
+    pub(crate) gate: GateAt,
+    /// Split the way of an event by stages; what that costs is printed
+    #[arg(long)]
+    pub(crate) stages: bool,
     /// Slots, a power of two
     #[arg(long, default_value = "64Ki", value_parser = size, value_name = "N")]
     pub(crate) ring: usize,
@@ -46,9 +64,18 @@ pub(crate) struct PipelineFlags {
     #[arg(long, default_value = "auto", value_name = "SPEC")]
     pub(crate) place: Place,
     /// Where threads run: auto | none | LIST (as taskset: 0,2-5,8-15:2, !0 leaves out) |
-    /// role=LIST,... with the roles producer0, stage0, ...
+    /// role=LIST,... with the roles producer0, order, journal, logic, egress; stage0, ...
     #[arg(long, default_value = "auto", value_name = "SPEC")]
     pub(crate) pin: String,
+    /// Which CPUs --pin auto takes: near | far | smt | l3 | node:N
+    #[arg(long, default_value = "near", value_name = "POLICY")]
+    pub(crate) pin_policy: Policy,
+    /// Let threads that spin share a core
+    #[arg(long)]
+    pub(crate) allow_smt: bool,
+    /// A CPU that may not be used is left out with a warning
+    #[arg(long)]
+    pub(crate) pin_best_effort: bool,
     /// Go on with more spinning threads than CPUs
     #[arg(long)]
     pub(crate) insist: bool,
@@ -69,6 +96,16 @@ impl PipelineFlags {
             waits: self.wait.clone(),
             place: self.place.clone(),
             pin: Pin::parse(&self.pin, &machine.allowed)?,
+            policy: self.pin_policy,
+            allow_smt: self.allow_smt,
+            pin_best_effort: self.pin_best_effort,
+            log: Log {
+                mode: self.journal,
+                gate: self.gate,
+                thread: self.journal_thread,
+                directory: self.journal_dir.clone(),
+            },
+            stages: self.stages,
             insist: self.insist,
         })
     }

@@ -1,17 +1,24 @@
 //! `lockstep latency`: response of a pipeline at a fixed rate, from the intended send times.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use lockstep_engine::JournalMode;
 use lockstep_perf::Arrivals;
+use lockstep_perf::Harness;
 use lockstep_perf::args::plan::Plan;
-use lockstep_perf::args::quantity::{rate, show_count, show_short, whole};
+use lockstep_perf::args::quantity::{rate, show_bytes, show_count, show_short, whole};
+use lockstep_perf::args::shape::Shape;
 use lockstep_perf::args::slo::{Met, Slo};
 use lockstep_perf::exit::{Exit, Refusal};
 use lockstep_perf::machine::clock::{Clock, ratio};
+use lockstep_perf::machine::pin::ThreadSeen;
+use lockstep_perf::machine::storage::free_bytes;
+use lockstep_perf::pipeline::full;
 use lockstep_perf::pipeline::latency::{self, Measured};
 use lockstep_perf::report::latency::text;
 use lockstep_perf::report::result::{Document, Placed};
-use lockstep_perf::{Harness, args::shape::Shape};
+use lockstep_perf::report::text::wrap;
 
 use super::Global;
 use super::bench::{Bench, clear_status, exit_of, is_interrupted, refuse_debug_build, seconds};
@@ -57,12 +64,15 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
             slo.check(one_run.saturating_mul(u64::from(args.phases.runs)))?;
         }
     }
-    bench.say(&plan_lines(&plan))?;
+    let most = args.rate.iter().map(|&rate| args.events_at(rate)).max();
+    check_room(&plan, most.unwrap_or(0), "--duration 3s")?;
     let mut document = bench.document("latency", &args.result.label);
     document.config = plan.config();
     document
         .config
         .insert("arrivals".to_owned(), args.arrivals.to_string().into());
+    bench.say(&plan_lines(&plan, &bench))?;
+    bench.say(&acknowledged_line(&plan, &mut document)?)?;
     for &rate in &args.rate {
         if is_interrupted() {
             break;
@@ -89,6 +99,12 @@ impl Args {
         self.events.map_or(self.phases.duration, |events| {
             Duration::from_secs_f64(ratio(events, rate.max(1)))
         })
+    }
+
+    /// Events of one run, its warm-up included.
+    fn events_at(&self, rate: u64) -> u64 {
+        let seconds = (self.duration(rate) + self.phases.warmup).as_secs_f64();
+        whole(seconds * ratio(rate, 1))
     }
 
     fn harness(&self, bench: &Bench, rate: u64, threads: usize) -> Harness {
@@ -128,23 +144,83 @@ pub(crate) fn check_rate(rate: u64, clock: &Clock) -> Result<(), Refusal> {
 }
 
 /// What the plan has settled.
-pub(crate) fn plan_lines(plan: &Plan) -> String {
+pub(crate) fn plan_lines(plan: &Plan, bench: &Bench) -> String {
     let generators = if plan.producers_yield {
         "yield"
     } else {
         "spin"
     };
-    format!(
-        "pipeline {}   ring {} x {} B   batch {}   claim {}\npins     {}   place {}\nwait     {}   generator: {generators}\n",
+    let batch = match plan.shape {
+        Shape::Full => format!("gate {}", plan.log.gate_name()),
+        _ => format!("batch {}", plan.batch),
+    };
+    let mut text = format!(
+        "pipeline {}   ring {} x {} B   {batch}   claim {}\npins     {}   place {}\nwait     {}   generator: {generators}\n",
         plan.shape,
         show_short(plan.ring as u64),
         plan.event_size,
-        plan.batch,
         plan.claim,
         plan.pins(),
         plan.place(),
         plan.waits()
-    )
+    );
+    for warning in &plan.warnings {
+        text.push_str(&format!("warning  {}\n", wrap(warning, 71, "         ")));
+    }
+    if plan.stage_reads() > 0 {
+        let cost = bench.clock.read_cost_ns() * ratio(plan.stage_reads() as u64, 1);
+        text.push_str(&format!(
+            "stages   {} more clock reads on the way of each event: {cost:.0} ns of its latency are theirs\n",
+            plan.stage_reads()
+        ));
+    }
+    text
+}
+
+/// What an event has behind it when it counts as done, and on what the journal lies; kept in
+/// the result too.
+pub(crate) fn acknowledged_line(plan: &Plan, document: &mut Document) -> anyhow::Result<String> {
+    let mut line = format!("done     {}", plan.acknowledged());
+    if plan.shape == Shape::Full && plan.log.mode != JournalMode::None {
+        let (medium, is_durable) = full::medium(plan)?;
+        let kept = if is_durable {
+            String::new()
+        } else {
+            " (forgets all at a power cut)".to_owned()
+        };
+        let on = format!("{medium}{kept}");
+        line.push_str(&format!(" · journal on {on}"));
+        document.config.insert("journal_on".to_owned(), on.into());
+    }
+    Ok(format!("{}\n", wrap(&line, 79, "         ")))
+}
+
+/// Refuses a run whose journal does not fit.
+pub(crate) fn check_room(plan: &Plan, events: u64, hint: &str) -> Result<(), Refusal> {
+    if plan.shape != Shape::Full {
+        return Ok(());
+    }
+    let (below, wanted) = (full::below(plan), full::bytes_wanted(plan, events));
+    match free_bytes(&existing(&below)) {
+        Some(free) if free < wanted => Err(Refusal::environment(
+            format!(
+                "--journal-dir {}: {} free, this run writes about {}",
+                below.display(),
+                show_bytes(free),
+                show_bytes(wanted)
+            ),
+            format!("{hint}, another directory, or --journal none"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// The nearest directory above that is there: where a new one would lie.
+fn existing(path: &Path) -> PathBuf {
+    let mut above = path.ancestors().filter(|path| path.exists());
+    above
+        .next()
+        .map_or_else(|| PathBuf::from("."), Path::to_owned)
 }
 
 fn phases_line(args: &Args, rate: u64) -> String {
@@ -188,24 +264,32 @@ pub(crate) fn add(document: &mut Document, plan: &Plan, measured: &Measured) -> 
             },
         );
     }
+    add_threads(document, plan, &measured.seen);
+    Ok(())
+}
+
+/// Where the threads of the stages were put, and whether the kernel had them there.
+pub(crate) fn add_threads(document: &mut Document, plan: &Plan, seen: &[ThreadSeen]) {
     for thread in &plan.threads {
         let names: Vec<String> = thread
             .stages
             .iter()
-            .map(|&i| Shape::stage_name(i))
+            .map(|&i| plan.shape.stage_name(i))
             .collect();
+        let name = names.join("+");
+        let own = seen.iter().find(|seen| seen.is(&name));
         document.placement.insert(
-            names.join("+"),
+            name,
             Placed {
                 cpu: thread.cpu,
-                // The ring pins with proof, or refuses to start.
-                verified: thread.cpu.is_some(),
+                verified: thread
+                    .cpu
+                    .is_some_and(|cpu| own.is_some_and(|own| own.is_on(cpu))),
                 wait: thread.wait.to_string(),
                 stages: names,
             },
         );
     }
-    Ok(())
 }
 
 fn judge(args: &Args, document: &Document, bench: &Bench) -> anyhow::Result<Exit> {

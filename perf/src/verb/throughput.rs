@@ -8,6 +8,7 @@ use std::time::Duration;
 use lockstep_perf::Verdict;
 use lockstep_perf::args::plan::Plan;
 use lockstep_perf::args::quantity::{duration, show_count, show_rate, whole};
+use lockstep_perf::args::shape::Shape;
 use lockstep_perf::args::slo::{Met, Slo};
 use lockstep_perf::exit::Exit;
 use lockstep_perf::machine::clock::ratio;
@@ -22,10 +23,13 @@ use lockstep_perf::report::result::{FloorRecord, RunRecord};
 use super::Global;
 use super::bench::{Bench, clear_status, exit_of, is_interrupted, refuse_debug_build};
 use super::flags::{PipelineFlags, ResultFlags};
-use super::latency::{add, plan_lines};
+use super::latency::{acknowledged_line, add, add_threads, check_room, plan_lines};
 
 /// Runs whose rates spread further apart are in different regimes.
 const SPREAD_MAX: f64 = 0.2;
+
+/// What the engine journals at most, for the room that a run needs.
+const EVENTS_A_SECOND: f64 = 20e6;
 
 /// A search ends when its bounds are this close.
 const SEARCH_RATIO: f64 = 1.05;
@@ -65,9 +69,12 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
     refuse_debug_build(args.pipeline.allow_debug)?;
     let bench = Bench::new(global);
     let plan = args.pipeline.plan(&bench.machine)?;
-    bench.say(&plan_lines(&plan))?;
+    let seconds = args.duration.as_secs_f64();
+    check_room(&plan, whole(seconds * EVENTS_A_SECOND), "--duration 1s")?;
     let mut document = bench.document("throughput", &args.result.label);
     document.config = plan.config();
+    bench.say(&plan_lines(&plan, &bench))?;
+    bench.say(&acknowledged_line(&plan, &mut document)?)?;
     let mut runs = Vec::new();
     floor(args, &bench, &plan, "before", &mut document.floor)?;
     for n in 1..=usize::from(args.runs) {
@@ -76,6 +83,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
         }
         let run = measure(&bench.clock, &plan, args.duration, &bench.stop)?;
         document.runs.push(record(n, &run));
+        add_threads(&mut document, &plan, &run.seen);
         runs.push(run);
     }
     floor(args, &bench, &plan, "after", &mut document.floor)?;
@@ -186,15 +194,21 @@ fn text(plan: &Plan, runs: &[Throughput], verdict: &Verdict) -> String {
     let span: u64 = runs.iter().map(|run| run.span_ns).sum();
     let cpu: f64 = runs.iter().map(|run| run.cpu_s).sum();
     let blocked: u64 = runs.iter().map(|run| run.blocked).sum();
+    // Whoever publishes several at once waits inside of the engine, and is not told.
+    let full = if plan.shape == Shape::Full && plan.claim > 1 {
+        "ring full: not counted".to_owned()
+    } else {
+        format!("ring full {} times", show_count(blocked))
+    };
     let bytes = spread.median * ratio(plan.event_size as u64, 1) / 1e9;
     let mut text = format!(
-        "rate     median {}  [{} .. {}]   {bytes:.2} GB/s\nruns     {}\ncpu      {:.2} CPUs   ring full {} times in {} events\n",
+        "rate     median {}  [{} .. {}]   {bytes:.2} GB/s\nruns     {}\ncpu      {:.2} CPUs   {} in {} events\n",
         show_rate(spread.median),
         show_rate(spread.min),
         show_rate(spread.max),
         list.join(" / "),
         cpu / ratio(span.max(1), 1_000_000_000),
-        show_count(blocked),
+        full,
         show_count(events)
     );
     for (index, (stage, _)) in runs[0].batches.iter().enumerate() {

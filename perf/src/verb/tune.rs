@@ -323,7 +323,7 @@ fn threads_of(shape: Shape, threads: usize) -> Place {
     let threads = threads.clamp(1, stages);
     let group = |thread: usize| {
         (thread * stages / threads..(thread + 1) * stages / threads)
-            .map(Shape::stage_name)
+            .map(|index| shape.stage_name(index))
             .collect()
     };
     Place::Groups((0..threads).map(group).collect())

@@ -195,7 +195,7 @@ fn words_that_are_no_numbers() {
         ("latency --ring many", "is no number"),
         (
             "latency --topology ring",
-            "is no topology: spsc, pipeline:N, diamond, fanout:N, mpsc:N",
+            "is no topology: full, spsc, pipeline:N, diamond, fanout:N, mpsc:N",
         ),
         ("latency --wait fast", "is no wait strategy"),
         ("latency --arrivals never", "is no kind of arrivals"),

@@ -129,12 +129,67 @@ fn latency_emits_a_valid_result() {
 }
 
 #[test]
-fn throughput_emits_a_valid_result() {
-    let ran = lockstep(&format!(
-        "throughput {SHORT} --topology spsc --duration 20ms --runs 2 --floor 5ms"
+fn the_engine_gives_a_valid_result_that_says_what_done_means() {
+    for (journal, done) in [
+        ("none", "nothing is kept"),
+        ("async", "a power cut loses the last 100 ms"),
+        ("sync", "durable (fdatasync), then applied"),
+    ] {
+        let ran = lockstep(&format!(
+            "latency {SHORT} --journal {journal} --stages --rate 1k --warmup 10ms --duration 100ms --runs 1 --floor 0"
+        ));
+        let value = assert_valid(&ran);
+        let config = &value["config"];
+        assert_eq!(config["topology"], "full");
+        assert!(
+            config["acknowledged"].as_str().unwrap().contains(done),
+            "{config}"
+        );
+        assert_eq!(
+            config["journal_on"].is_string(),
+            journal != "none",
+            "{config}"
+        );
+        let hist = value["runs"][0]["hist"].as_object().unwrap();
+        assert!(
+            hist.contains_key("part.1.journal and gate"),
+            "{:?}",
+            hist.keys()
+        );
+        // An asynchronous journal syncs each 100 ms: in so short a run perhaps.
+        let has_syncs = hist.contains_key("work.journal sync");
+        assert!(has_syncs || journal != "sync");
+        assert!(!has_syncs || journal != "none");
+    }
+    let plain = lockstep(&format!(
+        "latency {SHORT} --topology diamond --stages --rate 1k --warmup 10ms --duration 50ms --runs 1 --floor 0"
     ));
+    let value = assert_valid(&plain);
+    assert_eq!(
+        value["config"]["acknowledged"],
+        "seen by the last stage; nothing is kept"
+    );
+    assert!(value["runs"][0]["hist"]["part.2.stage2"].is_object());
+}
+
+#[test]
+fn quick_emits_a_valid_result() {
+    let ran = lockstep("quick --duration 60ms --no-save --format json");
     let value = assert_valid(&ran);
-    assert!(value["runs"][0]["received"].as_u64().unwrap() > 0);
+    assert_eq!(value["config"]["topology"], "full");
+    assert!(!value["runs"].as_array().unwrap().is_empty());
+    assert!(value["config"]["acknowledged"].is_string());
+}
+
+#[test]
+fn throughput_emits_a_valid_result() {
+    for topology in ["full", "spsc"] {
+        let ran = lockstep(&format!(
+            "throughput {SHORT} --topology {topology} --duration 20ms --runs 2 --floor 5ms"
+        ));
+        let value = assert_valid(&ran);
+        assert!(value["runs"][0]["received"].as_u64().unwrap() > 0);
+    }
 }
 
 #[test]
