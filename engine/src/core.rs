@@ -25,8 +25,8 @@ use crate::outputs::Outputs;
 use crate::requests::{Look, Reply, Requests};
 use crate::state::{LoadError, State, StateReader, StateWriter};
 use crate::system::{
-    Beacon, Parameters, Quarantine, Quarantined, Repeated, SessionChanged, SessionClose,
-    SessionOpen, Tick, code,
+    Beacon, Membership, Parameters, Quarantine, Quarantined, Repeated, SessionChanged,
+    SessionClose, SessionOpen, Tick, code,
 };
 use crate::upcast::{UnknownVersion, Upcasters};
 
@@ -387,6 +387,8 @@ impl<L: Logic> Core<L> {
             SessionOpen::KIND => return Ok(self.open_session(event.body_as(), out)),
             SessionClose::KIND => return Ok(self.close_session(event.body_as(), out)),
             Parameters::KIND => self.parameters = *event.body_as(),
+            // The consensus has read it; it is in the log like everything that was decided.
+            Membership::KIND => {}
             _ => {
                 let source = UnknownVersion {
                     name: "the engine's own".to_owned(),

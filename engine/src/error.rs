@@ -36,6 +36,12 @@ pub enum Error {
     /// The journal cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// The node does not fit the cluster, or its directory.
+    #[error(transparent)]
+    Cluster(#[from] lockstep_replicator::StartError),
+    /// The node cannot go on in the cluster.
+    #[error(transparent)]
+    Agreement(#[from] lockstep_replicator::Fatal),
     /// Snapshots cannot be read or written.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),

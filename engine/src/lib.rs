@@ -62,6 +62,7 @@
 
 extern crate self as lockstep_engine;
 
+pub mod cluster;
 pub mod config;
 pub mod core;
 pub mod counters;

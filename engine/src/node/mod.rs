@@ -767,7 +767,7 @@ fn spawn(what: &'static str, run: impl FnOnce() + Send + 'static) -> Result<Join
         .map_err(|source| Error::Beside { what, source })
 }
 
-fn describe(recovered: &Recovered) -> String {
+pub(crate) fn describe(recovered: &Recovered) -> String {
     match &recovered.verdict {
         Verdict::Created => "created".to_owned(),
         Verdict::CleanEnd if recovered.was_clean => "closed in order".to_owned(),

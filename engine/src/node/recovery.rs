@@ -313,8 +313,19 @@ pub(crate) fn recover<L: Logic, S: Storage>(
     sinks: &mut [Sink<OutputOf<L>>],
     journal: String,
 ) -> Result<(Made<L>, Recovery)> {
-    let watch = Stopwatch::start();
     let end = source.end.reached.position;
+    recover_to(source, end, outputs_after, sinks, journal)
+}
+
+/// The same up to `end`, where what lies behind it may still be replaced.
+pub(crate) fn recover_to<L: Logic, S: Storage>(
+    source: &mut Source<'_, L, S>,
+    end: Position,
+    outputs_after: Option<OutputId>,
+    sinks: &mut [Sink<OutputOf<L>>],
+    journal: String,
+) -> Result<(Made<L>, Recovery)> {
+    let watch = Stopwatch::start();
     let made = source.make(end, &BTreeSet::new(), outputs_after, sinks)?;
     let recovery = Recovery {
         plan: made.plan.clone(),

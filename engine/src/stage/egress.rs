@@ -283,6 +283,12 @@ impl<O: Slot> Egress<O> {
         }
     }
 
+    /// Goes on in another ring of events, with the outputs that wait.
+    pub(crate) fn enter(&mut self, ledger: Ledger) {
+        self.ledger = ledger;
+        self.allowed = ledger.position(Sequence(0)).0;
+    }
+
     /// Lets out everything that may leave; whether nothing of that is left, and whether there was any.
     fn let_out(&mut self) -> (bool, bool) {
         self.exits.take_in();

@@ -61,8 +61,8 @@ pub(crate) struct LogicStage<L: Logic> {
     /// How much of the spill is in the ring.
     spilled: usize,
     exceptions: Exceptions<L>,
-    /// The door, for events of the engine's own (`LS3`).
-    door: MultiDoor<L>,
+    /// The door, for events of the engine's own (`LS3`); `None` where another node decides.
+    door: Option<MultiDoor<L>>,
     decided: VecDeque<EventOf<L>>,
     /// The event that is next made the logic panic: what it said. The state is not to be
     /// used before that is settled.
@@ -112,12 +112,24 @@ impl<L: Logic> LogicStage<L> {
             spill: Vec::with_capacity(CHUNK),
             spilled: 0,
             exceptions,
-            door,
+            door: Some(door),
             decided: marks.collect(),
             panicked: None,
             refused: 0,
             repeated: 0,
         }
+    }
+
+    /// Goes on in another ring, with the state as it is.
+    pub(crate) fn enter(&mut self, ledger: Ledger, door: Option<MultiDoor<L>>) {
+        self.ledger = ledger;
+        self.door = door;
+        self.decided.clear();
+    }
+
+    /// The state, between two rings.
+    pub(crate) fn core(&self) -> &Core<L> {
+        &self.core
     }
 
     /// Steps through events until the claimed slots are used up, and commits what came out.
@@ -259,10 +271,15 @@ impl<L: Logic> LogicStage<L> {
         if let Some(beacon) = self.core.take_due_beacon() {
             self.decided.push_back(EventOf::<L>::event(&beacon));
         }
+        let Some(door) = &self.door else {
+            // Who leads decides the same, and says so.
+            self.decided.clear();
+            return false;
+        };
         let Some(event) = self.decided.front() else {
             return false;
         };
-        let Some(door) = self.door.get() else {
+        let Some(door) = door.get() else {
             return false;
         };
         let mut door = door
@@ -290,7 +307,7 @@ impl<L: Logic> LogicStage<L> {
     fn progress(&self, first: Sequence, done: usize) -> Progress {
         let to = first + done as u64;
         let held = u64::from(self.spilled < self.spill.len());
-        match to.0 - held {
+        match to.0.saturating_sub(held) {
             to if to <= first.0 => Progress::Retry,
             to => Progress::To(Sequence(to)),
         }

@@ -13,6 +13,7 @@
 //! | `observing` | do others see positions and counts, and can they do any harm? |
 //! | `retention` | does what nobody needs go, and what anybody needs stay? |
 //! | `migration` | does a journal of version 1 run under the logic of version 2? |
+//! | `cluster` | does what clients were told hold through crashes, partitions and changes of leader? |
 //! | `stepped` | is the whole engine a function of the calls, and does it survive any crash of a simulated disk? |
 
 #![expect(
@@ -22,6 +23,7 @@
 
 mod back_pressure;
 mod bank;
+mod cluster;
 mod exactly_once;
 mod gates;
 mod migration;

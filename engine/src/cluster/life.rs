@@ -1,0 +1,386 @@
+//! A ring for the present: a leader's lives as long as its term, a follower's until it leads.
+//!
+//! ```text
+//!   following   own log, committed and durable ─► ring ─► order ─► journal, replicate ─► logic ─► egress
+//!   leading     the same up to its end, then the door opens:
+//!               producers ─► ring ─► order (stamps) ─► offered: one frame at a time ─┬─► durable ──┬─► logic
+//!                                                                                   └─► committed ┘
+//! ```
+//!
+//! What comes from the log enters a ring only when it is committed and durable here. So the ring of
+//! a follower never holds an event that could be replaced, and what a leader's ring holds behind its
+//! gates was offered by this leader, in this term. When the role ends, the ring goes, with all that
+//! was not committed; no stage knows how to undo.
+//!
+//! # Invariants
+//!
+//! * `LF1` Events enter the ring in the order of their positions, each once: position = base + sequence.
+//! * `LF2` `released(journal) ≤ durable`, `released(replicate) ≤ committed`: the logic sees nothing
+//!   before both, and never an event of another ring.
+//! * `LF3` The door is open only when all of the log in front of it is committed, durable and in the ring.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use bytemuck::Zeroable;
+use lockstep_journaler::storage::Storage;
+use lockstep_journaler::{Position, Reader};
+use lockstep_ringbuffer::{
+    ClaimError, Gate, Graph, Halter, MultiProducer, OnFull, Progress, Runner, Running, Sequence,
+    Turn, View,
+};
+
+use super::agreement::{Agreement, NotNow};
+use super::back::Back;
+use super::lent::Home;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::event::Slot;
+use crate::ledger::Ledger;
+use crate::log::events_of;
+use crate::logic::{EventOf, Logic, OutputOf};
+use crate::runtime::clock::Clock;
+use crate::stage::egress::Egress;
+use crate::stage::logic::{LogicStage, MultiDoor};
+use crate::stage::order::Order;
+
+/// The parts that live on from ring to ring.
+pub(crate) struct Kept<L: Logic> {
+    pub(crate) logic: LogicStage<L>,
+    pub(crate) egress: Egress<OutputOf<L>>,
+}
+
+/// See the module.
+pub(crate) struct Life<L: Logic> {
+    ledger: Ledger,
+    door: MultiProducer<EventOf<L>>,
+    /// The stages in front of the gate.
+    front: Runner,
+    logic_home: Home<LogicStage<L>>,
+    egress_home: Home<Egress<OutputOf<L>>>,
+    durable: Gate<EventOf<L>>,
+    committed: Gate<EventOf<L>>,
+    /// The door of the logic's own events, filled when the door opens.
+    decided: MultiDoor<L>,
+    stamps_from: Arc<AtomicU64>,
+    /// Events of the log that are in the ring.
+    fed: Sequence,
+    /// Read from the log, without room yet.
+    carry: VecDeque<EventOf<L>>,
+    /// Everything before it was offered, or comes from the log.
+    offered: Sequence,
+    is_leading: bool,
+    is_open: bool,
+    halter: Halter,
+    /// Last: it goes when everything else has.
+    _running: Running,
+}
+
+impl<L: Logic> std::fmt::Debug for Life<L> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Life")
+            .field("ledger", &self.ledger)
+            .field("fed", &self.fed)
+            .field("offered", &self.offered)
+            .field("is_leading", &self.is_leading)
+            .field("is_open", &self.is_open)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<L: Logic> Life<L> {
+    /// A ring that begins where the state is, with its stages in front of the gate here and those
+    /// behind it with `back`.
+    pub(crate) fn begin(
+        config: &Config,
+        clock: &Clock,
+        is_leading: bool,
+        kept: Kept<L>,
+        back: &mut Back,
+    ) -> Result<Self> {
+        let Kept {
+            mut logic,
+            mut egress,
+        } = kept;
+        let ledger = Ledger::starting_at(logic.core().position());
+        let decided: MultiDoor<L> = Arc::new(OnceLock::new());
+        logic.enter(ledger, is_leading.then(|| Arc::clone(&decided)));
+        egress.enter(ledger);
+        let stamps_from = Arc::new(AtomicU64::new(u64::MAX));
+        let order = Order::behind(
+            clock.clone(),
+            logic.core().time_ns(),
+            Arc::clone(&stamps_from),
+        );
+        let (logic_home, egress_home) = (Home::empty(), Home::empty());
+
+        let mut graph = Graph::new(config.slots, EventOf::<L>::zeroed)?;
+        graph.on_full(OnFull::Reject).wait(config.wait);
+        let order = graph.stage_mut("order", &[], order);
+        let (mut durable, mut committed) = (None, None);
+        let take_all = |_: View<'_, EventOf<L>>| Progress::All;
+        let journal = graph.late_stage("journal", &[order], |gate| {
+            durable = Some(gate);
+            take_all
+        });
+        let replicate = graph.late_stage("replicate", &[order], |gate| {
+            committed = Some(gate);
+            take_all
+        });
+        let logic = graph.stage("logic", &[journal, replicate], logic_home.lend(logic));
+        let egress = graph.stage("egress", &[logic], egress_home.lend(egress));
+        graph
+            .together(&[order, journal, replicate])
+            .wait(config.wait);
+        let placed = graph.together(&[logic, egress]);
+        placed.wait(config.wait);
+        if let Some(&cpu) = config.pin.get(1) {
+            placed.pin(cpu);
+        }
+        let (door, pipeline) = graph.build_multi(|event| *event = EventOf::<L>::zeroed())?;
+        let (mut runners, running) = pipeline.into_runners();
+        let behind = runners.pop().expect("LF: the graph has two runners");
+        let front = runners.pop().expect("LF: the graph has two runners");
+        back.take(behind);
+        Ok(Self {
+            ledger,
+            door,
+            front,
+            logic_home,
+            egress_home,
+            durable: durable.expect("LF: late_stage makes its stage"),
+            committed: committed.expect("LF: late_stage makes its stage"),
+            decided,
+            stamps_from,
+            fed: Sequence(0),
+            carry: VecDeque::new(),
+            offered: Sequence(0),
+            is_leading,
+            is_open: false,
+            halter: running.halter(),
+            _running: running,
+        })
+    }
+
+    /// Whether events of producers may enter.
+    pub(crate) fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    /// The position of the next event that is read from the log.
+    pub(crate) fn next_from_log(&self) -> Position {
+        self.ledger.position(self.fed + self.carry.len() as u64)
+    }
+
+    /// Everything before it was offered to the others, or comes from the log.
+    pub(crate) fn offered(&self) -> Position {
+        self.ledger.position(self.offered)
+    }
+
+    /// Puts events of the log into the ring, up to `limit`, as far as there is room (`LF1`);
+    /// whether anything came.
+    pub(crate) fn feed<S: Storage>(
+        &mut self,
+        reader: &mut Reader<S>,
+        limit: Position,
+    ) -> Result<bool> {
+        if self.is_open {
+            return Ok(false);
+        }
+        let before = self.fed;
+        // Ends: each turn puts something into the ring, or returns.
+        loop {
+            if !self.carry.is_empty() {
+                if !self.put_carry() {
+                    break;
+                }
+                continue;
+            }
+            if self.next_from_log() >= limit {
+                break;
+            }
+            let Some(frame) = reader.next_frame()? else {
+                break;
+            };
+            let known = self
+                .next_from_log()
+                .0
+                .saturating_sub(frame.header().first_position);
+            let events = events_of::<EventOf<L>>(&frame)?;
+            let known =
+                usize::try_from(known).map_or(events.len(), |known| known.min(events.len()));
+            self.carry.extend(&events[known..]);
+        }
+        Ok(self.fed != before)
+    }
+
+    /// Moves what was read into the ring; whether there was room for any of it.
+    fn put_carry(&mut self) -> bool {
+        let count = self.carry.len().min(self.door.remaining());
+        if count == 0 {
+            return false;
+        }
+        let Ok(mut claim) = self.door.try_claim(count) else {
+            return false;
+        };
+        let slots = claim.slots();
+        for slot in slots.head.iter_mut().chain(slots.tail) {
+            *slot = self
+                .carry
+                .pop_front()
+                .expect("LF1: as many as were claimed");
+        }
+        claim.commit();
+        self.fed = self.fed + count as u64;
+        self.offered = self.fed;
+        true
+    }
+
+    /// Opens the door if this ring leads, and all of the log is in it (`LF3`); whether it did.
+    pub(crate) fn open_door(&mut self, end: Position, committed: Position) -> bool {
+        let is_due = self.is_leading && !self.is_open && self.carry.is_empty();
+        if !is_due || committed < end || self.next_from_log() != end {
+            return false;
+        }
+        // ORDERING: Relaxed, read by *order* on this thread.
+        self.stamps_from.store(self.fed.0, Ordering::Relaxed);
+        // Set once, here: the logic finds it in its next turn.
+        let _first = self.decided.set(Mutex::new(self.door.clone()));
+        self.is_open = true;
+        true
+    }
+
+    /// Publishes an event of a client's; its position.
+    ///
+    /// # Errors
+    ///
+    /// The ring is full, closed, or a stage has failed.
+    pub(crate) fn publish(
+        &mut self,
+        fill: impl FnOnce(&mut EventOf<L>),
+    ) -> Result<Position, ClaimError> {
+        let sequence = self.door.try_publish(fill)?;
+        Ok(self.ledger.position(sequence))
+    }
+
+    /// One turn of the stages in front of the gate.
+    pub(crate) fn turn(&mut self) -> bool {
+        self.front.turn() == Turn::Worked
+    }
+
+    /// Offers one frame of what was stamped and not offered, of `most` events at most; whether there
+    /// was anything.
+    ///
+    /// # Errors
+    ///
+    /// Not at the moment; the events stay.
+    pub(crate) fn offer(
+        &mut self,
+        agreement: &mut impl Agreement,
+        most: usize,
+    ) -> Result<bool, NotNow> {
+        if !self.is_open {
+            return Ok(false);
+        }
+        let held = self.durable.held();
+        let known = usize::try_from(self.offered.0 - held.first.0).unwrap_or(usize::MAX);
+        let (head, tail) = behind(held.head, held.tail, known);
+        let (head, tail) = (first(head, most), first(tail, most - head.len().min(most)));
+        let (head, tail) = one_kind(head, tail);
+        let Some(last) = tail.last().or(head.last()) else {
+            return Ok(false);
+        };
+        let time_ns = last.header().time;
+        let position = self.ledger.position(self.offered);
+        let body = [bytemuck::cast_slice(head), bytemuck::cast_slice(tail)];
+        let is_change = is_change(last);
+        let given = if is_change {
+            agreement.offer_change(body[0], time_ns)?
+        } else {
+            agreement.offer(body, time_ns)?
+        };
+        assert!(
+            given == position,
+            "LF1: the log goes on where the ring does: the ring is at {position}, the log at {given}"
+        );
+        self.offered = self.offered + (head.len() + tail.len()) as u64;
+        Ok(true)
+    }
+
+    /// Moves the two promises (`LF2`).
+    pub(crate) fn promise(&mut self, durable: Position, committed: Position) {
+        // What is in this ring and was not offered has no place in the log yet.
+        if let Some(to) = self.ledger.sequence(durable) {
+            self.durable.release_to(to.min(self.offered));
+        }
+        if let Some(to) = self.ledger.sequence(committed) {
+            self.committed.release_to(to.min(self.offered));
+        }
+    }
+
+    /// Which stage failed, and where, if one did.
+    pub(crate) fn check(&self) -> Option<(String, Position)> {
+        match self.door.check() {
+            Err(ClaimError::Poisoned { stage, at }) => {
+                Some((stage.to_string(), self.ledger.position(at)))
+            }
+            _ => None,
+        }
+    }
+
+    /// Ends the ring; the parts that live on, and where it ended: what lies at or behind the
+    /// returned position was never offered.
+    pub(crate) fn end(self, back: &mut Back, within: Duration) -> Result<(Kept<L>, Position)> {
+        let offered = self.offered();
+        self.halter.halt();
+        if !back.end(within) {
+            return Err(Error::Stopped {
+                cause: format!(
+                    "stage \"logic\" did not come to an end within {} ms when the role changed, in front of position {}",
+                    within.as_millis(),
+                    offered
+                ),
+            });
+        }
+        drop(self.front);
+        let parts = (self.logic_home.take(), self.egress_home.take());
+        let (Some(logic), Some(egress)) = parts else {
+            return Err(Error::Stopped {
+                cause: "LT1: the logic did not come back from its ring".to_owned(),
+            });
+        };
+        Ok((Kept { logic, egress }, offered))
+    }
+}
+
+/// Whether it is a change of members: it is a frame of its own.
+fn is_change<E: Slot>(event: &E) -> bool {
+    use crate::event::Body;
+    event.header().kind == crate::system::Membership::KIND
+}
+
+/// The run in front of the first change of members, or that change alone.
+fn one_kind<'e, E: Slot>(head: &'e [E], tail: &'e [E]) -> (&'e [E], &'e [E]) {
+    match head.iter().chain(tail).position(is_change) {
+        None => (head, tail),
+        Some(0) if head.is_empty() => (&tail[..1], &[]),
+        Some(0) => (&head[..1], &[]),
+        Some(at) if at <= head.len() => (&head[..at], &[]),
+        Some(at) => (head, &tail[..at - head.len()]),
+    }
+}
+
+/// What lies behind the first `skip` events of two runs.
+fn behind<'e, E>(head: &'e [E], tail: &'e [E], skip: usize) -> (&'e [E], &'e [E]) {
+    if skip < head.len() {
+        (&head[skip..], tail)
+    } else {
+        (&tail[(skip - head.len()).min(tail.len())..], &[])
+    }
+}
+
+fn first<E>(run: &[E], most: usize) -> &[E] {
+    &run[..run.len().min(most)]
+}

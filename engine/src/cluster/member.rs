@@ -1,0 +1,307 @@
+//! One node's part behind the agreement: ring, logic and answers, from role to role.
+//!
+//! Poll-driven: no thread, no socket, no clock. The owner moves the agreement and gives this turns, in
+//! this order:
+//!
+//! ```text
+//!   messages ─► agreement ─► member.offer ─► agreement.turn (send, write, sync) ─► member.follow
+//!                            │ new role? next ring     new role? next ring │ promises, feed, door
+//!                            └ order, cut, offer                          └ logic, egress, answers
+//! ```
+//!
+//! # Invariants
+//!
+//! * `MB1` `applied ≤ min(durable, committed)`, on every node, in every role.
+//! * `MB2` The state lives on from ring to ring: no event is applied twice, none is left out.
+//! * `MB3` A ring is left before the promises are looked at that belong to the next one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lockstep_journaler::{From, Position, Reader};
+use lockstep_replicator::NodeId;
+use lockstep_ringbuffer::ClaimError;
+
+use super::agreement::{Agreement, Stand};
+use super::answers::{Answers, Asker};
+use super::back::Back;
+use super::life::{Kept, Life};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::event::Slot;
+use crate::logic::{EventOf, Logic, OutputOf};
+use crate::runtime::clock::Clock;
+use crate::shared::Shared;
+use crate::system::{Parameters, Tick};
+
+/// Full frames that are offered in one turn: they are one write and one sync.
+const FRAMES_PER_TURN: usize = 16;
+
+/// Why an event was not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// Another leads, or nobody yet.
+    NotLeading {
+        /// Who does, as far as is known here.
+        leader: Option<NodeId>,
+    },
+    /// No room: ask again in a moment.
+    Busy,
+}
+
+/// Everything that a member is made of.
+pub(crate) struct Parts<L: Logic> {
+    pub(crate) config: Config,
+    pub(crate) clock: Clock,
+    /// The most bytes of events in one frame.
+    pub(crate) frame_bytes_max: usize,
+    pub(crate) kept: Kept<L>,
+    pub(crate) back: Back,
+    pub(crate) answers: Answers<OutputOf<L>>,
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// See the module.
+pub(crate) struct Member<L: Logic, A: Agreement> {
+    config: Config,
+    clock: Clock,
+    frame_events_max: usize,
+    /// `None` once it has failed.
+    life: Option<Life<L>>,
+    stand: Stand,
+    back: Back,
+    reader: Reader<A::Storage>,
+    answers: Answers<OutputOf<L>>,
+    shared: Arc<Shared>,
+    /// When the last tick was published.
+    ticked_ns: u64,
+    /// What the state goes by, as far as this node has said or found.
+    parameters: Parameters,
+}
+
+impl<L: Logic, A: Agreement> std::fmt::Debug for Member<L, A> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Member")
+            .field("life", &self.life)
+            .field("stand", &self.stand)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<L: Logic, A: Agreement> Member<L, A> {
+    pub(crate) fn new(parts: Parts<L>, agreement: &A) -> Result<Self> {
+        let Parts {
+            config,
+            clock,
+            frame_bytes_max,
+            kept,
+            mut back,
+            answers,
+            shared,
+        } = parts;
+        let position = kept.logic.core().position();
+        let parameters = *kept.logic.core().parameters();
+        let stand = agreement.stand();
+        let reader = agreement.reader(From::Position(position))?;
+        let is_leading = stand.leading.is_some();
+        let life = Life::begin(&config, &clock, is_leading, kept, &mut back)?;
+        Ok(Self {
+            frame_events_max: (frame_bytes_max / size_of::<EventOf<L>>()).max(1),
+            ticked_ns: clock.now_ns().unwrap_or(0),
+            config,
+            clock,
+            life: Some(life),
+            stand,
+            back,
+            reader,
+            answers,
+            shared,
+            parameters,
+        })
+    }
+
+    /// Lets an event in at the door, for whoever gave the token; its position, if it stays there.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`].
+    pub(crate) fn let_in(&mut self, token: u64, event: &EventOf<L>) -> Result<Position, Refused> {
+        let leader = self.stand.leader;
+        let life = self.life.as_mut().filter(|life| life.is_open());
+        let Some(life) = life else {
+            // A leader that is not open yet will be in a moment.
+            return Err(match self.stand.leading {
+                Some(_) => Refused::Busy,
+                None => Refused::NotLeading { leader },
+            });
+        };
+        match life.publish(|slot| *slot = *event) {
+            Ok(position) => {
+                self.answers.expect(position, token);
+                Ok(position)
+            }
+            Err(ClaimError::Full { .. }) => Err(Refused::Busy),
+            Err(_) => Err(Refused::NotLeading { leader }),
+        }
+    }
+
+    /// Whether events are let in.
+    pub(crate) fn is_open(&self) -> bool {
+        self.life.as_ref().is_some_and(Life::is_open)
+    }
+
+    /// How many wait for an answer.
+    pub(crate) fn waiting(&self) -> usize {
+        self.answers.waiting()
+    }
+
+    /// In front of the agreement's turn: stamps what came, and offers it; whether anything was done.
+    pub(crate) fn offer(
+        &mut self,
+        agreement: &mut A,
+        asker: &mut impl Asker<OutputOf<L>>,
+    ) -> Result<bool> {
+        let mut worked = self.change_role(agreement.stand(), agreement, asker)?;
+        self.tick();
+        let most = self.frame_events_max;
+        let Some(life) = &mut self.life else {
+            return Ok(worked);
+        };
+        worked |= life.turn();
+        for _ in 0..FRAMES_PER_TURN {
+            match life.offer(agreement, most) {
+                Ok(true) => worked = true,
+                Ok(false) | Err(_) => break,
+            }
+        }
+        Ok(worked)
+    }
+
+    /// Behind the agreement's turn: what it promised, and what came of it; whether anything was done.
+    pub(crate) fn follow(
+        &mut self,
+        agreement: &A,
+        asker: &mut impl Asker<OutputOf<L>>,
+    ) -> Result<bool> {
+        let stand = agreement.stand();
+        // MB3
+        let mut worked = self.change_role(stand, agreement, asker)?;
+        let both = stand.durable.min(stand.committed);
+        let Some(life) = &mut self.life else {
+            return Ok(worked);
+        };
+        if stand.cuts != self.stand.cuts {
+            self.reader = agreement.reader(From::Position(life.next_from_log()))?;
+        }
+        self.stand = stand;
+        worked |= life.feed(&mut self.reader, both)?;
+        worked |= life.turn();
+        life.promise(stand.durable, stand.committed);
+        if life.open_door(agreement.tail().reached.position, both) {
+            tracing::info!(
+                term = stand.leading,
+                position = both.0,
+                "this node leads, and its door is open"
+            );
+            worked = true;
+            self.agree_on();
+        }
+        worked |= self.back.turn();
+        self.look_for_faults();
+        worked |= self.answers.tell(asker);
+        Ok(worked)
+    }
+
+    /// Ends the ring when leadership begins or ends, and begins the next one where the state is (`MB2`).
+    fn change_role(
+        &mut self,
+        stand: Stand,
+        agreement: &A,
+        asker: &mut impl Asker<OutputOf<L>>,
+    ) -> Result<bool> {
+        if stand.leading == self.stand.leading {
+            return Ok(false);
+        }
+        let Some(life) = self.life.take() else {
+            return Ok(false);
+        };
+        let within = self.within();
+        let (kept, offered) = life.end(&mut self.back, within)?;
+        self.answers.end(offered, asker);
+        let position = kept.logic.core().position();
+        self.parameters = *kept.logic.core().parameters();
+        tracing::info!(
+            leading = stand.leading,
+            leader = stand.leader.map(|node| node.0),
+            position = position.0,
+            "a new role, a new ring"
+        );
+        self.reader = agreement.reader(From::Position(position))?;
+        let is_leading = stand.leading.is_some();
+        let back = &mut self.back;
+        self.life = Some(Life::begin(
+            &self.config,
+            &self.clock,
+            is_leading,
+            kept,
+            back,
+        )?);
+        self.stand = stand;
+        Ok(true)
+    }
+
+    fn within(&self) -> Duration {
+        self.config.drain()
+    }
+
+    /// A change of what the state goes by is an event.
+    fn agree_on(&mut self) {
+        let wanted = self.config.parameters();
+        let Some(life) = self.life.as_mut().filter(|_| wanted != self.parameters) else {
+            return;
+        };
+        // LF3: the ring has room for it, the door has just been opened.
+        let told = life.publish(|slot| *slot = EventOf::<L>::event(&wanted));
+        if told.is_ok() {
+            self.parameters = wanted;
+        }
+    }
+
+    /// A tick of the log's, when one is due.
+    fn tick(&mut self) {
+        let every = self.config.tick_ms.saturating_mul(1_000_000);
+        let Some(life) = self
+            .life
+            .as_mut()
+            .filter(|life| every != 0 && life.is_open())
+        else {
+            return;
+        };
+        let now = self.clock.now_ns().unwrap_or(0);
+        if now.saturating_sub(self.ticked_ns) >= every {
+            self.ticked_ns = now;
+            // A full ring has no need of a tick: its events carry the time.
+            let _full = life.publish(|slot| *slot = EventOf::<L>::event(&Tick::default()));
+        }
+    }
+
+    fn look_for_faults(&self) {
+        if let Some((stage, at)) = self.life.as_ref().and_then(Life::check)
+            && self.shared.fault().is_none()
+        {
+            self.shared
+                .fail(format!("stage {stage:?} failed at position {at}"));
+        }
+    }
+
+    /// Ends the ring for good: the parts, closed in order or not.
+    pub(crate) fn end(mut self, asker: &mut impl Asker<OutputOf<L>>) -> Result<Kept<L>> {
+        let within = self.within();
+        let life = self.life.take().ok_or_else(|| Error::Stopped {
+            cause: self.shared.fault().unwrap_or("it had failed").to_owned(),
+        })?;
+        let (kept, offered) = life.end(&mut self.back, within)?;
+        self.answers.end(offered, asker);
+        Ok(kept)
+    }
+}

@@ -1,0 +1,33 @@
+//! A node of a cluster: the same graph, behind the agreement of several nodes.
+//!
+//! ```text
+//!   peers ─► receive ─┐                           ┌─ journal (durable here) ──┐
+//!                     ▼                           │                           ▼
+//!   clients ─► door ─► ring ─► order ─► offer ─►──┤                          gate ─► logic ─► egress ─► answers
+//!                                                 │                           ▲
+//!                                                 └─ peers (committed) ───────┘
+//! ```
+//!
+//! | file | question |
+//! |---|---|
+//! | [`node`] | what is a whole node, without threads and sockets? |
+//! | [`agreement`] | what does the ring need of the consensus? |
+//! | [`life`] | what is a ring for one role, and what may enter it? |
+//! | [`member`] | how does a node go from role to role with its state? |
+//! | [`answers`] | who asked, and what came of it? |
+//! | [`back`], [`lent`] | where do the stages behind the gate run, and how do they outlive a ring? |
+
+pub(crate) mod agreement;
+pub(crate) mod answers;
+pub(crate) mod back;
+pub(crate) mod lent;
+pub(crate) mod life;
+pub(crate) mod member;
+pub mod node;
+
+#[cfg(test)]
+mod tests;
+
+pub use answers::{Asker, Done};
+pub use member::Refused;
+pub use node::{ClusterNode, NodeOptions, request};

@@ -1,0 +1,413 @@
+//! A whole node of a cluster, without threads and sockets: the real order, agreement, journal, logic
+//! and egress, given turns by whoever owns it.
+//!
+//! The simulator drives several of these in one thread; a program drives one of them from a thread
+//! with sockets, and may put the stages behind the gate on a second thread.
+//!
+//! ```text
+//!   receive(message)* ─► turn(now): offer ─► say (a leader's frames) ─► write, sync ─► say ─► follow
+//! ```
+//!
+//! # Invariants
+//!
+//! * `CN1` Nothing moves but within a call, except the logic where it has a thread of its own.
+//! * `CN2` What is applied at opening is known committed; what lies behind it waits for a leader.
+//! * `CN3` Dropped, it leaves its storage as a killed process does.
+
+use std::fmt;
+use std::sync::Arc;
+
+use lockstep_journaler::storage::Storage;
+use lockstep_journaler::{Background, From, Options, Position};
+use lockstep_replicator::wire::{Limits, Message};
+use lockstep_replicator::{NodeId, OfferError, Outbox, ReceiveError, Replica, ReplicaOptions};
+
+use super::answers::{Answers, Asker};
+use super::back::Back;
+use super::life::Kept;
+use super::member::{Member, Parts, Refused};
+use crate::config::{Config, ConfigError, GateAt, JournalMode, OnApplyPanic, OnValidatePanic};
+use crate::core::Core;
+use crate::error::{Error, Result};
+use crate::event::{Kinds, Slot};
+use crate::graph::build::output_ring;
+use crate::ledger::Ledger;
+use crate::logic::{EventOf, Logic, OutputOf};
+use crate::mailbox::Mailbox;
+use crate::node::recovery::{self, Factory, Recovery, Source};
+use crate::requests::Reply;
+use crate::runtime::clock::Clock;
+use crate::shared::Shared;
+use crate::source::stopped;
+use crate::stage::egress::{Desk, Egress, Slow, Subscription};
+use crate::stage::logic::{Exceptions, LogicStage};
+
+/// What is chosen of a node.
+#[derive(Debug, Clone)]
+pub struct NodeOptions {
+    /// Of the engine, with its own names.
+    pub config: Config,
+    /// Of the agreement: which cluster, which node, who else.
+    pub replica: ReplicaOptions,
+    /// Where the log's time comes from while this node leads.
+    pub clock: Clock,
+    /// Who does the journal's work ahead: a thread, or the turns.
+    pub background: Background,
+}
+
+impl NodeOptions {
+    /// The defaults, for this node.
+    #[must_use]
+    pub fn new(replica: ReplicaOptions) -> Self {
+        Self {
+            config: Config::default(),
+            replica,
+            clock: Clock::System,
+            background: Background::Thread,
+        }
+    }
+
+    fn checked(&self) -> Result<(), ConfigError> {
+        self.config.checked()?;
+        if self.config.gate != GateAt::Logic {
+            return Err(ConfigError::Contradiction(
+                "gate = output in a cluster: a deposed leader would have to take back what its logic has applied; \
+                 choose gate = logic",
+            ));
+        }
+        if !matches!(
+            self.config.journal,
+            JournalMode::Sync | JournalMode::Direct | JournalMode::Async
+        ) {
+            return Err(ConfigError::Contradiction(
+                "journal = none in a cluster: the journal is the log that the nodes agree on; choose sync",
+            ));
+        }
+        if self.config.on_apply_panic == OnApplyPanic::Quarantine
+            || self.config.on_validate_panic == OnValidatePanic::Quarantine
+        {
+            return Err(ConfigError::Contradiction(
+                "quarantine in a cluster: a follower cannot mark the log; choose halt, or refuse for validate",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// See the module.
+pub struct ClusterNode<L: Logic, S: Storage> {
+    replica: Replica<S>,
+    /// `None` once it has failed.
+    member: Option<Member<L, Replica<S>>>,
+    shared: Arc<Shared>,
+    mailbox: Arc<Mailbox<L>>,
+    desk: Arc<Desk<OutputOf<L>>>,
+    recovery: Recovery,
+    is_stepped: bool,
+}
+
+impl<L: Logic, S: Storage> fmt::Debug for ClusterNode<L, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClusterNode")
+            .field("replica", &self.replica)
+            .field("member", &self.member)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<L: Logic, S: Storage> ClusterNode<L, S> {
+    /// Opens the node in this storage, or makes it there, with everything on the caller's thread.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] says what is wrong, where, and what helps.
+    pub fn open(
+        storage: S,
+        options: &NodeOptions,
+        fresh: impl Fn() -> L + Send + Sync + 'static,
+    ) -> Result<Self> {
+        Self::open_with(storage, options, Arc::new(fresh), |_| Ok(Back::Here(None)))
+    }
+
+    /// The same with `back` running what is behind the gate.
+    pub(crate) fn open_with(
+        storage: S,
+        options: &NodeOptions,
+        factory: Factory<L>,
+        back: impl FnOnce(&Arc<Shared>) -> Result<Back>,
+    ) -> Result<Self> {
+        options.checked()?;
+        let config = &options.config;
+        let schema = L::In::schema();
+        let journal = Options {
+            background: options.background,
+            ..crate::log::options(config, &schema)
+        };
+        let (replica, opened) = Replica::create(storage.clone(), &journal, &options.replica)?;
+        let mut reader = replica.reader(From::Oldest)?;
+        let mut source = Source {
+            storage: &storage,
+            reader: &mut reader,
+            factory: &factory,
+            log: replica.journal().log_id(),
+            end: *replica.tail(),
+            oldest: opened.journal.oldest,
+            config,
+        };
+        let found = crate::node::describe(&opened.journal);
+        // CN2
+        let (made, recovery) =
+            recovery::recover_to(&mut source, opened.committed, None, &mut [], found)?;
+        drop(reader);
+        let position = made.core.position();
+        let shared = Arc::new(Shared::new(position.0, config.slots));
+        let mailbox = Arc::new(Mailbox::new());
+        let desk = Arc::new(Desk::default());
+        let ledger = Ledger::starting_at(position);
+        let (outputs, poller) = output_ring(config.output_slots)?;
+        let exceptions = Exceptions {
+            on_validate: config.on_validate_panic,
+            on_apply: config.on_apply_panic,
+            rebuild: None,
+        };
+        let logic = LogicStage::new(
+            made.core,
+            ledger,
+            Arc::clone(&shared),
+            Arc::clone(&mailbox),
+            outputs,
+            exceptions,
+            Arc::default(),
+            &[],
+        );
+        let sinks = Vec::new();
+        let egress = Egress::new(
+            poller,
+            sinks,
+            Arc::clone(&desk),
+            ledger,
+            Arc::clone(&shared),
+            false,
+        );
+        let subscription = desk.subscribe("answers", Slow::Wait, config.output_slots)?;
+        let limits = Limits::for_events_of(schema.event_size);
+        let parts = Parts {
+            config: config.clone(),
+            clock: options.clock.clone(),
+            frame_bytes_max: usize::try_from(limits.frame_bytes_max).unwrap_or(usize::MAX),
+            kept: Kept { logic, egress },
+            back: back(&shared)?,
+            answers: Answers::new(subscription, Arc::clone(&shared)),
+            shared: Arc::clone(&shared),
+        };
+        let member = Some(Member::new(parts, &replica)?);
+        Ok(Self {
+            replica,
+            member,
+            shared,
+            mailbox,
+            desk,
+            recovery,
+            is_stepped: options.background == Background::Stepped,
+        })
+    }
+
+    /// Takes a message of a peer.
+    ///
+    /// # Errors
+    ///
+    /// [`ReceiveError`]: fatal, or to be told to whoever is connected.
+    pub fn receive(&mut self, message: &Message) -> Result<(), ReceiveError> {
+        self.replica.receive(message)
+    }
+
+    /// One turn of everything; whether there is more to do at once.
+    ///
+    /// # Errors
+    ///
+    /// The node has failed, and why; it takes no further part.
+    pub fn turn(
+        &mut self,
+        now_ns: u64,
+        outbox: &mut impl Outbox,
+        asker: &mut impl Asker<OutputOf<L>>,
+    ) -> Result<bool> {
+        let turned = self.try_turn(now_ns, outbox, asker);
+        if let Err(error) = &turned {
+            self.shared.fail(error.to_string());
+        }
+        match (turned, self.shared.fault()) {
+            (Ok(worked), None) => Ok(worked),
+            (Ok(_), Some(cause)) => Err(Error::Stopped {
+                cause: cause.to_owned(),
+            }),
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    fn try_turn(
+        &mut self,
+        now_ns: u64,
+        outbox: &mut impl Outbox,
+        asker: &mut impl Asker<OutputOf<L>>,
+    ) -> Result<bool> {
+        if let Some(cause) = self.shared.fault() {
+            return Err(Error::Stopped {
+                cause: cause.to_owned(),
+            });
+        }
+        let Some(member) = &mut self.member else {
+            return Err(stopped(&self.shared));
+        };
+        let mut worked = member.offer(&mut self.replica, asker)?;
+        self.replica.begin(now_ns, outbox)?;
+        worked |= self.replica.has_unwritten();
+        self.replica.persist(outbox)?;
+        worked |= member.follow(&self.replica, asker)?;
+        if self.is_stepped {
+            self.replica.step_background();
+        }
+        Ok(worked)
+    }
+
+    /// Lets an event in at the door, for whoever gave the token: the [`Asker`] hears of it. Its
+    /// position, if it stays there.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`].
+    pub fn let_in(&mut self, token: u64, event: &EventOf<L>) -> Result<Position, Refused> {
+        match self
+            .member
+            .as_mut()
+            .filter(|_| self.shared.fault().is_none())
+        {
+            Some(member) => member.let_in(token, event),
+            None => Err(Refused::NotLeading { leader: None }),
+        }
+    }
+
+    /// Whether events are let in: it leads, and all of the log in front of the door is applied or on
+    /// its way.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.member.as_ref().is_some_and(Member::is_open)
+    }
+
+    /// How many wait for an answer.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.member.as_ref().map_or(0, Member::waiting)
+    }
+
+    /// Hands leadership over to a voter that has caught up.
+    ///
+    /// # Errors
+    ///
+    /// If this node does not lead, or that node cannot.
+    pub fn transfer_to(&mut self, to: NodeId) -> Result<(), OfferError> {
+        self.replica.transfer_to(to)
+    }
+
+    /// The agreement, to look at.
+    #[must_use]
+    pub fn replica(&self) -> &Replica<S> {
+        &self.replica
+    }
+
+    /// The agreement, for what an operator asks of it.
+    pub fn replica_mut(&mut self) -> &mut Replica<S> {
+        &mut self.replica
+    }
+
+    /// Everything before it is in the state.
+    #[must_use]
+    pub fn applied(&self) -> Position {
+        Position(self.shared.applied.get())
+    }
+
+    /// What opening found and did.
+    #[must_use]
+    pub fn recovery(&self) -> &Recovery {
+        &self.recovery
+    }
+
+    /// Outputs from now on, whoever leads: a follower's logic is hot.
+    ///
+    /// # Errors
+    ///
+    /// `slots` is no power of two.
+    pub fn subscribe(
+        &self,
+        name: &str,
+        slow: Slow,
+        slots: usize,
+    ) -> Result<Subscription<OutputOf<L>>> {
+        Ok(self.desk.subscribe(name, slow, slots)?)
+    }
+
+    /// Asks for a look at the state between two events, once everything before `position` is applied;
+    /// the answer comes with turns.
+    ///
+    /// # Errors
+    ///
+    /// The node stopped.
+    pub fn look<R: Send + 'static>(
+        &self,
+        position: Position,
+        look: impl FnOnce(&Core<L>) -> R + Send + 'static,
+    ) -> Result<std::sync::mpsc::Receiver<R>> {
+        let sent = self.mailbox.send(position.0, look);
+        sent.ok_or_else(|| stopped(&self.shared))
+    }
+
+    /// The kept reply to a client's request; as [`look`](Self::look).
+    ///
+    /// # Errors
+    ///
+    /// The node stopped.
+    pub fn reply(
+        &self,
+        session: u64,
+        request: u32,
+    ) -> Result<std::sync::mpsc::Receiver<Option<Reply>>> {
+        self.look(Position(0), move |core| {
+            core.requests().reply(session, request)
+        })
+    }
+
+    /// Why it stopped, if it did.
+    #[must_use]
+    pub fn fault(&self) -> Option<String> {
+        self.shared.fault().map(str::to_owned)
+    }
+
+    /// Ends in order: who waits hears of it, the journal says that it was closed.
+    ///
+    /// # Errors
+    ///
+    /// It had failed, or the journal does.
+    pub fn close(mut self, asker: &mut impl Asker<OutputOf<L>>) -> Result<()> {
+        let member = self.member.take();
+        let ended = member.map(|member| member.end(asker)).transpose();
+        self.shared.close();
+        if let Some(cause) = self.shared.fault() {
+            return Err(Error::Stopped {
+                cause: cause.to_owned(),
+            });
+        }
+        let kept = ended?;
+        self.mailbox.close();
+        drop(kept);
+        Ok(self.replica.close()?)
+    }
+}
+
+/// An event of this body, as a client's request.
+#[must_use]
+pub fn request<E: Slot, B: crate::event::Body>(session: u64, request: u32, body: &B) -> E {
+    let mut event = E::event(body);
+    event.header_mut().session = session;
+    event.header_mut().request = request;
+    event
+}
