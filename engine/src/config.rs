@@ -241,7 +241,8 @@ impl FromStr for Config {
 }
 
 impl Config {
-    /// Reads a TOML file.
+    /// Reads a TOML file. Where it has a table `[engine]`, as the files of the program
+    /// `lockstep` have, that table is the configuration, and the rest is the program's.
     ///
     /// # Errors
     ///
@@ -252,7 +253,7 @@ impl Config {
             path: path.to_owned(),
             source,
         })?;
-        toml::from_str(&text).map_err(|source| ConfigError::Parse {
+        of_text(&text).map_err(|source| ConfigError::Parse {
             path: Some(path.to_owned()),
             source: Box::new(source),
         })
@@ -343,6 +344,19 @@ impl Config {
     }
 }
 
+/// A file that is the program's as well.
+#[derive(Deserialize)]
+struct Shared {
+    engine: Option<Config>,
+}
+
+fn of_text(text: &str) -> Result<Config, toml::de::Error> {
+    match toml::from_str::<Shared>(text)?.engine {
+        Some(config) => Ok(config),
+        None => toml::from_str(text),
+    }
+}
+
 mod wait_text {
     use lockstep_ringbuffer::Wait;
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
@@ -366,6 +380,16 @@ mod tests {
         let text = toml::to_string(&Config::default()).unwrap();
         assert_eq!(text.parse::<Config>().unwrap(), Config::default());
         Config::default().checked().unwrap();
+    }
+
+    #[test]
+    fn a_file_may_be_the_programs_as_well() {
+        let shared = "ring = \"64Ki\"\n[engine]\nslots = 1024\n";
+        assert_eq!(of_text(shared).unwrap().slots, 1024);
+        assert_eq!(of_text("slots = 2048").unwrap().slots, 2048);
+        for text in ["[engine]\nslotz = 1", "slotz = 1", "engine = 3"] {
+            assert!(of_text(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -260,8 +260,8 @@ impl<L: Logic, S: Storage> Replay<L, S> {
         let mut outputs = 0;
         let mut first_ns = None;
         while let Some(stepped) = self.step()? {
-            if let Speed::Percent(percent) = speed {
-                let time_ns = stepped.event.header().time;
+            // An event of the engine's own has no time where events bring theirs.
+            if let (Speed::Percent(percent), time_ns @ 1..) = (speed, stepped.event.header().time) {
                 let since_ns = time_ns.saturating_sub(*first_ns.get_or_insert(time_ns));
                 pause_until(
                     &watch,
@@ -381,6 +381,12 @@ impl<L: Logic, S: Storage> Replay<L, S> {
             logic_hash: self.core.logic().state_hash(),
             took,
         }
+    }
+
+    /// The snapshot that it began with.
+    #[must_use]
+    pub fn snapshot(&self) -> Option<Position> {
+        self.snapshot
     }
 
     /// The logic as it is where the replay stands.

@@ -1,5 +1,8 @@
 //! `--config FILE`: a TOML file whose keys are flags without their dashes. It replaces their
 //! defaults: what is typed, and what the environment says, wins over it.
+//!
+//! The table `[engine]` is the engine's configuration, by its own names; a file without one may
+//! have them at its top level. Whatever is neither is an error.
 
 use std::ffi::OsString;
 use std::fs;
@@ -7,8 +10,23 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::Command;
+use lockstep_engine::Config;
 use lockstep_perf::exit::Refusal;
 use toml::{Table, Value};
+
+/// The table of the engine's configuration.
+pub(crate) const ENGINE: &str = "engine";
+
+/// Whether the engine's configuration has this name.
+pub(crate) fn is_engine_key(key: &str) -> bool {
+    let mut one = Table::new();
+    // No value fits all types: what matters is that the name is not what is refused.
+    one.insert(key.to_owned(), Value::Boolean(true));
+    match one.try_into::<Config>() {
+        Ok(_) => true,
+        Err(error) => !error.message().starts_with("unknown field"),
+    }
+}
 
 /// The command with the file's values as defaults, if a file is named.
 pub(crate) fn with_file(command: Command, arguments: &[OsString]) -> anyhow::Result<Command> {
@@ -46,10 +64,12 @@ fn named_file(arguments: &[OsString]) -> Option<PathBuf> {
 
 fn apply(mut command: Command, table: &Table, path: &Path) -> anyhow::Result<Command> {
     for (key, value) in table {
+        let is_engines = key == ENGINE || is_engine_key(key);
         let text = match value {
             Value::String(text) => text.clone(),
             Value::Integer(number) => number.to_string(),
             Value::Boolean(flag) => flag.to_string(),
+            _ if is_engines => continue,
             other => {
                 return Err(Refusal::usage(
                     format!("{}: {key} is {}", path.display(), other.type_str()),
@@ -60,7 +80,7 @@ fn apply(mut command: Command, table: &Table, path: &Path) -> anyhow::Result<Com
         };
         let (changed, found) = set_default(command, key, &text);
         command = changed;
-        if !found {
+        if !found && !is_engines {
             return Err(Refusal::usage(
                 format!("{}: no verb has a flag --{key}", path.display()),
                 "keys are flags without their dashes: ring = \"64Ki\"",
@@ -134,6 +154,18 @@ mod tests {
         for expected in ["ring: 1024", "claim: 8", "insist: true"] {
             assert!(text.contains(expected), "{expected} in {text}");
         }
+    }
+
+    #[test]
+    fn the_engines_names_have_a_table_of_their_own_or_the_top_level() {
+        for text in [
+            "ring = 4\n[engine]\nslots = 4096\npin = [0, 1]\n",
+            "slots = 4096\npin = [0]\n",
+        ] {
+            parse_with("engine", text, &["latency"]).unwrap();
+        }
+        assert!(is_engine_key("slots") && is_engine_key("prometheus"));
+        assert!(!is_engine_key("slotz"));
     }
 
     #[test]

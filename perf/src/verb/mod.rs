@@ -24,7 +24,10 @@ mod latency;
 mod man;
 mod plot;
 mod quick;
+mod replay;
+mod run;
 mod throughput;
+mod top;
 mod tune;
 
 use std::ffi::OsString;
@@ -104,6 +107,12 @@ pub(crate) enum Format {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
+    /// Run the exchange on order flow: a file or a generator, journaled and gated
+    Run(run::Args),
+    /// Go through a log again: to a position or a time, at its own pace, beside another version
+    Replay(replay::Args),
+    /// Where a running engine is: positions, who waits for whom, syncs
+    Top(top::Args),
     /// Doctor, floor and latency at three rates: what happens without a verb, about 15 s
     Quick(quick::Args),
     /// Response of a pipeline at a fixed rate, from the intended send times
@@ -162,6 +171,9 @@ fn with_environment(command: clap::Command) -> clap::Command {
 pub(crate) fn run(cli: Cli) -> anyhow::Result<Exit> {
     match cli.verb {
         None => quick::run(&quick::Args::default(), &cli.global),
+        Some(Verb::Run(args)) => run::run(&args, &cli.global),
+        Some(Verb::Replay(args)) => replay::run(&args, &cli.global),
+        Some(Verb::Top(args)) => top::run(&args, &cli.global),
         Some(Verb::Quick(args)) => quick::run(&args, &cli.global),
         Some(Verb::Latency(args)) => latency::run(&args, &cli.global),
         Some(Verb::Throughput(args)) => throughput::run(&args, &cli.global),

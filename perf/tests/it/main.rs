@@ -8,4 +8,5 @@
 mod faces;
 mod journal;
 mod lockstep;
+mod run;
 mod schema;

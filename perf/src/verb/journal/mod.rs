@@ -7,7 +7,7 @@
 mod events;
 mod look;
 mod mend;
-mod print;
+pub(super) mod print;
 mod store;
 
 use std::io::{self, IsTerminal as _, Write as _};

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::verb::Format;
 
 /// The result document on stdout, in the format asked for; `quiet` prints nothing.
-pub(super) fn result(
+pub(in crate::verb) fn result(
     format: Format,
     json: impl FnOnce() -> serde_json::Value,
     text: impl FnOnce(&mut dyn Write) -> io::Result<()>,
@@ -41,7 +41,7 @@ pub(super) fn size(bytes: u64) -> String {
 }
 
 /// A time of the log; a dash where there is none.
-pub(super) fn time(ns: u64) -> String {
+pub(in crate::verb) fn time(ns: u64) -> String {
     if ns == 0 {
         "-".to_owned()
     } else {
@@ -59,7 +59,7 @@ pub(super) fn nanoseconds(ns: u64) -> String {
 }
 
 /// The kind's name of an event.
-pub(super) fn kind_name(schema: &Schema, event: &[u8]) -> String {
+pub(in crate::verb) fn kind_name(schema: &Schema, event: &[u8]) -> String {
     match schema.kind_number(event) {
         None => "?".to_owned(),
         Some(number) => match schema.kind(number) {
@@ -70,7 +70,7 @@ pub(super) fn kind_name(schema: &Schema, event: &[u8]) -> String {
 }
 
 /// A field's value as JSON: numbers where JSON has them exactly, else text as in `dump`.
-pub(super) fn field(value: &Value<'_>) -> serde_json::Value {
+pub(in crate::verb) fn field(value: &Value<'_>) -> serde_json::Value {
     match value {
         Value::Unsigned(number) => match u64::try_from(*number) {
             Ok(number) => json!(number),

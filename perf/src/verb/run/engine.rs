@@ -1,0 +1,89 @@
+//! The engine's configuration, from a file and from flags, and what its errors mean.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use lockstep_engine::config::ConfigError;
+use lockstep_engine::core::StepError;
+use lockstep_engine::{Config, Error};
+use lockstep_journaler::{OpenError, ReadError};
+use lockstep_perf::exit::{Exit, Refusal};
+use toml::{Table, Value};
+
+use super::EngineFlags;
+use crate::verb::Global;
+use crate::verb::config::ENGINE;
+
+/// Tables as a program fills them, and a load as its source wrote it: no sessions of the
+/// engine's own, and no ticks but those of the flow.
+pub(crate) fn config(flags: &EngineFlags, global: &Global) -> anyhow::Result<Config> {
+    let mut config = match &global.config {
+        Some(path) => of_file(path)?,
+        None => Config::default(),
+    };
+    config.sessions_max = 0;
+    config.tick_ms = 0;
+    if let Some(journal) = flags.journal {
+        config.journal = journal.into();
+    }
+    if let Some(gate) = flags.gate {
+        config.gate = gate.into();
+    }
+    config.allow_volatile |= flags.allow_volatile;
+    config.checked().map_err(|error| refused(error.into()))?;
+    Ok(config)
+}
+
+/// The table `[engine]`, or without one the whole file, but for the program's own flags.
+fn of_file(path: &Path) -> anyhow::Result<Config> {
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut table: Table = text.parse().map_err(|error: toml::de::Error| {
+        Refusal::usage(format!("{}: {}", path.display(), error.message()), "TOML")
+    })?;
+    let own = match table.remove(ENGINE) {
+        Some(Value::Table(own)) => own,
+        Some(other) => {
+            let what = format!("{}: {ENGINE} is {}", path.display(), other.type_str());
+            return Err(Refusal::usage(what, "[engine], a table").into());
+        }
+        None => {
+            table.retain(|key, _| crate::verb::config::is_engine_key(key));
+            table
+        }
+    };
+    own.try_into().map_err(|error: toml::de::Error| {
+        let what = format!("{}: [{ENGINE}]: {}", path.display(), error.message());
+        Refusal::usage(what, "names and values as in the engine's configuration").into()
+    })
+}
+
+/// An engine's error with its exit code.
+pub(crate) fn refused(error: Error) -> anyhow::Error {
+    let (exit, hint) = match &error {
+        Error::Config(ConfigError::Read { .. }) | Error::Directory { .. } => (Exit::Failed, ""),
+        Error::Config(_) | Error::Graph(_) => (Exit::Usage, ""),
+        Error::Journal(error) => match error {
+            OpenError::InUse { .. } => (Exit::Refused, "lockstep top shows what it does"),
+            OpenError::Corrupt(_) | OpenError::Missing { .. } => {
+                (Exit::Corrupt, "lockstep journal verify says what survives")
+            }
+            OpenError::Foreign { .. } | OpenError::Future { .. } | OpenError::Schema { .. } => {
+                (Exit::Refused, "lockstep journal inspect says whose it is")
+            }
+            OpenError::Options(_) => (Exit::Usage, ""),
+            _ => (Exit::Failed, ""),
+        },
+        Error::Read(ReadError::Damaged { .. }) => {
+            (Exit::Corrupt, "lockstep journal verify says what survives")
+        }
+        Error::Read(ReadError::OtherType { .. }) | Error::EventSize { .. } => {
+            (Exit::Refused, "lockstep journal inspect says whose it is")
+        }
+        Error::Step(StepError::Diverged { .. } | StepError::Broken { .. })
+        | Error::NoStart { .. }
+        | Error::OutputsGone { .. } => (Exit::Corrupt, ""),
+        _ => (Exit::Failed, ""),
+    };
+    Refusal::new(exit, error.to_string(), hint).into()
+}

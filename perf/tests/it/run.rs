@@ -1,0 +1,358 @@
+//! `lockstep run` and `lockstep replay`: order flow goes in, the same comes out again, over
+//! signals, crashes and other versions of the exchange.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::lockstep::{Ran, lockstep_args};
+
+/// Small tables: the debug build fills them in no time.
+const BOUNDS: &str = "orders=16Ki,accounts=64,instruments=16,holdings=1Ki,sessions=16";
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn run_with(load: &str, directory: &Path, more: &[&str]) -> Ran {
+    let mut all = vec!["run", "--load", load, "--dir", text(directory)];
+    all.extend(["--bounds", BOUNDS, "--allow-volatile", "--format", "json"]);
+    all.extend(more);
+    lockstep_args(&all)
+}
+
+fn loaded(load: &str, directory: &Path, more: &[&str]) -> Value {
+    let ran = run_with(load, directory, more);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    serde_json::from_str(&ran.stdout).unwrap()
+}
+
+fn replay(directory: &Path, more: &[&str]) -> Ran {
+    let mut all = vec!["replay", text(directory)];
+    all.extend(more);
+    lockstep_args(&all)
+}
+
+fn replayed(directory: &Path, more: &[&str]) -> Value {
+    let ran = replay(directory, &[&["--format", "json"], more].concat());
+    assert_eq!(ran.code, 0, "{ran:?}");
+    serde_json::from_str(&ran.stdout).unwrap()
+}
+
+#[test]
+fn what_was_run_is_replayed_with_the_same_summary() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = root.path().join("x");
+    let ran = loaded("generator:seed=3,count=20k", &directory, &[]);
+    let again = replayed(&directory, &[]);
+    for key in [
+        "events",
+        "outputs",
+        "trades",
+        "volume",
+        "rejects",
+        "live_orders",
+        "position",
+        "state_hash",
+    ] {
+        assert!(!ran[key].is_null(), "{key}: {ran}");
+        assert_eq!(ran[key], again[key], "{key}");
+    }
+    assert_eq!(ran["events"], ran["read"]["events"]);
+    assert!(ran["trades"].as_u64().unwrap() > 1_000, "{ran}");
+    assert!(ran["latency"]["samples"].as_u64().unwrap() > 100, "{ran}");
+}
+
+#[test]
+fn compare_finds_the_planted_tick_and_nothing_in_the_version_itself() {
+    let root = tempfile::tempdir().unwrap();
+    loaded(
+        "generator:seed=4,count=3k",
+        root.path().join("x").as_path(),
+        &[],
+    );
+    let directory = root.path().join("x");
+    let same = replay(&directory, &["--compare", "standard"]);
+    assert_eq!(same.code, 0, "{same:?}");
+    assert!(same.stdout.contains("the states agree"), "{same:?}");
+    let found = replay(
+        &directory,
+        &["--compare", "faulty-tick", "--format", "json"],
+    );
+    assert_eq!(found.code, 4, "{found:?}");
+    let found: Value = serde_json::from_str(&found.stdout).unwrap();
+    assert_eq!(found["kinds"][0], "Executed");
+    assert_eq!(found["fields"].as_array().unwrap().len(), 1);
+    assert_eq!(found["fields"][0]["name"], "price");
+    let price = |at: usize| {
+        let value = found["fields"][0]["values"][at].as_str().unwrap();
+        value.parse::<i64>().unwrap()
+    };
+    assert_eq!(price(0) - price(1), 1);
+}
+
+/// Kills a load at different moments; the same command goes on, and at the end log, state and
+/// the file of outputs are as if nothing had happened.
+#[test]
+fn a_load_that_is_killed_goes_on_exactly_once() {
+    let root = tempfile::tempdir().unwrap();
+    let load = "generator:seed=5,count=60k";
+    for name in ["outputs.bin", "outputs.jsonl"] {
+        let (killed, whole) = (root.path().join("killed"), root.path().join("whole"));
+        let (killed_outputs, whole_outputs) =
+            (root.path().join("k").join(name), root.path().join(name));
+        std::fs::create_dir_all(root.path().join("k")).unwrap();
+        let mut least = 0;
+        for _ in 0..4 {
+            let mut child = Command::new(env!("CARGO_BIN_EXE_lockstep"))
+                .args(["run", "--load", load, "--dir", text(&killed)])
+                .args(["--bounds", BOUNDS, "--allow-volatile", "--rate", "40k"])
+                .args(["--outputs", text(&killed_outputs)])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            // Ends: when some more is in the file, or the load is over.
+            let until = Instant::now() + Duration::from_secs(60);
+            let size = || std::fs::metadata(&killed_outputs).map_or(0, |file| file.len());
+            while size() < least + 300_000 && Instant::now() < until {
+                if child.try_wait().unwrap().is_some() {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            child.kill().unwrap();
+            child.wait().unwrap();
+            least = size();
+        }
+        let more = ["--outputs", text(&killed_outputs)];
+        let last = loaded(load, &killed, &more);
+        assert!(last["behind"].as_u64().unwrap() > 0, "{last}");
+        let more = ["--outputs", text(&whole_outputs)];
+        let uninterrupted = loaded(load, &whole, &more);
+        assert_eq!(last["state_hash"], uninterrupted["state_hash"]);
+        assert_eq!(last["trades_in_log"], uninterrupted["trades"]);
+        assert_eq!(replayed(&killed, &[])["state_hash"], last["state_hash"]);
+        assert!(
+            std::fs::read(&killed_outputs).unwrap() == std::fs::read(&whole_outputs).unwrap(),
+            "{name}: each output once, in order"
+        );
+        // Once more: there is nothing left to do.
+        let nothing = loaded(load, &killed, &[]);
+        assert_eq!(nothing["events"], 0);
+        assert_eq!(nothing["state_hash"], last["state_hash"]);
+        std::fs::remove_dir_all(&killed).unwrap();
+        std::fs::remove_dir_all(&whole).unwrap();
+    }
+}
+
+#[test]
+fn a_signal_drains_and_the_summary_is_of_what_was_loaded() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = root.path().join("x");
+    let child = Command::new(env!("CARGO_BIN_EXE_lockstep"))
+        .args([
+            "run",
+            "--load",
+            "generator:count=100M",
+            "--dir",
+            text(&directory),
+        ])
+        .args([
+            "--bounds",
+            BOUNDS,
+            "--allow-volatile",
+            "--rate",
+            "10k",
+            "--format",
+            "json",
+        ])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let until = Instant::now() + Duration::from_secs(60);
+    let counters = || lockstep_engine::counters::Counters::read(&directory);
+    let applied = || counters().ok().and_then(|all| all.get("logic.applied"));
+    while applied().unwrap_or(0) < 500 && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Command::new("kill")
+        .args(["-TERM", &child.id().to_string()])
+        .status()
+        .unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    let ran: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(ran["ended"], "interrupted");
+    assert!(ran["events"].as_u64().unwrap() >= 500, "{ran}");
+    let again = replayed(&directory, &[]);
+    assert_eq!(
+        (&ran["events"], &ran["state_hash"]),
+        (&again["events"], &again["state_hash"])
+    );
+}
+
+#[test]
+fn rows_that_cannot_be_read_are_told_or_stop_the_load() {
+    let root = tempfile::tempdir().unwrap();
+    let file = root.path().join("x_message_1.csv");
+    let rows = "34200.1,1,7,100,5853300,1\nnonsense\n34200.2,3,7,100,5853300,1\n";
+    std::fs::write(&file, rows).unwrap();
+    let ran = loaded(text(&file), &root.path().join("skip"), &[]);
+    assert_eq!(ran["read"]["bad"]["count"], 1);
+    assert_eq!(
+        ran["read"]["bad"]["first"][0],
+        "line 2: expected 6 fields, found 1"
+    );
+    let stopped = run_with(
+        text(&file),
+        &root.path().join("stop"),
+        &["--on-bad", "stop"],
+    );
+    assert_eq!(stopped.code, 1);
+    assert_eq!(
+        stopped.stderr, "error: line 2: expected 6 fields, found 1\n",
+        "{stopped:?}"
+    );
+    let summary: Value = serde_json::from_str(&stopped.stdout).unwrap();
+    assert_eq!(summary["ended"], "bad row");
+    let again = replayed(&root.path().join("stop"), &[]);
+    assert_eq!(summary["state_hash"], again["state_hash"]);
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_and_changes_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = root.path().join("x");
+    let first = loaded("generator:seed=1,count=1k", &directory, &[]);
+    let refused = |ran: Ran, code: i32, words: &str| {
+        assert_eq!(ran.code, code, "{ran:?}");
+        assert_eq!(ran.stdout, "", "{ran:?}");
+        assert!(ran.stderr.contains(words), "{words}: {ran:?}");
+    };
+    let other = run_with("generator:seed=2,count=1k", &directory, &[]);
+    refused(other, 2, "hint: name another directory, or --append");
+    let bounds = ["run", "--load", "generator", "--dir", text(&directory)];
+    let bounds = lockstep_args(&[&bounds[..], &["--bounds", "orders=1k"]].concat());
+    refused(bounds, 2, "contradicts");
+    refused(
+        run_with("no-such-file.csv", &directory, &[]),
+        2,
+        "the format cannot be told",
+    );
+    refused(
+        run_with("no_message.csv", &directory, &[]),
+        2,
+        "No such file",
+    );
+    refused(
+        run_with("generator:9", &directory, &[]),
+        2,
+        "expected NAME=NUMBER",
+    );
+    let nowhere = lockstep_args(&["run", "--load", "generator", "--journal", "sync"]);
+    refused(nowhere, 2, "--dir is missing");
+    refused(
+        replay(&root.path().join("none"), &[]),
+        2,
+        "there is no directory",
+    );
+    refused(replay(&directory, &["--filter", "Apples"]), 2, "is no kind");
+    refused(replay(&directory, &["--speed", "fast"]), 2, "is no speed");
+
+    let config = root.path().join("c.toml");
+    std::fs::write(&config, "[engine]\nslotz = 4\n").unwrap();
+    let named = ["--config", text(&config)];
+    refused(run_with("generator", &directory, &named), 2, "slotz");
+    std::fs::write(&config, "slots = 1000\n").unwrap();
+    refused(run_with("generator", &directory, &named), 2, "power of two");
+
+    let expected = replay(&directory, &["--expect-hash", "77", "--format", "quiet"]);
+    refused(expected, 5, "expected 0000000000000077");
+    assert_eq!(replayed(&directory, &[])["state_hash"], first["state_hash"]);
+
+    std::fs::write(
+        &config,
+        "ring = \"1Ki\"\n[engine]\nslots = 256\ngate = \"output\"\n",
+    )
+    .unwrap();
+    let appended = [&named[..], &["--append"]].concat();
+    let more = loaded("generator:seed=2,count=1k", &directory, &appended);
+    assert_eq!(more["behind"], 0);
+    assert_eq!(replayed(&directory, &[])["state_hash"], more["state_hash"]);
+}
+
+#[test]
+fn a_replay_ends_where_it_is_told_and_shows_what_is_asked_for() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = root.path().join("x");
+    loaded("generator:seed=6,count=2k", &directory, &[]);
+    let part = replayed(&directory, &["--to", "1000"]);
+    assert_eq!(part["position"], 1_000);
+    let time = part["time_ns"].as_u64().unwrap().to_string();
+    let as_of = replayed(&directory, &["--as-of", &time]);
+    assert!(as_of["position"].as_u64().unwrap() >= 1_000);
+    assert_eq!(as_of["time_ns"], part["time_ns"]);
+    let paced = replayed(&directory, &["--to", "1000", "--speed", "1000x"]);
+    assert_eq!(paced["state_hash"], part["state_hash"]);
+    assert_eq!(paced["events"], part["events"]);
+
+    let trades = replay(&directory, &["--filter", "executed", "--to", "500"]);
+    assert_eq!(trades.code, 0, "{trades:?}");
+    let shown = trades
+        .stdout
+        .lines()
+        .filter(|line| line.contains("Executed"));
+    let counted = replayed(&directory, &["--to", "500"])["trades"]
+        .as_u64()
+        .unwrap();
+    assert_eq!(shown.count() as u64, 2 * counted);
+
+    let mut child = Command::new(env!("CARGO_BIN_EXE_lockstep"))
+        .args(["replay", text(&directory), "--from", "700", "--step"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"\n\nq\n").unwrap();
+    let stepped = child.wait_with_output().unwrap();
+    let stepped = String::from_utf8(stepped.stdout).unwrap();
+    for position in ["700 ", "701 ", "702 "] {
+        assert!(stepped.contains(position), "{position}: {stepped}");
+    }
+    assert!(!stepped.contains("\n703 "), "{stepped}");
+}
+
+#[test]
+fn every_format_of_real_files_is_run_and_replayed() {
+    let Some(data) = std::env::var_os("LOCKSTEP_DATA") else {
+        eprintln!("SKIPPED: LOCKSTEP_DATA does not say where the sample files are");
+        return;
+    };
+    let root = tempfile::tempdir().unwrap();
+    let mut formats = 0;
+    for (folder, word) in [
+        ("lobster", "message"),
+        ("itch", "ITCH"),
+        ("dbn", "mbo.dbn"),
+        ("bitstamp", "orders"),
+    ] {
+        let folder = Path::new(&data).join(folder);
+        let files = std::fs::read_dir(&folder).unwrap();
+        let mut files = files.map(|file| file.unwrap().path());
+        let file = files
+            .find(|file| text(file).contains(word))
+            .unwrap_or_else(|| panic!("no {word} in {}", folder.display()));
+        let directory = root.path().join(word);
+        let ran = loaded(text(&file), &directory, &["--day", "2012-06-21"]);
+        let again = replayed(&directory, &[]);
+        assert_eq!(ran["state_hash"], again["state_hash"], "{}", file.display());
+        assert_eq!(ran["events"], again["events"]);
+        formats += 1;
+    }
+    assert_eq!(formats, 4);
+}
