@@ -36,6 +36,7 @@
 //! Begin with [`Replica`], then [`consensus`], then [`simulation`], where whole clusters live in one
 //! thread and are broken from a seed.
 
+pub mod client;
 pub mod consensus;
 pub mod descriptor;
 pub mod ids;

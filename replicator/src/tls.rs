@@ -88,6 +88,12 @@ pub fn node_name(cluster: &ClusterId, node: NodeId) -> String {
     format!("node-{node}.{cluster}.lockstep")
 }
 
+/// The second name in a node's certificate: by it a client knows that it talks with the cluster.
+#[must_use]
+pub fn cluster_name(cluster: &ClusterId) -> String {
+    format!("{cluster}.lockstep")
+}
+
 /// The name of a client in its certificate.
 #[must_use]
 pub fn client_name(cluster: &ClusterId, principal: &str) -> String {

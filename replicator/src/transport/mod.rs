@@ -37,11 +37,11 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use stream::Stream;
+pub(crate) use stream::{Stream, is_early};
 pub use sys::Waiting;
 pub use waker::{Sleeper, Waker, waker};
 
-use sys::{connect, listen, tune};
+pub(crate) use sys::{connect, listen, tune};
 
 use crate::ids::NodeId;
 use crate::tls::{Tls, is_named, node_name};
