@@ -4,8 +4,10 @@
 use std::fmt::Write as _;
 use std::io::{self, BufRead as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use lockstep_engine::replay::{Range, Replay, Speed, Stepped, Verdict, compare};
+use lockstep_engine::runtime::clock::Stopwatch;
 use lockstep_engine::schema::{Field, FieldType, Schema};
 use lockstep_engine::{Kinds, Position};
 use lockstep_exchange::event::Event;
@@ -200,32 +202,22 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
     let took = if args.show || args.step || !args.filter.is_empty() || args.speed != Speed::Max {
         let _flag = interrupt::flag();
         let mut show = Show::new(args, global.format);
-        let watch = std::time::Instant::now();
-        if args.speed == Speed::Max {
-            // Ends: with the range, or when somebody wants no more.
-            while !interrupt::is_set() {
-                let Some(stepped) = replay.step().map_err(refused)? else {
-                    break;
-                };
-                stepped.outputs.iter().for_each(&mut take);
-                if !show.event(&stepped)? {
-                    break;
-                }
+        let is_shown = args.show || args.step || !args.filter.is_empty();
+        let mut pace = Pace::new(args.speed);
+        // Ends: with the range, by a signal, or when somebody wants no more.
+        while !interrupt::is_set() {
+            let Some(stepped) = replay.step().map_err(refused)? else {
+                break;
+            };
+            pace.wait_for(stepped.event.header.time);
+            stepped.outputs.iter().for_each(&mut take);
+            if is_shown && !show.event(&stepped)? {
+                break;
             }
-        } else {
-            let mut failed = Ok(true);
-            replay
-                .run_at(args.speed, |stepped| {
-                    stepped.outputs.iter().for_each(&mut take);
-                    if failed.is_ok() && (args.show || !args.filter.is_empty()) {
-                        failed = show.event(stepped);
-                    }
-                })
-                .map_err(refused)?;
-            failed?;
         }
+        show.out.flush()?;
         is_interrupted = interrupt::is_set();
-        watch.elapsed()
+        pace.watch.elapsed()
     } else {
         replay.run(&mut take).map_err(refused)?.took
     };
@@ -426,6 +418,46 @@ impl Summed {
         });
         all.insert("throughput".into(), throughput);
         Value::Object(all)
+    }
+}
+
+/// Keeps the gaps between events as the log has them, so many times shorter.
+struct Pace {
+    watch: Stopwatch,
+    percent: Option<u32>,
+    first_ns: Option<u64>,
+}
+
+/// A pause is slept in parts of this length, so that a signal ends it.
+const NAP: Duration = Duration::from_millis(20);
+
+impl Pace {
+    fn new(speed: Speed) -> Self {
+        Self {
+            watch: Stopwatch::start(),
+            percent: match speed {
+                Speed::Max => None,
+                Speed::Percent(percent) => Some(percent),
+            },
+            first_ns: None,
+        }
+    }
+
+    fn wait_for(&mut self, time_ns: u64) {
+        // An event of the engine's own has no time where events bring theirs.
+        let (Some(percent), 1..) = (self.percent, time_ns) else {
+            return;
+        };
+        let first_ns = *self.first_ns.get_or_insert(time_ns);
+        let since_ns = u128::from(time_ns.saturating_sub(first_ns)) * 100 / u128::from(percent);
+        let due = Duration::from_nanos(u64::try_from(since_ns).unwrap_or(u64::MAX));
+        // Ends: time passes, or a signal comes.
+        while let Some(left) = due.checked_sub(self.watch.elapsed())
+            && !left.is_zero()
+            && !interrupt::is_set()
+        {
+            std::thread::park_timeout(left.min(NAP));
+        }
     }
 }
 
