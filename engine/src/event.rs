@@ -212,7 +212,128 @@ slots! {
 
 /// The body of one kind of event or output: plain old data without padding.
 ///
-/// [`bodies!`](crate::bodies) writes it.
+/// The derive of the same name makes a body of a struct. It implements `Clone`, `Copy`, `Debug`,
+/// `Default` (zeros), `PartialEq`, `Eq`, `Pod`, [`State`](crate::State) and [`Kinds`] as well; it
+/// checks the layout, and says at the field what is wrong with it.
+///
+/// ```
+/// use lockstep_engine::prelude::*;
+///
+/// /// Money comes in.
+/// #[derive(Body)]
+/// #[body(kind = 1, version = 1)] // and `slot = Event128` for more than 40 bytes, `name = "deposit"`
+/// #[repr(C)]
+/// pub struct Deposit {
+///     /// Whose.
+///     pub account: u64,
+///     /// How much; the tools show 12.50 for 1250.
+///     #[body(decimal = 2)]
+///     pub cents: i64,
+///     /// From when it counts; the tools show a date.
+///     #[body(time)]
+///     pub value_at: u64,
+///     /// What the customer wrote.
+///     #[body(chars)]
+///     pub text: [u8; 15],
+///     /// 0 or 1.
+///     #[body(boolean)]
+///     pub is_cash: u8,
+/// }
+/// # fn main() {
+/// let event = Event64::event(&Deposit { account: 7, cents: 1250, ..Deposit::default() });
+/// assert_eq!(Deposit::view(&event).map(|deposit| deposit.cents), Some(1250));
+/// # }
+/// ```
+///
+/// What a disk or another program may not hold is refused, with what to take instead: a `bool`,
+///
+/// ```compile_fail
+/// # use lockstep_engine::prelude::*;
+/// #[derive(Body)]
+/// #[body(kind = 1, version = 1)]
+/// #[repr(C)]
+/// struct Flagged { is_cash: bool }
+/// ```
+///
+/// a `usize`, a float, anything that points somewhere,
+///
+/// ```compile_fail
+/// # use lockstep_engine::prelude::*;
+/// #[derive(Body)]
+/// #[body(kind = 1, version = 1)]
+/// #[repr(C)]
+/// struct Counted { count: usize }
+/// ```
+///
+/// ```compile_fail
+/// # use lockstep_engine::prelude::*;
+/// #[derive(Body)]
+/// #[body(kind = 1, version = 1)]
+/// #[repr(C)]
+/// struct Priced { price: f64 }
+/// ```
+///
+/// ```compile_fail
+/// # use lockstep_engine::prelude::*;
+/// #[derive(Body)]
+/// #[body(kind = 1, version = 1)]
+/// #[repr(C)]
+/// struct Named { name: String }
+/// ```
+///
+/// gaps between the fields (`E2`), more than the slot has,
+///
+/// ```compile_fail
+/// # use lockstep_engine::prelude::*;
+/// #[derive(Body)]
+/// #[body(kind = 1, version = 1)]
+/// #[repr(C)]
+/// struct Holey { small: u32, large: u64 }
+/// ```
+///
+/// ```compile_fail
+/// # use lockstep_engine::prelude::*;
+/// #[derive(Body)]
+/// #[body(kind = 1, version = 1)]
+/// #[repr(C)]
+/// struct Large { words: [u64; 6] } // 48 bytes: `slot = Event128` has room for 104
+/// ```
+///
+/// a layout that the compiler may change, a kind of the engine's own (`E3`), a number that is missing,
+/// an attribute that means nothing.
+///
+/// ```compile_fail
+/// # use lockstep_engine::prelude::*;
+/// #[derive(Body)]
+/// #[body(kind = 1, version = 1)]
+/// struct Loose { account: u64 } // no repr(C)
+/// ```
+///
+/// ```compile_fail
+/// # use lockstep_engine::prelude::*;
+/// #[derive(Body)]
+/// #[body(kind = 0xff01, version = 1)]
+/// #[repr(C)]
+/// struct Usurper { position: u64 }
+/// ```
+///
+/// ```compile_fail
+/// # use lockstep_engine::prelude::*;
+/// #[derive(Body)]
+/// #[body(kind = 1)]
+/// #[repr(C)]
+/// struct Undated { account: u64 }
+/// ```
+///
+/// ```compile_fail
+/// # use lockstep_engine::prelude::*;
+/// #[derive(Body)]
+/// #[body(kind = 1, versoin = 1)]
+/// #[repr(C)]
+/// struct Typo { account: u64 }
+/// ```
+///
+/// [`bodies!`](crate::bodies) is the short form for several at once.
 pub trait Body: Pod + fmt::Debug + Send + Sync {
     /// The number of the kind; it is never used again for another meaning.
     const KIND: u16;
@@ -227,8 +348,60 @@ pub trait Body: Pod + fmt::Debug + Send + Sync {
 
 /// The kinds of events that a logic takes, or of outputs that it emits, over one slot.
 ///
-/// A single [`Body`] of [`bodies!`](crate::bodies) is one; [`kinds!`](crate::kinds) makes an
-/// enum of several. An application with layouts of its own writes it by hand.
+/// A single [`Body`] is one; the derive of the same name makes one of an enum of several, and
+/// the enum is the view: a reference into the slot, no copy. It implements `Clone`, `Copy`,
+/// `Debug`, `PartialEq` and `Eq` as well.
+///
+/// ```
+/// use lockstep_engine::prelude::*;
+///
+/// #[derive(Body)]
+/// #[body(kind = 1, version = 1)]
+/// #[repr(C)]
+/// struct Deposit { account: u64, cents: i64 }
+///
+/// #[derive(Body)]
+/// #[body(kind = 2, version = 1)]
+/// #[repr(C)]
+/// struct Close { account: u64 }
+///
+/// /// What customers ask for.
+/// #[derive(Kinds)]
+/// #[kinds(schema = "bank.requests", version = 1)] // raised with every change of a body
+/// enum Requests<'a> {
+///     Deposit(&'a Deposit),
+///     Close(&'a Close),
+/// }
+/// # fn main() {
+/// let event = Event64::event(&Close { account: 7 });
+/// let Some(Requests::Close(close)) = Requests::view(&event) else { panic!("it is a close") };
+/// assert_eq!(close.account, 7);
+/// # }
+/// ```
+///
+/// Two bodies with one number (`E3`), and a variant that is no reference to a body, are refused:
+///
+/// ```compile_fail
+/// # use lockstep_engine::prelude::*;
+/// # bodies! {
+/// #     Deposit, kind 1, version 1: { account: u64, cents: i64 }
+/// #     Close, kind 1, version 1: { account: u64 }
+/// # }
+/// #[derive(Kinds)]
+/// #[kinds(schema = "bank.requests", version = 1)]
+/// enum Requests<'a> { Deposit(&'a Deposit), Close(&'a Close) }
+/// ```
+///
+/// ```compile_fail
+/// # use lockstep_engine::prelude::*;
+/// # bodies! { Deposit, kind 1, version 1: { account: u64, cents: i64 } }
+/// #[derive(Kinds)]
+/// #[kinds(schema = "bank.requests", version = 1)]
+/// enum Requests<'a> { Deposit(&'a Deposit), Close { account: u64 } }
+/// ```
+///
+/// [`kinds!`](crate::kinds) is the short form. An application with layouts of its own writes it by
+/// hand.
 pub trait Kinds: 'static {
     /// The slot that all of them share.
     type Slot: Slot;
@@ -357,85 +530,13 @@ macro_rules! bodies {
         }
     )*) => {$(
         $(#[$meta])*
+        #[derive($crate::Body)]
+        #[body(kind = $kind, version = $version $(, slot = $crate::event::$slot)?)]
         #[repr(C)]
-        #[derive(
-            Clone, Copy, Debug, PartialEq, Eq,
-            $crate::bytemuck::Pod, $crate::bytemuck::Zeroable,
-        )]
-        #[bytemuck(crate = "lockstep_engine::bytemuck")]
         $vis struct $name {
             $($(#[$field_meta])* pub $field: $type,)*
         }
-
-        impl ::core::default::Default for $name {
-            fn default() -> Self {
-                $crate::bytemuck::Zeroable::zeroed()
-            }
-        }
-
-        const _: () = assert!(
-            $kind != 0 && $kind < $crate::event::SYSTEM_KINDS,
-            "E3: an application's kinds are from 1 to 0xfeff"
-        );
-
-        impl $crate::state::State for $name {
-            fn save(&self, out: &mut $crate::state::StateWriter<'_>) {
-                out.bytes($crate::bytemuck::bytes_of(self));
-            }
-
-            fn load(
-                from: &mut $crate::state::StateReader<'_>,
-            ) -> ::core::result::Result<Self, $crate::state::LoadError> {
-                let bytes = from.bytes(::core::mem::size_of::<Self>(), stringify!($name))?;
-                ::core::result::Result::Ok($crate::bytemuck::pod_read_unaligned(bytes))
-            }
-        }
-
-        impl $crate::event::Body for $name {
-            const KIND: u16 = $kind;
-            const VERSION: u16 = $version;
-            const NAME: &'static str = stringify!($name);
-
-            fn fields() -> ::std::vec::Vec<$crate::schema::Field> {
-                ::std::vec![$(
-                    $crate::schema::shape_of::<$name, $type>(|body| &body.$field)
-                        .field(stringify!($field), ::core::mem::offset_of!($name, $field)),
-                )*]
-            }
-        }
-
-        impl $crate::event::Kinds for $name {
-            type Slot = $crate::slot_of!($($slot)?);
-            type View<'a> = &'a $name;
-            const VERSIONS: &'static [(u16, u16)] = &[($kind, $version)];
-
-            #[inline(always)]
-            fn view(slot: &Self::Slot) -> ::core::option::Option<&$name> {
-                let header = $crate::event::Slot::header(slot);
-                (header.kind == $kind).then(|| $crate::event::Slot::body_as(slot))
-            }
-
-            fn schema() -> $crate::schema::Schema {
-                $crate::event::schema_of::<Self::Slot>(
-                    concat!(module_path!(), "::", stringify!($name)),
-                    $version,
-                    ::std::vec![$crate::event::schema_kind::<Self::Slot, $name>()],
-                )
-            }
-        }
     )*};
-}
-
-/// The slot that [`bodies!`] and [`kinds!`] take unless told.
-#[doc(hidden)]
-#[macro_export]
-macro_rules! slot_of {
-    () => {
-        $crate::event::Event64
-    };
-    ($slot:ident) => {
-        $crate::event::$slot
-    };
 }
 
 /// An enum of kinds over one slot, with a typed view that copies nothing.
@@ -468,37 +569,29 @@ macro_rules! kinds {
         }
     ) => {
         $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive($crate::Kinds)]
+        #[kinds(schema = $schema, version = $version $(, slot = $crate::event::$slot)?)]
         $vis enum $name<'a> {
             $($(#[$variant_meta])* #[doc = stringify!($body)] $body(&'a $body),)*
         }
-
-        impl $crate::event::Kinds for $name<'static> {
-            type Slot = $crate::slot_of!($($slot)?);
-            type View<'a> = $name<'a>;
-            const VERSIONS: &'static [(u16, u16)] = &[$((
-                <$body as $crate::event::Body>::KIND,
-                <$body as $crate::event::Body>::VERSION,
-            ),)*];
-
-            #[inline(always)]
-            fn view(slot: &Self::Slot) -> ::core::option::Option<$name<'_>> {
-                let header = $crate::event::Slot::header(slot);
-                $(if header.kind == <$body as $crate::event::Body>::KIND {
-                    return Some($name::$body($crate::event::Slot::body_as(slot)));
-                })*
-                None
-            }
-
-            fn schema() -> $crate::schema::Schema {
-                $crate::event::schema_of::<Self::Slot>(
-                    $schema,
-                    $version,
-                    ::std::vec![$($crate::event::schema_kind::<Self::Slot, $body>(),)*],
-                )
-            }
-        }
     };
+}
+
+/// Two kinds of one number would be one kind.
+#[doc(hidden)]
+pub const fn assert_distinct(kinds: &[u16]) {
+    let mut at = 0;
+    while at < kinds.len() {
+        let mut before = 0;
+        while before < at {
+            assert!(
+                kinds[before] != kinds[at],
+                "E3: two of the kinds have one number: each body has a number of its own"
+            );
+            before += 1;
+        }
+        at += 1;
+    }
 }
 
 #[cfg(test)]

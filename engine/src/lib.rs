@@ -90,6 +90,7 @@ pub mod timers;
 pub mod upcast;
 
 pub use bytemuck;
+pub use lockstep_engine_derive::{Body, Kinds};
 pub use lockstep_journaler::schema;
 
 pub use config::{

@@ -134,6 +134,7 @@ impl<S: Storage> Keeper<S> {
 
     /// Runs until it is told to end: once at the start, and behind each snapshot.
     pub(crate) fn run(self) {
+        crate::runtime::priority::give_way();
         // Ends: the bell says so.
         loop {
             self.turn();

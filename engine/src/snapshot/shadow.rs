@@ -115,6 +115,7 @@ impl<L: Logic, S: Storage> Shadow<L, S> {
 
     /// Runs until it is told to end, or cannot go on.
     pub(crate) fn run(mut self) {
+        crate::runtime::priority::give_way();
         self.shared.shadow.set(self.core.position().0);
         // Ends: when it is asked to, or by an error.
         loop {
