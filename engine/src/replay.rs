@@ -45,7 +45,8 @@ pub enum Speed {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Range {
     /// The first event whose outputs are wanted; from the beginning unless told. The state in
-    /// front of it comes from the newest snapshot there.
+    /// front of it comes from the newest snapshot there. Where retention has taken the beginning, a
+    /// replay begins with the oldest snapshot, and says so in its [`Summary`].
     pub from: Position,
     /// Ends in front of this event; at the durable end unless told.
     pub until: Option<Position>,
@@ -176,7 +177,11 @@ impl<L: Logic, S: Storage> Replay<L, S> {
             config: &config,
         };
         let newest = range.from.min(range.until.unwrap_or(Position(u64::MAX)));
-        let (mut core, plan) = source.start(newest, newest)?;
+        let (mut core, plan) = if newest < oldest {
+            source.start_earliest(range.until.unwrap_or(Position(u64::MAX)))?
+        } else {
+            source.start(newest, newest)?
+        };
         let mut skip = BTreeSet::new();
         source.marks(core.position(), &mut skip)?;
         core.skip(&skip);

@@ -263,7 +263,7 @@ impl<L: Logic> Producer<L> {
     ///
     /// [`Error::Stopped`]; no session can be had, which is said with its code.
     pub fn open_session(&mut self, tag: u64) -> Result<u64> {
-        match self.own(&SessionOpen { tag })?.wait()? {
+        match self.begin_session(tag)?.wait()? {
             Answer::Accepted { position } => Ok(position.0 + 1),
             Answer::Rejected { code, .. } => Err(Error::Stopped {
                 cause: format!("no session: {}", code::meaning(code)),
@@ -272,6 +272,15 @@ impl<L: Logic> Producer<L> {
                 cause: format!("no session: {other:?}"),
             }),
         }
+    }
+
+    /// The same without waiting: accepted at a position, the session's number is that plus one.
+    ///
+    /// # Errors
+    ///
+    /// The engine stopped.
+    pub fn begin_session(&mut self, tag: u64) -> Result<Ack> {
+        self.own(&SessionOpen { tag })
     }
 
     /// Closes a client session.

@@ -39,7 +39,7 @@ use crate::runtime::clock::Clock;
 use crate::shared::{Shared, Waited};
 use crate::snapshot::keeper::{Bell, Keeper, LogReaders};
 use crate::snapshot::shadow::{Asked, Orders, Shadow};
-use crate::source::{Producer, stopped};
+use crate::source::{Ack, Producer, stopped};
 use crate::stage::egress::{Desk, Egress, Sink, Slow, Subscription};
 use crate::stage::logic::{Exceptions, LogicStage, Rebuild};
 use crate::stage::order::Order;
@@ -47,6 +47,9 @@ use metrics::Metrics;
 use recovery::{Factory, Made, OutputId, Recovery, Source};
 pub use stepped::Stepped;
 use watch::{Rows, Watch};
+
+/// How often a start looks why it takes so long.
+const LOOK_AT_START: Duration = Duration::from_millis(20);
 
 /// An engine that runs. Dropped, it halts; [`close`](Self::close) lets it finish. Threads may share it.
 pub struct Engine<L: Logic> {
@@ -786,9 +789,26 @@ impl<L: Logic> Engine<L> {
     fn agree_on(&mut self, parameters: crate::system::Parameters) -> Result<()> {
         let wanted = self.config.parameters();
         if wanted != parameters {
-            self.producer.own(&wanted)?.wait()?;
+            self.wait_unless_full(&self.producer.clone().own(&wanted)?)?;
         }
         Ok(())
+    }
+
+    /// Nobody who starts an engine waits for room on a disk without being told.
+    fn wait_unless_full(&self, ack: &Ack) -> Result<()> {
+        // Ends: answered, stopped, or the disk is full.
+        loop {
+            match ack.wait_for(LOOK_AT_START) {
+                Err(Error::TimedOut { .. }) if self.shared.waits_for_room.get() != 0 => {
+                    return Err(Error::NoRoom {
+                        durable: Position(self.shared.durable.get()),
+                        report: self.probe.look().to_string(),
+                    });
+                }
+                Err(Error::TimedOut { .. }) => {}
+                answered => return answered.map(|_| ()),
+            }
+        }
     }
 
     /// The writing end: one for each thread that publishes.

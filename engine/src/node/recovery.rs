@@ -236,6 +236,20 @@ impl<L: Logic, S: Storage> Source<'_, L, S> {
         Ok((Core::new((self.factory)()), plan))
     }
 
+    /// The oldest state that can be had, not behind `until`: for a log whose beginning was given up.
+    pub(crate) fn start_earliest(&mut self, until: Position) -> Result<(Core<L>, Plan)> {
+        let snapshots = Snapshots::new(self.storage.clone());
+        for listed in snapshots.list()?.into_iter().rev() {
+            if listed.position <= until
+                && let Ok((core, plan)) = self.start(listed.position, listed.position)
+            {
+                return Ok((core, plan));
+            }
+        }
+        // No snapshot there: says why none.
+        self.start(until, until)
+    }
+
     /// The state of one snapshot, if it is of this log and hashes to what its taker said.
     fn load(&mut self, snapshots: &Snapshots<S>, manifest: &Manifest) -> Result<Core<L>> {
         let position = manifest.reached.position;

@@ -248,6 +248,8 @@ pub(crate) struct Egress<O> {
     is_gate: bool,
     /// Behind the last batch that came through the gate: what it stands for, by whatever promises.
     allowed: u64,
+    /// A closure of the application's panicked: what it had is not given to it again.
+    is_broken: bool,
 }
 
 /// Everyone who gets outputs.
@@ -280,6 +282,7 @@ impl<O: Slot> Egress<O> {
             shared,
             is_gate,
             allowed: ledger.position(Sequence(0)).0,
+            is_broken: false,
         }
     }
 
@@ -292,6 +295,14 @@ impl<O: Slot> Egress<O> {
     /// Lets out everything that may leave; whether nothing of that is left, and whether there was any.
     fn let_out(&mut self) -> (bool, bool) {
         self.exits.take_in();
+        // A panic leaves it so.
+        self.is_broken = true;
+        let left = self.let_out_all();
+        self.is_broken = false;
+        left
+    }
+
+    fn let_out_all(&mut self) -> (bool, bool) {
         let limit = if self.is_gate { self.allowed } else { u64::MAX };
         let mut any = false;
         // What the logic has emitted ahead of the gate stays, and is nobody's fault.
@@ -373,7 +384,9 @@ impl<E: Slot, O: Slot> Stage<E> for Egress<O> {
     }
 
     fn on_stop(&mut self) {
-        self.let_out();
+        if !self.is_broken {
+            self.let_out();
+        }
         self.exits.subscribers.clear();
     }
 }

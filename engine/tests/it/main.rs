@@ -5,6 +5,7 @@
 //! | `walk` | does one event go from the door to the outputs, under either gate, wherever the stages run? |
 //! | `recovery` | does what was acknowledged survive, one hundred times in a row? |
 //! | `exactly_once` | is a request that comes again applied once, also behind a restart? |
+//! | `faults` | does every bad disk, directory and configuration get a message, and lose nothing? |
 //! | `gates` | is anything seen, by anybody, that is not durable or that no quorum has? |
 //! | `back_pressure` | does a slow consumer, a full ring, a full disk hold the door, and lose nothing? |
 //! | `shutdown` | does everything that was published pass, and does a failure end the engine? |
@@ -14,6 +15,7 @@
 //! | `retention` | does what nobody needs go, and what anybody needs stay? |
 //! | `migration` | does a journal of version 1 run under the logic of version 2? |
 //! | `cluster` | does what clients were told hold through crashes, partitions and changes of leader? |
+//! | `time` | do timers ring by the time of the log, live and replayed? |
 //! | `stepped` | is the whole engine a function of the calls, and does it survive any crash of a simulated disk? |
 
 #![expect(
@@ -25,6 +27,7 @@ mod back_pressure;
 mod bank;
 mod cluster;
 mod exactly_once;
+mod faults;
 mod gates;
 mod migration;
 mod observing;
@@ -34,4 +37,5 @@ mod replay;
 mod retention;
 mod shutdown;
 mod stepped;
+mod time;
 mod walk;

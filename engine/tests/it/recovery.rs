@@ -214,39 +214,140 @@ fn d13_a_logic_that_differs_is_stopped_at_the_first_beacon() {
     );
 }
 
+/// The files of a running engine as a crash would leave them: everything written, nothing closed.
+fn copy_of(directory: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for name in ["journal.meta", SEGMENT] {
+        std::fs::copy(directory.join(name), copy.path().join(name)).unwrap();
+    }
+    copy
+}
+
+const SEGMENT: &str = "000000000000.seg";
+
+/// Behind the last byte that is not zero.
+fn data_end(bytes: &[u8]) -> usize {
+    bytes
+        .iter()
+        .rposition(|byte| *byte != 0)
+        .map_or(0, |at| at + 1)
+}
+
+/// A group of one write is torn at every kind of place: what was answered before it is there, it
+/// itself is gone as a whole, the report says so, and a copy of it is kept.
 #[test]
 fn a_torn_tail_is_cut_and_reported() {
     let directory = tempfile::tempdir().unwrap();
-    let engine = bank(directory.path()).start().unwrap();
-    publish(&engine, 100);
-    let expected = settled(&engine);
-    drop(engine);
-    // What a write that was under way leaves: junk right behind the last group.
-    let log = directory.path().join("000000000000.seg");
-    let mut bytes = std::fs::read(&log).unwrap();
-    let data = bytes[..bytes.len() - 4096]
-        .iter()
-        .rposition(|byte| *byte != 0)
+    let engine = bank(directory.path())
+        .beacon_every(0)
+        .shadow(false)
+        .start()
         .unwrap();
-    let at = (data + 1).next_multiple_of(64);
-    if bytes[bytes.len() - 4096..].iter().any(|byte| *byte != 0) {
-        return; // sealed on the way out: nothing can be torn
+    let answered = publish(&engine, 100);
+    let expected = settled(&engine);
+    let before = copy_of(directory.path());
+    publish(&engine, 50);
+    let behind = std::fs::read(directory.path().join(SEGMENT)).unwrap();
+    engine.close().unwrap();
+
+    let meta = std::fs::read(before.path().join("journal.meta")).unwrap();
+    let whole = std::fs::read(before.path().join(SEGMENT)).unwrap();
+    // The next group begins at the first multiple of 64 behind the last frame.
+    let start = data_end(&whole).next_multiple_of(64);
+    let length = data_end(&behind) - start;
+    assert!(
+        length > 50 * 40,
+        "the second group is there: {length} bytes"
+    );
+    let open = |bytes: &[u8]| {
+        let torn = tempfile::tempdir().unwrap();
+        std::fs::write(torn.path().join("journal.meta"), &meta).unwrap();
+        std::fs::write(torn.path().join(SEGMENT), bytes).unwrap();
+        let engine = bank(torn.path()).beacon_every(0).start().unwrap();
+        (torn, engine)
+    };
+    let mut cuts = vec![
+        1, 7, 8, 63, 64, 65, 100, 127, 128, 129, 191, 192, 511, 512, 513,
+    ];
+    cuts.extend([length / 2, length - 65, length - 64, length - 9, length - 1]);
+    for cut in cuts {
+        let mut bytes = behind.clone();
+        bytes[start + cut..].fill(0);
+        let (torn, engine) = open(&bytes);
+        let recovery = engine.recovery().clone();
+        assert!(
+            recovery.journal.contains("a torn tail of"),
+            "cut at {cut}: {recovery:?}"
+        );
+        let position = format!("at position {}", answered.0);
+        assert!(
+            recovery.journal.contains(&position),
+            "cut at {cut}: {recovery:?}"
+        );
+        assert_eq!(recovery.position, answered, "cut at {cut}");
+        assert_eq!(settled(&engine), expected, "cut at {cut}");
+        let kept = std::fs::read_dir(torn.path().join("quarantine"))
+            .unwrap()
+            .count();
+        assert_eq!(kept, 1, "cut at {cut}");
+        // And it goes on from there.
+        publish(&engine, 1);
+        engine.close().unwrap();
     }
-    bytes[at..at + 64].fill(0xaa);
-    std::fs::write(&log, bytes).unwrap();
-    match bank(directory.path()).start() {
-        Ok(engine) => {
-            assert!(
-                engine.recovery().journal.contains("torn"),
-                "{:?}",
-                engine.recovery()
-            );
-            assert_eq!(settled(&engine), expected);
-            engine.close().unwrap();
-        }
-        // A journal that was closed in order has no torn tails: then it is corruption.
-        Err(error) => assert!(error.to_string().contains("journal corrupt"), "{error}"),
+    // Sectors that came in another order: the first is missing, the others are there.
+    let mut bytes = behind.clone();
+    bytes[start..(start + 1).next_multiple_of(512)].fill(0);
+    let (_torn, engine) = open(&bytes);
+    assert!(
+        engine.recovery().journal.contains("a torn tail of"),
+        "{:?}",
+        engine.recovery()
+    );
+    assert_eq!(
+        (engine.recovery().position, settled(&engine)),
+        (answered, expected)
+    );
+    engine.close().unwrap();
+    // Nothing of it, and all of it: no tail is torn.
+    let (_torn, engine) = open(&whole);
+    assert_eq!(engine.recovery().journal, "ended between two groups");
+    assert_eq!(engine.recovery().position, answered);
+    engine.close().unwrap();
+    let (_torn, engine) = open(&behind);
+    assert_eq!(engine.recovery().journal, "ended between two groups");
+    assert_eq!(engine.recovery().position, Position(answered.0 + 50));
+    engine.close().unwrap();
+}
+
+/// What was durable and is damaged is no torn tail: it is refused, with the place and what helps.
+#[test]
+fn damage_within_the_log_is_refused_with_its_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = bank(directory.path()).beacon_every(0).start().unwrap();
+    for _ in 0..5 {
+        publish(&engine, 20);
     }
+    engine.close().unwrap();
+    let path = directory.path().join(SEGMENT);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = (8192 + data_end(&bytes[..bytes.len() - 4096])) / 2;
+    let event = (middle..).find(|at| bytes[*at] != 0).unwrap();
+    bytes[event] ^= 0x10;
+    let mut permissions = std::fs::metadata(&path).unwrap().permissions();
+    #[expect(
+        clippy::permissions_set_readonly_false,
+        reason = "a sealed segment, damaged on purpose"
+    )]
+    permissions.set_readonly(false);
+    std::fs::set_permissions(&path, permissions).unwrap();
+    std::fs::write(&path, &bytes).unwrap();
+    let error = bank(directory.path()).start().unwrap_err().to_string();
+    assert!(
+        error.contains(SEGMENT) && error.contains("position"),
+        "{error}"
+    );
+    assert!(error.contains("lockstep journal"), "{error}");
+    assert_eq!(std::fs::read(&path).unwrap(), bytes, "nothing was changed");
 }
 
 fn flip_a_byte(path: &Path) {
