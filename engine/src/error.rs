@@ -42,6 +42,9 @@ pub enum Error {
     /// The node cannot go on in the cluster.
     #[error(transparent)]
     Agreement(#[from] lockstep_replicator::Fatal),
+    /// The node's sockets cannot be had.
+    #[error(transparent)]
+    Transport(#[from] lockstep_replicator::transport::TransportError),
     /// Snapshots cannot be read or written.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),

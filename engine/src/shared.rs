@@ -82,6 +82,21 @@ pub(crate) struct Shared {
     fault: OnceLock<String>,
     is_closed: AtomicBool,
     is_abandoned: AtomicBool,
+    alarm: OnceLock<Alarm>,
+}
+
+/// Ends the sleep of a thread that waits on its sockets, when something was answered meanwhile.
+struct Alarm {
+    is_set: AtomicBool,
+    ring: Box<dyn Fn() + Send + Sync>,
+}
+
+impl std::fmt::Debug for Alarm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Alarm")
+            .field("is_set", &self.is_set)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What was found in the table.
@@ -129,6 +144,7 @@ impl Shared {
             fault: OnceLock::new(),
             is_closed: AtomicBool::new(false),
             is_abandoned: AtomicBool::new(false),
+            alarm: OnceLock::new(),
         };
         for mark in [&shared.durable, &shared.applied, &shared.answered] {
             mark.set(position);
@@ -169,6 +185,37 @@ impl Shared {
         // itself (`WAIT_BACKSTOP`).
         if self.waiters.load(Ordering::Relaxed) != 0 {
             self.wake_all();
+        }
+        self.ring_alarm();
+    }
+
+    /// Who sleeps on sockets is woken by this.
+    pub(crate) fn on_answer(&self, ring: impl Fn() + Send + Sync + 'static) {
+        let alarm = Alarm {
+            is_set: AtomicBool::new(false),
+            ring: Box::new(ring),
+        };
+        // One thread sleeps, and says so once.
+        let _first = self.alarm.set(alarm);
+    }
+
+    /// About to sleep, with answers up to `seen` taken; whether there are more, and no sleep is due.
+    pub(crate) fn set_alarm(&self, seen: u64) -> bool {
+        if let Some(alarm) = self.alarm.get() {
+            // ORDERING: AcqRel, with the swap in `ring_alarm`: whichever comes second in the order of
+            // this one cell sees what the other did before it, the answer or the alarm.
+            alarm.is_set.swap(true, Ordering::AcqRel);
+        }
+        self.answered.get() > seen
+    }
+
+    #[inline]
+    fn ring_alarm(&self) {
+        if let Some(alarm) = self.alarm.get() {
+            // ORDERING: AcqRel, pairs with the swap in `set_alarm`.
+            if alarm.is_set.swap(false, Ordering::AcqRel) {
+                (alarm.ring)();
+            }
         }
     }
 
@@ -219,6 +266,7 @@ impl Shared {
             tracing::error!(cause = %self.fault.get().map_or("", String::as_str), "engine stopped");
         }
         self.wake_all();
+        self.ring_alarm();
     }
 
     /// Why the engine stopped.

@@ -3,7 +3,7 @@
 use lockstep_journaler::storage::Storage;
 use lockstep_journaler::{From, Position, Reader, Tail};
 use lockstep_replicator::consensus::Role;
-use lockstep_replicator::{NodeId, Replica};
+use lockstep_replicator::{NodeId, OfferError, Replica};
 
 use crate::error::Error;
 
@@ -73,6 +73,14 @@ impl<S: Storage> Agreement for Replica<S> {
     }
 
     fn offer_change(&mut self, event: &[u8], time_ns: u64) -> Result<Position, NotNow> {
-        Replica::offer_change(self, event, time_ns).map_err(|_| NotNow)
+        match Replica::offer_change(self, event, time_ns) {
+            Ok(position) => Ok(position),
+            Err(OfferError::NotNow(_) | OfferError::Fatal(_)) => Err(NotNow),
+            Err(error) => {
+                // It has its place in the ring and so in the log; there it changes nothing.
+                tracing::warn!(%error, "a change of members is refused");
+                Agreement::offer(self, [event, &[]], time_ns)
+            }
+        }
     }
 }

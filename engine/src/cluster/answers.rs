@@ -64,6 +64,8 @@ pub(crate) struct Answers<O: Slot> {
     pending: VecDeque<Pending>,
     outputs: Subscription<O>,
     shared: Arc<Shared>,
+    /// Everything answered before it was told.
+    told: u64,
 }
 
 impl<O: Slot> std::fmt::Debug for Answers<O> {
@@ -80,6 +82,7 @@ impl<O: Slot> Answers<O> {
             pending: VecDeque::new(),
             outputs,
             shared,
+            told: 0,
         }
     }
 
@@ -90,6 +93,12 @@ impl<O: Slot> Answers<O> {
             token,
             first: None,
         });
+    }
+
+    /// Whoever waits for answers sleeps from here on, and is woken by the next one; whether there is one
+    /// already. With nobody who waits there is nothing to be woken for.
+    pub(crate) fn set_alarm(&self) -> bool {
+        !self.pending.is_empty() && self.shared.set_alarm(self.told)
     }
 
     /// How many wait.
@@ -119,6 +128,7 @@ impl<O: Slot> Answers<O> {
                 asker.output(one.token, output);
             }
         });
+        self.told = answered;
         let mut told = false;
         while let Some(one) = self.pending.front().filter(|one| one.position < answered) {
             asker.done(one.token, self.done(one));

@@ -20,10 +20,6 @@ pub(crate) enum Back {
     /// The owner, in its turns.
     Here(Option<Runner>),
     /// A thread of its own.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the driver with sockets starts it")
-    )]
     Thread(BackThread),
 }
 
@@ -37,10 +33,6 @@ pub(crate) struct BackThread {
 }
 
 impl BackThread {
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the driver with sockets starts it")
-    )]
     /// Starts the thread; `wake` is called whenever a ring has ended, in whatever way.
     pub(crate) fn start(wake: impl Fn() + Send + 'static) -> Result<Self> {
         let (runners, inbox) = channel::<Runner>();

@@ -59,6 +59,8 @@ pub(crate) struct Parts<L: Logic> {
     pub(crate) back: Back,
     pub(crate) answers: Answers<OutputOf<L>>,
     pub(crate) shared: Arc<Shared>,
+    /// What a log begins with: the first leader puts it in, as one frame.
+    pub(crate) first_events: Vec<EventOf<L>>,
 }
 
 /// See the module.
@@ -77,6 +79,7 @@ pub(crate) struct Member<L: Logic, A: Agreement> {
     ticked_ns: u64,
     /// What the state goes by, as far as this node has said or found.
     parameters: Parameters,
+    first_events: Vec<EventOf<L>>,
 }
 
 impl<L: Logic, A: Agreement> std::fmt::Debug for Member<L, A> {
@@ -98,6 +101,7 @@ impl<L: Logic, A: Agreement> Member<L, A> {
             mut back,
             answers,
             shared,
+            first_events,
         } = parts;
         let position = kept.logic.core().position();
         let parameters = *kept.logic.core().parameters();
@@ -117,6 +121,7 @@ impl<L: Logic, A: Agreement> Member<L, A> {
             answers,
             shared,
             parameters,
+            first_events,
         })
     }
 
@@ -153,6 +158,11 @@ impl<L: Logic, A: Agreement> Member<L, A> {
     /// How many wait for an answer.
     pub(crate) fn waiting(&self) -> usize {
         self.answers.waiting()
+    }
+
+    /// Before the owner sleeps: whether there are answers that were not told.
+    pub(crate) fn set_alarm(&self) -> bool {
+        self.answers.set_alarm()
     }
 
     /// In front of the agreement's turn: stamps what came, and offers it; whether anything was done.
@@ -204,7 +214,11 @@ impl<L: Logic, A: Agreement> Member<L, A> {
                 "this node leads, and its door is open"
             );
             worked = true;
+            let is_empty = both == Position(0);
             self.agree_on();
+            if is_empty {
+                self.begin_log();
+            }
         }
         worked |= self.back.turn();
         self.look_for_faults();
@@ -264,6 +278,16 @@ impl<L: Logic, A: Agreement> Member<L, A> {
         let told = life.publish(|slot| *slot = EventOf::<L>::event(&wanted));
         if told.is_ok() {
             self.parameters = wanted;
+        }
+    }
+
+    /// The first events of a log that has none: with what was agreed on they are the first frame, all of
+    /// them or none, since nothing else is in the ring and *order* has not run.
+    fn begin_log(&mut self) {
+        let Some(life) = &mut self.life else { return };
+        for event in &self.first_events {
+            // LF3: the ring has room, the options say how many there may be.
+            let _position = life.publish(|slot| *slot = *event);
         }
     }
 

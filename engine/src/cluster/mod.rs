@@ -10,6 +10,8 @@
 //!
 //! | file | question |
 //! |---|---|
+//! | [`driver`] | what makes a program of a node: two threads, sockets, counters, an end in order? |
+//! | [`front`] | how do clients and operators come to the door? |
 //! | [`node`] | what is a whole node, without threads and sockets? |
 //! | [`agreement`] | what does the ring need of the consensus? |
 //! | [`life`] | what is a ring for one role, and what may enter it? |
@@ -20,6 +22,8 @@
 pub(crate) mod agreement;
 pub(crate) mod answers;
 pub(crate) mod back;
+pub mod driver;
+pub(crate) mod front;
 pub(crate) mod lent;
 pub(crate) mod life;
 pub(crate) mod member;
@@ -29,5 +33,6 @@ pub mod node;
 mod tests;
 
 pub use answers::{Asker, Done};
+pub use driver::{ClientsOptions, Driver, DriverOptions};
 pub use member::Refused;
 pub use node::{ClusterNode, NodeOptions, request};

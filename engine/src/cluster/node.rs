@@ -126,18 +126,31 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
         options: &NodeOptions,
         fresh: impl Fn() -> L + Send + Sync + 'static,
     ) -> Result<Self> {
-        Self::open_with(storage, options, Arc::new(fresh), |_| Ok(Back::Here(None)))
+        let here = |_: &Arc<Shared>| Ok(Back::Here(None));
+        Self::open_with(storage, options, Arc::new(fresh), Vec::new(), here)
     }
 
-    /// The same with `back` running what is behind the gate.
+    /// The same with `back` running what is behind the gate, and a log that begins with these events.
     pub(crate) fn open_with(
         storage: S,
         options: &NodeOptions,
         factory: Factory<L>,
+        first_events: Vec<EventOf<L>>,
         back: impl FnOnce(&Arc<Shared>) -> Result<Back>,
     ) -> Result<Self> {
         options.checked()?;
         let config = &options.config;
+        let frame_bytes_max = Limits::for_events_of(0).frame_bytes_max;
+        let frame_bytes_max = usize::try_from(frame_bytes_max).unwrap_or(usize::MAX);
+        let most = (frame_bytes_max / size_of::<EventOf<L>>()).min(config.slots / 2);
+        if first_events.len() >= most {
+            return Err(ConfigError::Value {
+                name: "first events",
+                found: first_events.len().to_string(),
+                expected: "fewer than half of the ring has slots, and than one frame holds",
+            }
+            .into());
+        }
         let schema = L::In::schema();
         let journal = Options {
             background: options.background,
@@ -190,15 +203,15 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
             false,
         );
         let subscription = desk.subscribe("answers", Slow::Wait, config.output_slots)?;
-        let limits = Limits::for_events_of(schema.event_size);
         let parts = Parts {
             config: config.clone(),
             clock: options.clock.clone(),
-            frame_bytes_max: usize::try_from(limits.frame_bytes_max).unwrap_or(usize::MAX),
+            frame_bytes_max,
             kept: Kept { logic, egress },
             back: back(&shared)?,
             answers: Answers::new(subscription, Arc::clone(&shared)),
             shared: Arc::clone(&shared),
+            first_events,
         };
         let member = Some(Member::new(parts, &replica)?);
         Ok(Self {
@@ -232,7 +245,41 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
         outbox: &mut impl Outbox,
         asker: &mut impl Asker<OutputOf<L>>,
     ) -> Result<bool> {
-        let turned = self.try_turn(now_ns, outbox, asker);
+        let begun = self.begin(now_ns, outbox, asker)?;
+        Ok(self.finish(outbox, asker)? | begun)
+    }
+
+    /// The first half of a turn: what does not wait for this disk. Whoever has sockets lets go what was
+    /// said before the second half begins.
+    ///
+    /// # Errors
+    ///
+    /// As [`turn`](Self::turn).
+    pub fn begin(
+        &mut self,
+        now_ns: u64,
+        outbox: &mut impl Outbox,
+        asker: &mut impl Asker<OutputOf<L>>,
+    ) -> Result<bool> {
+        let begun = self.try_begin(now_ns, outbox, asker);
+        self.unless_failed(begun)
+    }
+
+    /// The second half: write, sync, and what comes of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`turn`](Self::turn).
+    pub fn finish(
+        &mut self,
+        outbox: &mut impl Outbox,
+        asker: &mut impl Asker<OutputOf<L>>,
+    ) -> Result<bool> {
+        let finished = self.try_finish(outbox, asker);
+        self.unless_failed(finished)
+    }
+
+    fn unless_failed(&self, turned: Result<bool>) -> Result<bool> {
         if let Err(error) = &turned {
             self.shared.fail(error.to_string());
         }
@@ -245,7 +292,7 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
         }
     }
 
-    fn try_turn(
+    fn try_begin(
         &mut self,
         now_ns: u64,
         outbox: &mut impl Outbox,
@@ -259,11 +306,21 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
         let Some(member) = &mut self.member else {
             return Err(stopped(&self.shared));
         };
-        let mut worked = member.offer(&mut self.replica, asker)?;
+        let worked = member.offer(&mut self.replica, asker)?;
         self.replica.begin(now_ns, outbox)?;
-        worked |= self.replica.has_unwritten();
+        Ok(worked | self.replica.has_unwritten())
+    }
+
+    fn try_finish(
+        &mut self,
+        outbox: &mut impl Outbox,
+        asker: &mut impl Asker<OutputOf<L>>,
+    ) -> Result<bool> {
+        let Some(member) = &mut self.member else {
+            return Err(stopped(&self.shared));
+        };
         self.replica.persist(outbox)?;
-        worked |= member.follow(&self.replica, asker)?;
+        let worked = member.follow(&self.replica, asker)?;
         if self.is_stepped {
             self.replica.step_background();
         }
@@ -324,6 +381,17 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
     #[must_use]
     pub fn applied(&self) -> Position {
         Position(self.shared.applied.get())
+    }
+
+    /// Everything before it is answered: its outputs have left.
+    #[must_use]
+    pub fn answered(&self) -> Position {
+        Position(self.shared.answered.get())
+    }
+
+    /// The caller is about to sleep, with all answers taken that it knows of: whether there are more.
+    pub(crate) fn set_alarm(&self) -> bool {
+        self.member.as_ref().is_some_and(Member::set_alarm)
     }
 
     /// What opening found and did.

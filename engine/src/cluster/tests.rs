@@ -236,6 +236,7 @@ impl Bench {
             back,
             answers: Answers::new(subscription, Arc::clone(&shared)),
             shared: Arc::clone(&shared),
+            first_events: Vec::new(),
         };
         Self {
             member: Member::new(parts, &log).unwrap(),

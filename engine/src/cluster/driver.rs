@@ -1,0 +1,446 @@
+//! A node with threads and sockets.
+//!
+//! ```text
+//!   thread A   wait for sockets ─► receive ─► order ─► send ─► journal (blocks in the sync) ─► answer
+//!                   ▲ waker                     │ gate                                ▲ answered
+//!   thread B        └──────────── logic ─► egress ────────────────────────────────────┘
+//! ```
+//!
+//! With one CPU thread A does all of it. The thread that waits is woken by a socket, by the clock, or
+//! by thread B, and B only rings when A has said that it sleeps.
+//!
+//! # Invariants
+//!
+//! * `DR1` The leader's frames are with the sockets before its thread goes into the sync.
+//! * `DR2` Nothing waits for a peer or a client; what they cannot take is lost or refused.
+//! * `DR3` Whatever fails ends the node with a cause: a stage of B within one wake of A, A itself at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lockstep_journaler::storage::Disk;
+use lockstep_replicator::consensus::Role;
+use lockstep_replicator::transport::{
+    Incoming, Security, Settings, Sleeper, Transport, Waiting, waker,
+};
+use lockstep_replicator::wire::{Connection, Hello, Limits, Message, RefuseCode};
+use lockstep_replicator::{NodeId, Outbox, ReceiveError};
+
+use super::back::{Back, BackThread};
+use super::front::Front;
+use super::node::{ClusterNode, NodeOptions};
+use crate::counters::CounterFile;
+use crate::error::{Error, Result};
+use crate::event::Kinds;
+use crate::logic::{EventOf, Logic};
+use crate::runtime::clock::{Clock, Stopwatch};
+use crate::shared::Shared;
+
+/// How often the counters are written.
+const COUNT_EVERY_NS: u64 = 20_000_000;
+
+/// How long a leader that is asked to end waits for another to take over.
+const HAND_OVER_NS: u64 = 300_000_000;
+
+/// Everything that is chosen before a node starts.
+#[derive(Debug, Clone)]
+pub struct DriverOptions {
+    /// Of engine and agreement.
+    pub node: NodeOptions,
+    /// Where the journal is.
+    pub directory: PathBuf,
+    /// Where peers reach this node.
+    pub listen: SocketAddr,
+    /// Where the other nodes listen for peers.
+    pub peers: BTreeMap<NodeId, SocketAddr>,
+    /// Of the clients' side.
+    pub clients: ClientsOptions,
+    /// How connections between nodes are secured.
+    pub security: Security,
+    /// Whether the stages behind the gate have a thread of their own. Default: where there are two CPUs.
+    pub has_back_thread: bool,
+}
+
+/// Who may come, and where to.
+#[derive(Debug, Clone, Default)]
+pub struct ClientsOptions {
+    /// Where every node listens for clients, this one's included: whom a client is sent to.
+    pub addresses: BTreeMap<NodeId, SocketAddr>,
+    /// Where this node listens, if that is not where clients reach it.
+    pub listen: Option<SocketAddr>,
+    /// Names and their tokens. Empty: whoever comes is believed.
+    pub tokens: BTreeMap<String, String>,
+    /// Names that may do what an operator may. Empty: every client that is believed.
+    pub admins: BTreeSet<String>,
+    /// Most clients at once; 0: 1024.
+    pub connections_max: usize,
+}
+
+/// What is seen of a node from outside, in the order of its rows.
+const ROWS: [&str; 16] = [
+    "cluster.node",
+    "cluster.leader",
+    "cluster.is_leading",
+    "cluster.is_open",
+    "cluster.term",
+    "cluster.epoch",
+    "cluster.policy",
+    "cluster.committed",
+    "cluster.cuts",
+    "cluster.elected",
+    "cluster.waiting",
+    "journal.durable",
+    "journal.tail",
+    "logic.applied",
+    "egress.answered",
+    "engine.has_failed",
+];
+
+/// A node that runs on the caller's thread.
+pub struct Driver<L: Logic> {
+    node: Option<ClusterNode<L, Disk>>,
+    transport: Transport,
+    front: Front<L>,
+    sleeper: Sleeper,
+    waiting: Waiting,
+    incoming: Vec<Incoming>,
+    unreachable: Vec<NodeId>,
+    watch: Stopwatch,
+    tick: Duration,
+    counters: Option<CounterFile>,
+    counted_ns: u64,
+    worked: bool,
+}
+
+impl<L: Logic> fmt::Debug for Driver<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Driver")
+            .field("node", &self.node)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Messages to peers, queued; who is not there is told to the agreement behind the turn.
+struct Post<'a> {
+    transport: &'a mut Transport,
+    unreachable: &'a mut Vec<NodeId>,
+}
+
+impl Outbox for Post<'_> {
+    fn send(&mut self, to: NodeId, message: Message) {
+        if self.transport.send(to, message).is_err() && !self.unreachable.contains(&to) {
+            self.unreachable.push(to);
+        }
+    }
+}
+
+impl<L: Logic> Driver<L> {
+    /// Opens directory and ports; nothing runs yet. A log that is empty will begin with `first_events`,
+    /// which are to be the same on all nodes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] says what is wrong, where, and what helps.
+    pub fn open(
+        options: &DriverOptions,
+        first_events: Vec<EventOf<L>>,
+        fresh: impl Fn() -> L + Send + Sync + 'static,
+    ) -> Result<Self> {
+        let directory = options.directory.as_path();
+        let disk = Disk::create(directory).map_err(|source| Error::Directory {
+            directory: directory.display().to_string(),
+            source,
+        })?;
+        let beside = |what| move |source| Error::Beside { what, source };
+        let (waker, sleeper) = waker().map_err(beside("what wakes the node's thread"))?;
+        let own = waker.clone();
+        let back = |shared: &Arc<Shared>| {
+            if !options.has_back_thread {
+                return Ok(Back::Here(None));
+            }
+            shared.on_answer(move || waker.wake());
+            Ok(Back::Thread(BackThread::start(move || own.wake())?))
+        };
+        let node =
+            ClusterNode::open_with(disk, &options.node, Arc::new(fresh), first_events, back)?;
+        let me = options.node.replica.node;
+        let mut settings = Settings::on_loopback(me, hello::<L>(&options.node), options.listen);
+        settings.peers.clone_from(&options.peers);
+        settings.security = options.security.clone();
+        let transport = Transport::open(settings)?;
+        let front = Front::open(options)?;
+        let rows = ROWS.map(str::to_owned);
+        let now_ns = Clock::System.now_ns().unwrap_or(0);
+        let counters = options.node.config.counters;
+        let counters = counters
+            .then(|| CounterFile::create(directory, now_ns, &rows))
+            .transpose()
+            .map_err(beside("the counters"))?;
+        Ok(Self {
+            node: Some(node),
+            transport,
+            front,
+            sleeper,
+            waiting: Waiting::default(),
+            incoming: Vec::new(),
+            unreachable: Vec::new(),
+            watch: Stopwatch::start(),
+            tick: Duration::from_nanos(options.node.replica.tick_ns),
+            counters,
+            counted_ns: 0,
+            worked: true,
+        })
+    }
+
+    /// Runs until `is_over` says so, or the node fails; then hands over, if it leads, and closes.
+    ///
+    /// # Errors
+    ///
+    /// Why the node failed.
+    pub fn run(mut self, mut is_over: impl FnMut() -> bool) -> Result<()> {
+        // Ends: when it is asked to, or by an error.
+        while !is_over() {
+            if let Err(error) = self.turn() {
+                self.count(u64::MAX);
+                return Err(error);
+            }
+        }
+        self.end()
+    }
+
+    fn now_ns(&self) -> u64 {
+        u64::try_from(self.watch.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// One turn; waits for something to do if the last one had nothing to do any more.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run).
+    pub fn turn(&mut self) -> Result<()> {
+        self.wait_for_work()?;
+        let Some(node) = &mut self.node else {
+            return Err(Error::Stopped {
+                cause: "it was closed".to_owned(),
+            });
+        };
+        for incoming in self.incoming.drain(..) {
+            take(node, &mut self.transport, incoming)?;
+        }
+        let asked = self.front.let_in(&self.waiting, node);
+        let mut post = Post {
+            transport: &mut self.transport,
+            unreachable: &mut self.unreachable,
+        };
+        let now_ns = u64::try_from(self.watch.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let begun = node.begin(now_ns, &mut post, &mut self.front)?;
+        // DR1
+        post.transport.flush();
+        let finished = node.finish(&mut post, &mut self.front)?;
+        for peer in self.unreachable.drain(..) {
+            node.replica_mut().reconnected(peer);
+        }
+        self.front.show_role(node);
+        self.transport.set_log(node.replica().hello());
+        self.worked = asked | begun | finished;
+        self.count(now_ns);
+        Ok(())
+    }
+
+    /// Waits for sockets, clock or the other thread, unless there is more to do at once.
+    fn wait_for_work(&mut self) -> Result<()> {
+        let now_ns = self.now_ns();
+        self.waiting.clear();
+        let most = self.transport.prepare(now_ns, &mut self.waiting);
+        let most = most.min(self.front.prepare(&mut self.waiting));
+        let own = self
+            .waiting
+            .add(std::os::fd::AsFd::as_fd(&self.sleeper), true, false);
+        let mut most = most.min(self.tick / 2);
+        if self.worked || self.node.as_ref().is_some_and(ClusterNode::set_alarm) {
+            most = Duration::ZERO;
+        }
+        let waited = self.waiting.wait(most);
+        waited.map_err(|source| Error::Beside {
+            what: "waiting for sockets",
+            source,
+        })?;
+        if self.waiting.is_readable(own) {
+            self.sleeper.clear();
+        }
+        let now_ns = self.now_ns();
+        self.transport
+            .take(now_ns, &self.waiting, &mut self.incoming);
+        Ok(())
+    }
+
+    fn count(&mut self, now_ns: u64) {
+        if now_ns.saturating_sub(self.counted_ns) < COUNT_EVERY_NS {
+            return;
+        }
+        self.counted_ns = now_ns;
+        let (Some(file), Some(node)) = (&mut self.counters, &self.node) else {
+            return;
+        };
+        let replica = node.replica();
+        let (view, options) = (replica.view(), replica.options());
+        let policy = lockstep_replicator::Policy::ALL
+            .iter()
+            .position(|one| *one == options.policy);
+        let values = [
+            u64::from(options.node.0),
+            view.leader.map_or(0, |node| u64::from(node.0)),
+            u64::from(view.role == Role::Leader),
+            u64::from(node.is_open()),
+            view.term,
+            u64::from(options.epoch.0),
+            policy.map_or(u64::MAX, |at| at as u64),
+            replica.committed().0,
+            replica.cuts(),
+            replica.counters().elected,
+            node.waiting() as u64,
+            replica.durable().0,
+            replica.tail().reached.position.0,
+            node.applied().0,
+            node.answered().0,
+            u64::from(node.fault().is_some()),
+        ];
+        file.write(Clock::System.now_ns().unwrap_or(0), &values);
+    }
+
+    /// The node, to look at.
+    #[must_use]
+    pub fn node(&self) -> Option<&ClusterNode<L, Disk>> {
+        self.node.as_ref()
+    }
+
+    /// Hands over, if this node leads and somebody can, and closes in order.
+    fn end(mut self) -> Result<()> {
+        let until = self.now_ns() + HAND_OVER_NS;
+        self.hand_over();
+        // Ends: another leads, or nobody could in this time.
+        while self.now_ns() < until && self.leads() {
+            self.turn()?;
+        }
+        // What is said last still leaves.
+        self.turn()?;
+        let node = self.node.take();
+        if let Some(node) = node {
+            node.close(&mut self.front)?;
+        }
+        self.front.end();
+        if let Some(file) = &mut self.counters {
+            file.end();
+        }
+        Ok(())
+    }
+
+    fn leads(&self) -> bool {
+        let node = self.node.as_ref();
+        node.is_some_and(|node| {
+            let replica = node.replica();
+            replica.view().role == Role::Leader && replica.members().voters.len() > 1
+        })
+    }
+
+    fn hand_over(&mut self) {
+        let Some(node) = &mut self.node else { return };
+        let me = node.replica().options().node;
+        let members = node.replica().members().clone();
+        let next = node
+            .replica()
+            .peers()
+            .filter(|peer| peer.node != me && peer.is_active && members.is_voter(peer.node))
+            .max_by_key(|peer| peer.matched)
+            .map(|peer| peer.node);
+        if let Some(next) = next
+            && let Err(error) = node.transfer_to(next)
+        {
+            tracing::warn!(%error, "no handing over");
+        }
+    }
+}
+
+/// What came from a peer.
+fn take<L: Logic>(
+    node: &mut ClusterNode<L, Disk>,
+    transport: &mut Transport,
+    incoming: Incoming,
+) -> Result<()> {
+    match incoming {
+        Incoming::Message { from, message, .. } => match node.receive(&message) {
+            Ok(()) => {}
+            Err(ReceiveError::Fatal(fatal)) => return Err(fatal.into()),
+            Err(error @ ReceiveError::Epoch { .. }) => {
+                tracing::warn!(%error, "a peer of another epoch");
+                transport.refuse(from, RefuseCode::Epoch);
+            }
+            Err(error @ ReceiveError::Diverged { .. }) => {
+                tracing::error!(%error, "a peer's log does not go on where ours does");
+                transport.disconnect(from, "its frames do not chain to ours");
+            }
+            // Late, or a vote that this node does not give: the sender asks again where it matters.
+            Err(error) => tracing::debug!(%error, from = from.0, "a message was not taken"),
+        },
+        Incoming::Connected {
+            node: peer,
+            connection: Connection::Log,
+            head,
+            ..
+        } => match node.replica_mut().judge(&head) {
+            Ok(()) => {
+                tracing::info!(peer = peer.0, "connected");
+                node.replica_mut().reconnected(peer);
+            }
+            Err(error) => {
+                tracing::error!(%error, "a peer is refused");
+                transport.refuse(peer, RefuseCode::ShorterLog);
+            }
+        },
+        Incoming::Lost {
+            node: peer,
+            connection: Connection::Log,
+            why,
+        } => {
+            tracing::info!(peer = peer.0, why, "connection lost");
+            node.replica_mut().reconnected(peer);
+        }
+        Incoming::Connected { .. } | Incoming::Lost { .. } => {}
+        Incoming::Refused { line, .. } => tracing::warn!(line, "refused"),
+    }
+    Ok(())
+}
+
+/// What this node says of itself to its peers.
+fn hello<L: Logic>(options: &NodeOptions) -> Hello {
+    let schema = L::In::schema();
+    let limits = Limits::for_events_of(schema.event_size);
+    let config = &options.config;
+    let version = schema.version;
+    // What has to be equal on all nodes for their states to stay so.
+    let equal = format!(
+        "{:016x} {:?} {} {}",
+        schema.hash(),
+        config.parameters(),
+        options.replica.policy.name(),
+        config.tick_ms
+    );
+    let started = Clock::System.now_ns().unwrap_or(0);
+    Hello {
+        cluster: options.replica.cluster,
+        to: options.replica.node,
+        connection: Connection::Log,
+        fingerprint: xxhash_rust::xxh3::xxh3_64(equal.as_bytes()),
+        boot: started ^ u64::from(std::process::id()),
+        event_size: limits.event_size,
+        frame_bytes_max: limits.frame_bytes_max,
+        message_bytes_max: limits.message_bytes_max,
+        ring_slots: u32::try_from(config.slots).unwrap_or(u32::MAX),
+        logic_min: 1,
+        logic_max: version,
+    }
+}

@@ -1,0 +1,413 @@
+//! The clients' side of a node: requests become events at the door, answers find their way back.
+//!
+//! ```text
+//!   sockets ─► gateway ─► event of a session ─► door        (busy, refused, not the leader: at once)
+//!              gateway ◄─ reply ◄─ outputs, outcome ◄─ answers
+//! ```
+//!
+//! # Invariants
+//!
+//! * `FR1` No event of session 0 comes in here: who acts for the engine or as an operator of the
+//!   application does not do it as a client.
+//! * `FR2` Only kinds that the logic knows come in, in the newest version.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use lockstep_journaler::storage::Storage;
+use lockstep_replicator::client::codec::ReplyHead;
+use lockstep_replicator::client::{
+    Admit, Asked, ClientId, Gateway, GatewaySettings, Leadership, code as clients,
+};
+use lockstep_replicator::transport::Waiting;
+use lockstep_replicator::{Change, NodeId};
+
+use super::answers::{Asker, Done};
+use super::driver::DriverOptions;
+use super::member::Refused;
+use super::node::ClusterNode;
+use crate::error::Result;
+use crate::event::{Kinds, SYSTEM_KINDS, Slot};
+use crate::logic::{EventOf, Logic, OutputOf};
+use crate::runtime::clock::Clock;
+use crate::system::{Membership, SessionClose, SessionOpen, code};
+
+/// Clients at once, unless told.
+const CONNECTIONS_MAX: usize = 1024;
+
+/// Bytes that wait for one client before it is cut off.
+const WAITING_BYTES_MAX: usize = 16 << 20;
+
+/// See the module.
+pub(crate) struct Front<L: Logic> {
+    gateway: Gateway,
+    /// By token, the oldest first: tokens are given in the order of positions, and answered in it.
+    waiting: VecDeque<Waits>,
+    /// The token of the first.
+    first: u64,
+    /// Memory of outputs that were sent, to be used again.
+    spare: Vec<Vec<u8>>,
+    addresses: BTreeMap<NodeId, SocketAddr>,
+    peers: Vec<NodeId>,
+    admin_answers: Vec<(ClientId, u32, u16, String)>,
+    logic: std::marker::PhantomData<fn() -> L>,
+}
+
+struct Waits {
+    whom: Whom,
+    outputs: Vec<u8>,
+    count: u16,
+}
+
+enum Whom {
+    /// A session is to be opened.
+    Open { route: u64 },
+    /// A request of a session.
+    Request { session: u64, number: u32 },
+    /// A change of members, by an operator.
+    Admin { client: ClientId, number: u32 },
+    /// Nobody asks for it.
+    Nobody,
+}
+
+impl<L: Logic> Front<L> {
+    pub(crate) fn open(options: &DriverOptions) -> Result<Self> {
+        let replica = &options.node.replica;
+        let clients = &options.clients;
+        let own = clients.addresses.get(&replica.node).copied();
+        let listen = clients.listen.or(own);
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let most = match clients.connections_max {
+            0 => CONNECTIONS_MAX,
+            most => most,
+        };
+        let settings = GatewaySettings {
+            node: replica.node,
+            cluster: replica.cluster,
+            listen: listen.unwrap_or(any),
+            security: options.security.clone(),
+            tokens: clients.tokens.clone(),
+            admins: clients.admins.clone(),
+            event_size: L::In::schema().event_size,
+            window_max: options.node.config.session_replies,
+            connections_max: most,
+            waiting_bytes_max: WAITING_BYTES_MAX,
+        };
+        let boot = Clock::System.now_ns().unwrap_or(0) ^ u64::from(std::process::id());
+        Ok(Self {
+            gateway: Gateway::open(settings, boot)?,
+            waiting: VecDeque::new(),
+            first: 0,
+            spare: Vec::new(),
+            addresses: clients.addresses.clone(),
+            peers: options.peers.keys().copied().collect(),
+            admin_answers: Vec::new(),
+            logic: std::marker::PhantomData,
+        })
+    }
+
+    pub(crate) fn prepare(&mut self, waiting: &mut Waiting) -> Duration {
+        self.gateway.prepare(waiting)
+    }
+
+    /// Takes what clients ask; whether anything was let in.
+    pub(crate) fn let_in<S: Storage>(
+        &mut self,
+        ready: &Waiting,
+        node: &mut ClusterNode<L, S>,
+    ) -> bool {
+        let Self {
+            gateway,
+            waiting,
+            first,
+            spare,
+            peers,
+            admin_answers,
+            ..
+        } = self;
+        let mut any = false;
+        gateway.take(ready, |asked| {
+            let token = *first + waiting.len() as u64;
+            let (event, whom) = match asked {
+                Asked::Open { route } => (
+                    EventOf::<L>::event(&SessionOpen { tag: route }),
+                    Whom::Open { route },
+                ),
+                Asked::Close { session } => {
+                    (EventOf::<L>::event(&SessionClose { session }), Whom::Nobody)
+                }
+                Asked::Request {
+                    session,
+                    number,
+                    slot,
+                } => match event_of::<L>(session, number, slot) {
+                    Ok(event) => (event, Whom::Request { session, number }),
+                    Err(code) => return Admit::Refused(code),
+                },
+                Asked::Admin {
+                    client,
+                    number,
+                    is_dry,
+                    command,
+                    principal,
+                } => {
+                    tracing::info!(principal, command, is_dry, "an operator asks");
+                    match administer(node, peers, command, is_dry) {
+                        Administered::Answer(code, text) => {
+                            admin_answers.push((client, number, code, text));
+                            return Admit::Taken;
+                        }
+                        Administered::Change(change) => {
+                            let mut event = EventOf::<L>::event(&Membership::default());
+                            change.write_to(bytemuck::bytes_of_mut(&mut event));
+                            (event, Whom::Admin { client, number })
+                        }
+                    }
+                }
+            };
+            match node.let_in(token, &event) {
+                Ok(_) => {
+                    any = true;
+                    waiting.push_back(Waits {
+                        whom,
+                        outputs: spare.pop().unwrap_or_default(),
+                        count: 0,
+                    });
+                    Admit::Taken
+                }
+                // The door has just closed: the client asks again, and is sent to who leads.
+                Err(Refused::Busy | Refused::NotLeading { .. }) => Admit::Busy,
+            }
+        });
+        for (client, number, code, text) in self.admin_answers.drain(..) {
+            self.gateway.admin_answer(client, number, code, &text);
+        }
+        any
+    }
+
+    /// Tells the gateway who leads.
+    pub(crate) fn show_role<S: Storage>(&mut self, node: &ClusterNode<L, S>) {
+        if node.is_open() {
+            self.gateway.lead(Leadership::Here);
+            return;
+        }
+        let replica = node.replica();
+        let me = replica.options().node;
+        let leader = replica.view().leader.filter(|leader| *leader != me);
+        let address = leader.and_then(|leader| self.addresses.get(&leader));
+        self.gateway.lead(Leadership::Elsewhere {
+            leader,
+            address: address.map_or(String::new(), ToString::to_string),
+        });
+    }
+
+    /// Writes what is left to say.
+    pub(crate) fn end(&mut self) {
+        self.gateway.flush();
+    }
+
+    fn pop(&mut self, token: u64) -> Option<Waits> {
+        // AN1: answers come in the order of tokens, each once.
+        debug_assert!(
+            token == self.first,
+            "AN1: {token} is answered before {}",
+            self.first
+        );
+        let waits = self.waiting.pop_front()?;
+        self.first += 1;
+        Some(waits)
+    }
+
+    fn forget(&mut self, mut waits: Waits) {
+        if self.spare.len() < 4096 {
+            waits.outputs.clear();
+            self.spare.push(waits.outputs);
+        }
+    }
+
+    fn answer_admin(&mut self, client: ClientId, number: u32, code: u16, text: &str) {
+        self.gateway.admin_answer(client, number, code, text);
+    }
+}
+
+impl<L: Logic> Asker<OutputOf<L>> for Front<L> {
+    fn output(&mut self, token: u64, output: &OutputOf<L>) {
+        // What the engine itself says is in the answer.
+        if output.output().kind >= SYSTEM_KINDS {
+            return;
+        }
+        let at = usize::try_from(token - self.first).unwrap_or(usize::MAX);
+        if let Some(waits) = self.waiting.get_mut(at) {
+            waits.outputs.extend_from_slice(bytemuck::bytes_of(output));
+            waits.count = waits.count.saturating_add(1);
+        }
+    }
+
+    fn done(&mut self, token: u64, done: Done) {
+        let Some(waits) = self.pop(token) else { return };
+        match waits.whom {
+            Whom::Open { route } if done.code == 0 => {
+                let position = done.position.0;
+                self.gateway.opened(route, position + 1, position);
+            }
+            Whom::Open { route } => {
+                let meaning = code::meaning(done.code);
+                self.gateway.open_refused(route, done.code, meaning);
+            }
+            Whom::Request { session, number } => {
+                let size = size_of::<OutputOf<L>>();
+                let head = ReplyHead {
+                    code: done.code,
+                    is_repeated: done.first.is_some(),
+                    outputs: waits.count,
+                    output_size: u16::try_from(size).unwrap_or(u16::MAX),
+                };
+                let position = done.first.unwrap_or(done.position).0;
+                self.gateway
+                    .reply(session, number, position, head, &waits.outputs);
+            }
+            Whom::Admin { client, number } => {
+                let text = format!("{{\"position\":{}}}", done.position);
+                self.answer_admin(client, number, 0, &text);
+            }
+            Whom::Nobody => {}
+        }
+        self.forget(waits);
+    }
+
+    fn not_led(&mut self, token: u64) {
+        let Some(waits) = self.pop(token) else { return };
+        // Sessions hear who leads as soon as the gateway knows.
+        if let Whom::Admin { client, number } = waits.whom {
+            self.answer_admin(client, number, 1, "this node does not lead any more");
+        }
+        self.forget(waits);
+    }
+
+    fn unknown(&mut self, token: u64) {
+        self.not_led(token);
+    }
+}
+
+/// The event that a client made, as one of its session (`FR1`, `FR2`).
+fn event_of<L: Logic>(
+    session: u64,
+    number: u32,
+    slot: &[u8],
+) -> std::result::Result<EventOf<L>, u16> {
+    if session == 0 {
+        return Err(code::SESSION_UNKNOWN);
+    }
+    let mut event: EventOf<L> =
+        bytemuck::try_pod_read_unaligned(slot).map_err(|_| clients::EVENT_SIZE)?;
+    let header = event.header_mut();
+    let is_known =
+        header.kind < SYSTEM_KINDS && L::In::version_of(header.kind) == Some(header.version);
+    if header.kind == 0 || !is_known {
+        return Err(clients::MALFORMED);
+    }
+    header.time = 0;
+    header.session = session;
+    header.request = number;
+    Ok(event)
+}
+
+/// What comes of an operator's command.
+enum Administered {
+    Answer(u16, String),
+    Change(Change),
+}
+
+fn administer<L: Logic, S: Storage>(
+    node: &mut ClusterNode<L, S>,
+    peers: &[NodeId],
+    command: &str,
+    is_dry: bool,
+) -> Administered {
+    let refused = |why: String| Administered::Answer(1, why);
+    let mut words = command.split_whitespace();
+    let verb = words.next().unwrap_or("");
+    let whom = words.next().map(str::parse::<NodeId>);
+    let change = match (verb, whom) {
+        ("status", _) => return Administered::Answer(0, status(node)),
+        ("transfer", Some(Ok(to))) => {
+            if is_dry {
+                let is_voter = node.replica().members().is_voter(to);
+                let text = format!("{{\"would_transfer_to\":{to},\"is_voter\":{is_voter}}}");
+                return Administered::Answer(u16::from(!is_voter), text);
+            }
+            return match node.transfer_to(to) {
+                Ok(()) => Administered::Answer(0, format!("{{\"transferring_to\":{to}}}")),
+                Err(error) => refused(error.to_string()),
+            };
+        }
+        ("add", Some(Ok(node))) => Change::AddLearner(node),
+        ("promote", Some(Ok(node))) => Change::Promote(node),
+        ("remove", Some(Ok(node))) => Change::Remove(node),
+        (_, Some(Err(error))) => return refused(format!("{command}: {error}")),
+        _ => {
+            return refused(format!(
+                "{command}: not known; status, add N, promote N, remove N, transfer N are"
+            ));
+        }
+    };
+    if !node.is_open() {
+        return refused("this node does not lead: ask the one that does".to_owned());
+    }
+    if let Change::AddLearner(new) = change
+        && !peers.contains(&new)
+    {
+        return refused(format!(
+            "node {new} has no [[peer]] in this node's file: add it there on every node first"
+        ));
+    }
+    if let Err(why) = node.replica().members().check(change) {
+        return refused(format!("{change}: {why}"));
+    }
+    if is_dry {
+        return Administered::Answer(0, format!("{{\"would\":\"{change}\"}}"));
+    }
+    Administered::Change(change)
+}
+
+/// The node at a glance, as one JSON object.
+fn status<L: Logic, S: Storage>(node: &ClusterNode<L, S>) -> String {
+    let replica = node.replica();
+    let (view, options, members) = (replica.view(), replica.options(), replica.members());
+    let list = |nodes: &[NodeId]| {
+        let all: Vec<String> = nodes.iter().map(ToString::to_string).collect();
+        format!("[{}]", all.join(","))
+    };
+    let peers: Vec<String> = replica
+        .peers()
+        .map(|peer| {
+            format!(
+                "{{\"node\":{},\"acknowledged\":{},\"is_active\":{},\"is_learner\":{}}}",
+                peer.node, peer.matched, peer.is_active, peer.is_learner
+            )
+        })
+        .collect();
+    format!(
+        "{{\"cluster\":\"{}\",\"node\":{},\"role\":\"{}\",\"is_open\":{},\"term\":{},\"epoch\":{},\"leader\":{},\"ack\":\"{}\",\
+         \"voters\":{},\"learners\":{},\"last_index\":{},\"committed\":{},\"durable\":{},\"applied\":{},\"waiting\":{},\
+         \"peers\":[{}]}}",
+        options.cluster,
+        options.node,
+        format!("{:?}", view.role).to_lowercase(),
+        node.is_open(),
+        view.term,
+        options.epoch,
+        view.leader
+            .map_or("null".to_owned(), |leader| leader.to_string()),
+        options.policy.name(),
+        list(&members.voters),
+        list(&members.learners),
+        view.last,
+        replica.committed(),
+        replica.durable(),
+        node.applied(),
+        node.waiting(),
+        peers.join(",")
+    )
+}
