@@ -5,6 +5,7 @@
 //! verdict with reasons. [`machine`] tells what the machine is and how much it interrupts.
 
 pub mod args;
+pub mod cluster_file;
 pub mod exit;
 pub mod machine;
 pub mod measure;

@@ -16,12 +16,14 @@ mod compare;
 mod completions;
 mod config;
 mod doctor;
+mod drill;
 mod export;
 mod flags;
 mod hiccup;
 mod journal;
 mod latency;
 mod man;
+mod node;
 mod plot;
 mod quick;
 mod replay;
@@ -135,6 +137,8 @@ pub(crate) enum Verb {
     Export(export::Args),
     /// Examine, prove, mend and move what a journal wrote
     Journal(journal::Args),
+    /// Three processes under load, and what happens to the one that leads: is anything lost?
+    Drill(drill::Args),
     /// Print the completions of a shell
     Completions(completions::Args),
     /// Print the man page
@@ -184,6 +188,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Exit> {
         Some(Verb::Doctor(args)) => doctor::run(&args, &cli.global),
         Some(Verb::Plot(args)) => plot::run(&args, &cli.global),
         Some(Verb::Export(args)) => export::run(&args, &cli.global),
+        Some(Verb::Drill(args)) => drill::run(&args, &cli.global),
         Some(Verb::Completions(args)) => completions::run(&args, &cli.global),
         Some(Verb::Man(args)) => man::run(&args, &cli.global),
         Some(Verb::Journal(args)) => journal::run(&args, &cli.global),

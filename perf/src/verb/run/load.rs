@@ -62,7 +62,7 @@ pub(super) fn run(
 ) -> anyhow::Result<Exit> {
     let flags = &args.load_flags;
     let clock = Clock::calibrated();
-    let mut events = Events::open(&args.load, flags)?;
+    let mut events = Events::open(args.load(), flags)?;
     let wished = args.engine_flags.bounds.map(|flag| flag.0);
     let bounds = match directory {
         Some(directory) => held::agree(directory, wished)?,
@@ -87,7 +87,7 @@ pub(super) fn run(
                 }
             };
             if flags.append && behind == 0 {
-                events = Events::open(&args.load, flags)?;
+                events = Events::open(args.load(), flags)?;
             }
             behind
         }
@@ -128,7 +128,7 @@ pub(super) fn run(
         ended = Ended::Failed(fault);
     }
     let summary = Summary {
-        load: shown(&args.load),
+        load: shown(args.load()),
         directory: directory.map(|directory| directory.display().to_string()),
         how,
         ended,
@@ -302,7 +302,7 @@ fn go_on(
             "{} has a log of {} positions, and its last event is not of {}",
             directory.display(),
             show_count(end.0),
-            shown(&args.load)
+            shown(args.load())
         ),
         "name another directory, or --append to load behind it",
     )

@@ -33,7 +33,8 @@ use source::{FormatFlag, Load, OnBadFlag};
         lockstep run --load generator:seed=7,count=1M --dir ./x\n  \
         lockstep run --load AAPL_message_10.csv --dir ./x --outputs ./x.jsonl\n  \
         lockstep run --load 01302019.NASDAQ_ITCH50.gz --dir ./x --bounds orders=4Mi,instruments=16Ki\n  \
-        lockstep run --load orders.csv.xz --dir ./x --rate 100k --format json\n\n\
+        lockstep run --load orders.csv.xz --dir ./x --rate 100k --format json\n  \
+        lockstep run --node node1.toml\n\n\
         The same command again goes on behind what is in the log. lockstep replay DIR goes through it \
         again, lockstep journal examines it, lockstep top DIR watches a run.\n\n\
         Exit codes: 0 loaded · 1 failed, or a bad row with --on-bad stop · 2 bad command line or \
@@ -42,15 +43,25 @@ use source::{FormatFlag, Load, OnBadFlag};
 pub(crate) struct Args {
     /// FILE (LOBSTER, ITCH 5.0, DBN or Bitstamp L3; gz, xz, zst), or
     /// generator[:seed=N,count=N,instruments=N,rate=N,resting=N]
-    #[arg(long, value_name = "SOURCE")]
-    load: Load,
+    #[arg(long, value_name = "SOURCE", required_unless_present = "node")]
+    load: Option<Load>,
     /// Where the journal is, or will be
-    #[arg(long, value_name = "DIR", required_unless_present = "journal")]
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["journal", "node"])]
     dir: Option<PathBuf>,
+    /// One node of a cluster, as this TOML file says it, until SIGTERM
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["load", "dir"])]
+    node: Option<PathBuf>,
     #[command(flatten)]
     load_flags: LoadFlags,
     #[command(flatten)]
     engine_flags: EngineFlags,
+}
+
+impl Args {
+    fn load(&self) -> &Load {
+        let load = self.load.as_ref();
+        load.expect("clap asks for --load where --node is not there")
+    }
 }
 
 /// How the load is read and sent.
@@ -144,6 +155,9 @@ impl From<GateFlag> for GateAt {
 
 /// Loads, and says what came of it.
 pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
+    if let Some(file) = &args.node {
+        return super::node::run(file, global);
+    }
     let config = engine::config(&args.engine_flags, global)?;
     let directory = match (&args.dir, config.journal) {
         (Some(dir), JournalMode::None) => {
