@@ -39,7 +39,7 @@ fn main() -> ExitCode {
     };
     let Some(mutations) = mutations(value("--mutate").map_or("none", String::as_str)) else {
         eprintln!(
-            "error: --mutate wants none, no-directory-sync, early-acknowledge, no-chain, retry-sync, frames-are-evidence or no-zeroing"
+            "error: --mutate wants none, no-directory-sync, early-acknowledge, no-chain, retry-sync, frames-are-evidence, no-zeroing or trust-the-cache"
         );
         return ExitCode::from(2);
     };
@@ -63,8 +63,9 @@ fn main() -> ExitCode {
     let seconds = started.elapsed().as_secs_f64();
     println!("{tally:?}");
     println!(
-        "{seeds} lives, {} crashes, {} openings in {seconds:.1} s ({:.0} openings/s): I1 to I7 held",
+        "{seeds} lives, {} crashes, {} deaths of the process alone, {} openings in {seconds:.1} s ({:.0} openings/s): I1 to I7 held",
         tally.crashes,
+        tally.deaths,
         tally.openings,
         tally.openings as f64 / seconds
     );
@@ -97,6 +98,10 @@ fn mutations(name: &str) -> Option<Mutations> {
         },
         "no-zeroing" => Mutations {
             no_zeroing: true,
+            ..none
+        },
+        "trust-the-cache" => Mutations {
+            trust_the_cache: true,
             ..none
         },
         _ => return None,

@@ -532,6 +532,13 @@ impl Watermark {
 
 const _: () = assert!(WATERMARK_AT + 64 <= META_BYTES);
 
+/// The pool, which a copy of a journal may lack: before a file is made in it.
+pub(crate) fn create_pool<S: Storage>(storage: &S) -> Result<(), IoFault> {
+    storage
+        .create_dir(POOL)
+        .map_err(|error| IoFault::new("create", POOL, error))
+}
+
 /// The segment files of a directory, by number.
 ///
 /// # Errors

@@ -254,8 +254,8 @@ pub enum OpenError {
     Corrupt(#[from] Box<Corruption>),
     /// A file that must be there is not.
     #[error(
-        "{file} is missing: {why}; nothing was changed; put it back from the archive \
-         (lockstep journal restore) or from a peer (lockstep journal repair --from-peer)"
+        "{file} is missing: {why}; nothing was changed; put it back: lockstep journal repair DIR \
+         --from-archive ARCHIVE --yes, or --from-peer COPY --yes with another node's directory"
     )]
     Missing {
         /// Its name.
@@ -413,7 +413,9 @@ impl fmt::Display for Corruption {
         write!(
             f,
             "nothing was changed; look: lockstep journal verify DIR; mend: lockstep journal repair DIR \
-             --from-peer ADDR | --from-archive PATH | --truncate-at {position} (gives up what follows)"
+             --from-archive ARCHIVE --yes, or --from-peer COPY --yes with another node's directory; \
+             copy what holds: lockstep journal salvage DIR OUT; give up what follows: \
+             lockstep journal truncate DIR --at {position} --yes"
         )
     }
 }

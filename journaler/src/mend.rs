@@ -19,7 +19,9 @@
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
 
-use crate::directory::{LOCK, META, MetaFound, MetaSlot, POOL, QUARANTINE, read_meta, segments};
+use crate::directory::{
+    LOCK, META, MetaFound, MetaSlot, POOL, QUARANTINE, create_pool, read_meta, segments,
+};
 use crate::error::{IoFault, Refusal};
 use crate::frame::{FrameHeader, GroupMark, HEADER_BYTES, MarkDraft, padded};
 use crate::position::{Position, Reached, SegmentId};
@@ -37,13 +39,15 @@ pub type Supply<'s> = &'s mut dyn FnMut(Reached) -> Option<(FrameHeader, Vec<u8>
 pub struct Mended {
     /// The segment.
     pub segment: SegmentId,
+    /// Where it begins.
+    pub first_position: Position,
     /// Where it ends now.
     pub reached: Reached,
     /// Frames that came from the peer.
     pub frames_taken: u64,
     /// The first and the end position of those; equal if there were none.
     pub taken: (Position, Position),
-    /// The old file.
+    /// The old file, or what it would become.
     pub quarantine: Option<String>,
 }
 
@@ -107,6 +111,21 @@ pub fn mend<S: Storage>(
     id: SegmentId,
     supply: Supply<'_>,
 ) -> Result<Mended, MendError> {
+    mend_or_rehearse(storage, id, false, supply)
+}
+
+/// As [`mend`]; a rehearsal does everything but put the new segment in the place of the old one,
+/// and leaves nothing behind.
+///
+/// # Errors
+///
+/// As [`mend`].
+pub fn mend_or_rehearse<S: Storage>(
+    storage: &S,
+    id: SegmentId,
+    is_rehearsal: bool,
+    supply: Supply<'_>,
+) -> Result<Mended, MendError> {
     let _held = storage.lock(LOCK).map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock => MendError::InUse {
             holder: error.to_string(),
@@ -117,13 +136,43 @@ pub fn mend<S: Storage>(
         let missing = io::Error::new(io::ErrorKind::NotFound, "no whole slot");
         return Err(IoFault::new("read", META, missing).into());
     };
-    let (header, descriptor) = header_of(storage, &slot, id)?;
-    let next = begun(storage, id.next())?.map(|(header, _)| header.tail_before());
     let aside = format!("{POOL}/{:012}.mend", id.0);
-    let mut new = NewSegment::create(storage, &aside, header, &descriptor, &slot)?;
-    let taken = fill(storage, id, &slot, next, &mut new, supply)?;
+    let written = write_anew(storage, id, &aside, &slot, supply);
+    if is_rehearsal || written.is_err() {
+        // What stays behind nobody takes for a segment: the next opening removes it.
+        let _ = storage.remove(&aside);
+    }
+    let mended = written?;
+    if !is_rehearsal {
+        put_aside(storage, id, &mended)?;
+        put_in_place(storage, id, &aside)?;
+    }
+    Ok(mended)
+}
+
+/// The new segment, whole and durable, under another name.
+fn write_anew<S: Storage>(
+    storage: &S,
+    id: SegmentId,
+    aside: &str,
+    slot: &MetaSlot,
+    supply: Supply<'_>,
+) -> Result<Mended, MendError> {
+    let (header, descriptor) = header_of(storage, slot, id)?;
+    let next = begun(storage, id.next())?.map(|(header, _)| header.tail_before());
+    create_pool(storage)?;
+    let mut new = NewSegment::create(storage, aside, header, &descriptor, slot)?;
+    let (frames_taken, from, to) = fill(storage, id, slot, next, &mut new, supply)?;
     new.finish(next.is_some() || was_sealed(storage, &header)?)?;
-    put_in_place(storage, id, &aside, &slot, taken, new.summary.tail.reached)
+    let kept = format!("{QUARANTINE}/{:012}-mended-{}.seg", id.0, slot.open_epoch);
+    Ok(Mended {
+        segment: id,
+        first_position: Position(header.first_position),
+        reached: new.summary.tail.reached,
+        frames_taken,
+        taken: (from, to),
+        quarantine: length_of(storage, &id.file_name())?.map(|_| kept),
+    })
 }
 
 /// Copies what holds, asks for what does not, until the end is reached.
@@ -217,43 +266,37 @@ fn fits<F: File>(header: &FrameHeader, body: &[u8], new: &NewSegment<F>) -> Resu
     Ok(())
 }
 
-fn put_in_place<S: Storage>(
-    storage: &S,
-    id: SegmentId,
-    aside: &str,
-    slot: &MetaSlot,
-    (frames_taken, from, to): (u64, Position, Position),
-    reached: Reached,
-) -> Result<Mended, MendError> {
+/// `MD3`.
+fn put_aside<S: Storage>(storage: &S, id: SegmentId, mended: &Mended) -> Result<(), MendError> {
     let name = id.file_name();
-    let length = match storage.open(&name, Open::READ) {
-        Ok(file) => Some(
-            file.len()
-                .map_err(|error| IoFault::new("look", &name, error))?,
-        ),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(IoFault::new("open", &name, error).into()),
-    };
-    let quarantine = format!("{QUARANTINE}/{:012}-mended-{}.seg", id.0, slot.open_epoch);
-    if let Some(length) = length {
-        copy_aside(storage, &name, 0..length, &quarantine)?;
+    if let (Some(length), Some(kept)) = (length_of(storage, &name)?, &mended.quarantine) {
+        copy_aside(storage, &name, 0..length, kept)?;
     }
+    Ok(())
+}
+
+fn put_in_place<S: Storage>(storage: &S, id: SegmentId, aside: &str) -> Result<(), MendError> {
     storage
-        .rename(aside, &name)
+        .rename(aside, &id.file_name())
         .map_err(|error| IoFault::new("rename", aside, error))?;
     storage
         .sync_directory("")
         .map_err(|error| IoFault::new("sync of directory", "", error))?;
     // Its rows are those of the old groups.
     let _ = storage.remove(&id.index_name());
-    let quarantine = length.map(|_| quarantine);
-    Ok(Mended {
-        segment: id,
-        reached,
-        frames_taken,
-        taken: (from, to),
-        quarantine,
-    })
+    Ok(())
+}
+
+/// Bytes of a file, if it is there.
+fn length_of<S: Storage>(storage: &S, name: &str) -> Result<Option<u64>, MendError> {
+    match storage.open(name, Open::READ) {
+        Ok(file) => Ok(Some(
+            file.len()
+                .map_err(|error| IoFault::new("look", name, error))?,
+        )),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(IoFault::new("open", name, error).into()),
+    }
 }
 
 fn was_sealed<S: Storage>(storage: &S, header: &SegmentHeader) -> Result<bool, MendError> {

@@ -136,6 +136,8 @@ pub struct Mutations {
     pub frames_are_evidence: bool,
     /// A torn tail is not zeroed.
     pub no_zeroing: bool,
+    /// What an opening reads is taken for durable, though a sync may have failed before.
+    pub trust_the_cache: bool,
 }
 
 impl Options {

@@ -14,6 +14,8 @@
 //! * `RD1` A frame is handed out only whole, with both CRCs and the chain checked.
 //! * `RD2` Nothing behind the durable end is looked at.
 //! * `RD3` A reader at the end stays there and goes on when the end moves.
+//! * `RD4` It never leaves out: zeros before the durable end, or before the end that a footer
+//!   names, are damage, and a segment that does not go on where the one before ends is, too.
 
 use std::sync::Arc;
 
@@ -24,9 +26,9 @@ use crate::error::{IoFault, OptionError, ReadError};
 use crate::frame::{FrameHeader, HEADER_BYTES};
 use crate::position::{Offset, Position, Reached, SegmentId};
 use crate::recovery::read_index;
-use crate::scan::{Bytes, Step, Walk, Window};
+use crate::scan::{Bytes, Fault, Step, Walk, Window};
 use crate::schema::{Described, Schema};
-use crate::segment::{BLOCK, BLOCK_BYTES, Place, SegmentFooter, SegmentHeader};
+use crate::segment::{BLOCK, BLOCK_BYTES, Place, SegmentFooter, SegmentHeader, Tail};
 use crate::shared::{Shared, lock};
 use crate::storage::{File, Open, Storage};
 
@@ -39,6 +41,8 @@ pub struct Reader<S: Storage> {
     reached: DurableHint,
     open: Option<OpenSegment<S::File>>,
     next: SegmentId,
+    /// Where the segment that was left ends: the next one goes on there.
+    left: Option<(Tail, Place)>,
 }
 
 /// Where the durable end comes from.
@@ -61,6 +65,8 @@ struct OpenSegment<F> {
     bytes: Bytes<F>,
     walk: Walk,
     is_sealed: bool,
+    /// The offset that the log reaches in this segment at least, and the position there.
+    known_end: Option<(u64, Position)>,
 }
 
 /// A frame, borrowed from the reader until the next one is asked for.
@@ -128,6 +134,7 @@ impl<S: Storage> Reader<S> {
             reached,
             open: None,
             next,
+            left: None,
         };
         reader.seek(from)?;
         Ok(reader)
@@ -141,7 +148,7 @@ impl<S: Storage> Reader<S> {
     pub fn seek(&mut self, from: From) -> Result<(), ReadError> {
         self.reached = self.end.now()?;
         let begun = self.begun()?;
-        self.open = None;
+        (self.open, self.left) = (None, None);
         let Some(&oldest) = begun.first() else {
             return self.seek_in_nothing(from);
         };
@@ -275,8 +282,9 @@ impl<S: Storage> Reader<S> {
                         return Ok(());
                     }
                 }
-                Step::End { .. } => {
+                Step::End { at } => {
                     open.walk = quick.with_bodies();
+                    open.must_not_end(at)?;
                     return self.sought_end(from);
                 }
                 Step::Fault { at, fault, .. } => {
@@ -360,7 +368,8 @@ impl<S: Storage> Reader<S> {
             match open.walk.step(&mut open.bytes) {
                 Step::Mark { .. } => {}
                 Step::Frame { at, header } => return Ok(Some((at, header))),
-                Step::End { .. } => {
+                Step::End { at } => {
+                    open.must_not_end(at)?;
                     if !self.go_on()? {
                         return Ok(None);
                     }
@@ -389,9 +398,7 @@ impl<S: Storage> Reader<S> {
         let id = SegmentId(open.header.segment_id);
         let is_past = |hint: &DurableHint| hint.segment > id;
         if is_past(&self.reached) {
-            self.next = id.next();
-            self.open = None;
-            return self.enter();
+            return self.leave(id);
         }
         let now = self.end.now()?;
         if now == self.reached {
@@ -399,23 +406,33 @@ impl<S: Storage> Reader<S> {
         }
         if open.is_sealed {
             self.reached = now;
-            self.next = id.next();
-            self.open = None;
-            return self.enter();
+            return self.leave(id);
         }
         let Some(open) = &mut self.open else {
             return Ok(false);
         };
         // All of a segment is durable once a later one is written.
-        let limit = if is_past(&now) {
-            open.header.data_limit()
+        let (limit, known_end) = if is_past(&now) {
+            (open.header.data_limit(), None)
         } else {
-            now.offset
+            (now.offset, Some((now.offset, now.reached.position)))
         };
         self.reached = now;
+        open.known_end = known_end;
         open.walk.extend(limit);
         open.bytes.forget();
         Ok(true)
+    }
+
+    /// Goes on in the segment behind this one.
+    fn leave(&mut self, id: SegmentId) -> Result<bool, ReadError> {
+        self.left = self.open.take().map(|open| {
+            let offset = Offset(open.walk.at());
+            let segment = id;
+            (*open.walk.tail(), Place { segment, offset })
+        });
+        self.next = id.next();
+        self.enter()
     }
 
     /// Opens the next segment; `false` if it is not begun within the durable end.
@@ -429,6 +446,19 @@ impl<S: Storage> Reader<S> {
             return Ok(false);
         }
         let opened = self.open_segment(self.next, is_last)?;
+        let begins = opened.header.tail_before();
+        if let Some((tail, place)) = &self.left
+            && (tail.reached, tail.chain) != (begins.reached, begins.chain)
+        {
+            return Err(ReadError::Damaged {
+                place: *place,
+                position: tail.reached.position,
+                fault: Fault::Missing {
+                    durable: begins.reached.position,
+                },
+            });
+        }
+        self.left = None;
         self.open = Some(opened);
         Ok(true)
     }
@@ -455,7 +485,7 @@ impl<S: Storage> Reader<S> {
                 offset: Offset(0),
             },
             position: self.reached.reached.position,
-            fault: crate::scan::Fault::NoMark {
+            fault: Fault::NoMark {
                 found: first_eight(&block),
             },
         })?;
@@ -463,10 +493,12 @@ impl<S: Storage> Reader<S> {
             .map_err(fault("read"))?;
         let footer = SegmentFooter::decode(&block, &header);
         let walk = Walk::new(&header);
-        let (bytes, walk, is_sealed) = match footer {
+        let (bytes, walk, known_end) = match footer {
             Some(footer) => {
                 let map = file.map(footer.data_end).map_err(fault("map"))?;
-                (Bytes::Mapped(map), walk.until(footer.data_end), true)
+                let known_end = (footer.data_end, Position(footer.end_position));
+                let walk = walk.until(footer.data_end);
+                (Bytes::Mapped(map), walk, Some(known_end))
             }
             None => {
                 let chunk = usize::try_from(header.segment_bytes.min(1 << 20)).unwrap_or(1 << 20);
@@ -475,11 +507,9 @@ impl<S: Storage> Reader<S> {
                 } else {
                     header.data_limit()
                 };
-                (
-                    Bytes::Window(Window::new(file, chunk)),
-                    walk.until(limit),
-                    false,
-                )
+                let known_end = is_last.then_some((limit, self.reached.reached.position));
+                let window = Bytes::Window(Window::new(file, chunk));
+                (window, walk.until(limit), known_end)
             }
         };
         Ok(OpenSegment {
@@ -487,7 +517,8 @@ impl<S: Storage> Reader<S> {
             header,
             bytes,
             walk,
-            is_sealed,
+            is_sealed: footer.is_some(),
+            known_end,
         })
     }
 
@@ -531,7 +562,7 @@ impl<S: Storage> Reader<S> {
                 offset: Offset(BLOCK),
             },
             position: end,
-            fault: crate::scan::Fault::NoMark {
+            fault: Fault::NoMark {
                 found: first_eight(bytes),
             },
         })
@@ -540,6 +571,23 @@ impl<S: Storage> Reader<S> {
 
 fn first_eight(bytes: &[u8]) -> [u8; 8] {
     bytes.first_chunk().copied().unwrap_or_default()
+}
+
+impl<F: File> OpenSegment<F> {
+    /// `RD4`: zeros where the log is known to go on.
+    fn must_not_end(&self, at: u64) -> Result<(), ReadError> {
+        match self.known_end {
+            Some((end, durable)) if at < end => Err(ReadError::Damaged {
+                place: Place {
+                    segment: SegmentId(self.header.segment_id),
+                    offset: Offset(at),
+                },
+                position: self.walk.tail().reached.position,
+                fault: Fault::Missing { durable },
+            }),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl<S: Storage> End<S> {

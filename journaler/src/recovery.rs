@@ -26,6 +26,8 @@
 //! * `RC2` What was acknowledged under `sync` or `direct` is never cut: it lies before X or
 //!   leaves evidence, but for the last group, damaged, within the hint's interval.
 //! * `RC3` Opening again, also after a crash within, comes to the same log.
+//! * `RC4` What is accepted is on the disk before anything is appended, also where a sync had
+//!   failed and the cache says otherwise (`anew.rs`).
 
 use crate::directory::{
     MetaFile, MetaFound, MetaSlot, QUARANTINE, Watermark, random_identity, read_meta, segments,
@@ -38,6 +40,7 @@ use crate::scan::Fault;
 use crate::segment::{FORMAT, Place, SegmentHeader, Summary, Tail};
 use crate::storage::{File, Open, Storage};
 
+mod anew;
 mod cut;
 pub(crate) mod evidence;
 mod judge;
@@ -157,6 +160,8 @@ pub(crate) fn recover<S: Storage>(
     let mut meta = MetaFile::open(storage, *slot)?;
     let intent = slot.cut_intent();
     if let Some(intent) = intent {
+        // It may be in the cache alone, as all that a failed sync leaves (`AN1`).
+        meta.update_both(|_| ())?;
         finish_cut(storage, &slot, &intent)?;
         ids.retain(|&id| id <= intent.segment);
     }
@@ -186,6 +191,17 @@ pub(crate) fn recover<S: Storage>(
     };
     for blank in &found.surplus {
         remove(storage, &blank.file_name())?;
+    }
+    if let Some(content) = &found.active
+        && !slot.is_clean()
+        && !options.mutations.trust_the_cache
+    {
+        let id = SegmentId(content.header.segment_id);
+        let durable = beside.durable_in(id).max(found.durable_at);
+        let window = content.header.window_bytes.max(slot.window_bytes);
+        let end = content.summary.data_end;
+        let behind = evidence::window_end(end, window).min(content.header.data_limit());
+        anew::write_anew(storage, &id.file_name(), durable.min(end)..behind)?;
     }
     settle(&mut meta, options, &tail, &found)?;
     let recovered = Recovered {

@@ -372,6 +372,8 @@ pub struct Survey {
     pub index: SparseIndex,
     /// Where the walk stopped: an end or a fault.
     pub stop: Step,
+    /// Everything before this offset was durable, by the mark of the last whole group.
+    pub durable_at: u64,
 }
 
 /// Walks to the end of the segment, or to the first thing that does not hold.
@@ -385,11 +387,15 @@ pub fn survey<F: File>(mut walk: Walk, header: &SegmentHeader, bytes: &mut Bytes
     };
     let mut index = SparseIndex::with_room(header.segment_bytes);
     let mut group = None;
+    let (mut durable_at, mut says) = (0, 0);
     // Ends: W1.
     loop {
         let before = *walk.tail();
         match walk.step(bytes) {
-            Step::Mark { at, .. } => group = Some((at, before)),
+            Step::Mark { at, mark } => {
+                group = Some((at, before));
+                says = mark.durable_at;
+            }
             Step::Frame { header, .. } => {
                 if let Some((offset, tail)) = group.take() {
                     let Reached { position, frames } = tail.reached;
@@ -408,6 +414,7 @@ pub fn survey<F: File>(mut walk: Walk, header: &SegmentHeader, bytes: &mut Bytes
                     summary.groups += 1;
                     summary.data_end = walk.at();
                     summary.tail = *walk.tail();
+                    durable_at = durable_at.max(says);
                 }
             }
             stop @ (Step::End { .. } | Step::Fault { .. }) => {
@@ -416,6 +423,7 @@ pub fn survey<F: File>(mut walk: Walk, header: &SegmentHeader, bytes: &mut Bytes
                     summary,
                     index,
                     stop,
+                    durable_at,
                 };
             }
         }

@@ -16,7 +16,7 @@
 use std::io::IoSlice;
 
 use super::zero;
-use crate::directory::{CutIntent, MetaSlot, POOL, QUARANTINE, segments};
+use crate::directory::{CutIntent, MetaSlot, POOL, QUARANTINE, create_pool, segments};
 use crate::error::{IoFault, ReadError};
 use crate::frame::{GroupMark, HEADER_BYTES, MarkDraft};
 use crate::index::SparseIndex;
@@ -193,6 +193,7 @@ fn rewrite<S: Storage>(
         let name = name.to_owned();
         move |error| IoFault::new(operation, &name, error)
     };
+    create_pool(storage)?;
     let file = match storage.open(&aside, Open::CREATE) {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
             storage.open(&aside, Open::WRITE)

@@ -62,6 +62,13 @@ impl Beside {
         }
     }
 
+    /// Up to where the segment was durable, by the hint and the watermark; 0 if they say nothing of it.
+    pub(crate) fn durable_in(&self, segment: SegmentId) -> u64 {
+        let of = |place: (SegmentId, u64)| if place.0 == segment { place.1 } else { 0 };
+        let cell = self.watermark.map(|cell| (cell.segment(), cell.offset().0));
+        of((self.hint.segment, self.hint.offset)).max(cell.map_or(0, of))
+    }
+
     /// Why X must have been durable, by what stands beside the segment. `is_bad`: there is something
     /// at X or behind it, and not only zeros.
     pub(crate) fn against(&self, x: &Suspected, is_bad: bool) -> Option<Evidence> {

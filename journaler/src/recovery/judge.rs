@@ -29,6 +29,8 @@ pub(super) struct Known<'a> {
 pub(super) struct Followed {
     pub(super) oldest: Position,
     pub(super) active: Option<Content>,
+    /// Up to where `active` was durable, by its last mark.
+    pub(super) durable_at: u64,
     pub(super) next_id: SegmentId,
     pub(super) has_blank: bool,
     pub(super) torn: Option<TornPlan>,
@@ -72,6 +74,7 @@ impl<S: Storage> Judge<'_, S> {
         let mut followed = Followed {
             oldest: self.tail.reached.position,
             active: None,
+            durable_at: 0,
             next_id: self.known.slot.first_segment(),
             has_blank: false,
             torn: None,
@@ -269,6 +272,7 @@ impl<S: Storage> Judge<'_, S> {
             summary,
             index,
             stop,
+            durable_at,
         } = survey(walk, &header, bytes);
         let before = self.tail;
         self.tail = summary.tail;
@@ -303,6 +307,7 @@ impl<S: Storage> Judge<'_, S> {
             return Ok(());
         }
         followed.torn = self.judge(&suspect, bytes)?;
+        followed.durable_at = durable_at;
         followed.active = Some(Content {
             header,
             summary,

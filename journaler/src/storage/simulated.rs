@@ -919,6 +919,16 @@ impl Inode {
         });
     }
 
+    /// A failed sync: of the changes from this one on the bytes are clean now, and nowhere. The length
+    /// is the file system's own affair, and stays for the next sync.
+    fn forget_bytes(&mut self, from: usize) {
+        let later = self.unsynced.split_off(from);
+        let lengths = later
+            .into_iter()
+            .filter(|change| matches!(change, Change::Length(_)));
+        self.unsynced.extend(lengths);
+    }
+
     fn set_length(&mut self, length: u64) {
         self.cache.set_length(length);
         self.unsynced.push(Change::Length(length));
@@ -1071,7 +1081,7 @@ impl SimulatedFile {
         world.now_ns += SYNC_NS;
         match world.fault(Operation::Sync, &self.name) {
             Some(Fault::SyncError) => {
-                world.file_at(self.inode).unsynced.clear();
+                world.file_at(self.inode).forget_bytes(0);
                 Err(Errno::Io.error())
             }
             Some(_) => Ok(()),
@@ -1125,7 +1135,7 @@ impl World {
         let file = self.file_at(inode);
         match fault {
             Some(Fault::SyncError) => {
-                file.unsynced.truncate(before);
+                file.forget_bytes(before);
                 Err(Errno::Io.error())
             }
             Some(_) => Ok(()),

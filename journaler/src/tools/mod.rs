@@ -25,6 +25,7 @@ use std::io;
 
 use crate::directory::{LOCK, META, MetaFile, MetaFound, MetaSlot, read_meta};
 use crate::error::IoFault;
+use crate::mend::MendError;
 use crate::position::{Position, SegmentId};
 use crate::storage::{File, Open, Storage};
 
@@ -135,13 +136,26 @@ pub enum ToolError {
         /// Theirs.
         found: String,
     },
+    /// A peer's copy did not mend a segment.
+    #[error("{} is as it was: {source}{}", segment.file_name(), peer.as_deref().unwrap_or(""))]
+    NotMended {
+        /// Which.
+        segment: SegmentId,
+        /// Why.
+        source: Box<MendError>,
+        /// What could not be read of the copy.
+        peer: Option<String>,
+    },
 }
 
 impl ToolError {
     /// Whether the bytes are at fault, and not the way to them or the question.
     #[must_use]
     pub fn is_damage(&self) -> bool {
-        matches!(self, ToolError::Damaged { .. } | ToolError::Foreign { .. })
+        matches!(
+            self,
+            ToolError::Damaged { .. } | ToolError::Foreign { .. } | ToolError::NotMended { .. }
+        )
     }
 
     pub(crate) fn of_fault(fault: IoFault) -> ToolError {

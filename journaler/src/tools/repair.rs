@@ -1,16 +1,28 @@
-//! Mending: a damaged segment from its archived copy, offline and explicit.
+//! Mending: a damaged segment from its archived copy, or with the frames of another node's copy
+//! of the log; offline and explicit.
 //!
 //! Whatever is changed or replaced is kept first: the damaged file goes to
-//! `quarantine/` by a rename, which costs nothing and loses nothing, and only then
-//! takes the good copy its place.
+//! `quarantine/`, and only then takes the good one its place.
+//!
+//! | from | what is taken | fits if |
+//! |---|---|---|
+//! | an archive | the whole segment | it is of this journal, between its neighbours |
+//! | a peer's directory | only the frames that do not hold here | it is of this log, by position and chain |
 //!
 //! # Invariants
 //!
 //! * `RP1` No byte of a journal is overwritten or removed before it is in `quarantine/`.
-//! * `RP2` A copy is taken only if it is of this journal and continues what is before it.
+//! * `RP2` A copy is taken only if it is of this journal and continues what is before it; a
+//!   peer's frame only if it is of this log and continues the frame before it.
 
 use crate::archive::{Archive, hex};
-use crate::position::{Position, SegmentId};
+use crate::directory::{META, MetaFound, read_meta};
+use crate::error::ReadError;
+use crate::frame::FrameHeader;
+use crate::mend::{MendError, mend_or_rehearse};
+use crate::position::{Position, Reached, SegmentId};
+use crate::reader::{From, Reader};
+use crate::segment::Identity;
 use crate::storage::Storage;
 
 use super::{Catalog, CatalogSegment, Progress, ToolError, failed, lock};
@@ -29,6 +41,8 @@ pub struct Repaired {
     pub end_position: Position,
     /// Where the damaged file went; `None` if there was no file.
     pub kept_as: Option<String>,
+    /// Frames that were taken from a peer; `None` from an archive.
+    pub frames_taken: Option<u64>,
 }
 
 /// Puts archived copies in the place of these segments, damaged or missing.
@@ -67,9 +81,125 @@ pub fn from_archive<S: Storage, A: Storage>(
             first_position: copy.first_position,
             end_position: copy.end_position,
             kept_as,
+            frames_taken: None,
         });
     }
     Ok(repaired)
+}
+
+/// Writes these segments anew, damaged or missing, with what holds of them and the frames of
+/// another copy of the log: the directory of another node's journal, up to what is durable there.
+/// With `is_rehearsal` everything is checked and nothing is changed.
+///
+/// # Errors
+///
+/// [`ToolError::Foreign`] for another log (`RP2`), [`ToolError::NotMended`] where the copy lacks
+/// frames or has others, [`ToolError::InUse`], [`ToolError::Io`].
+pub fn from_peer<S: Storage, P: Storage>(
+    journal: &S,
+    peer: &P,
+    segments: &[SegmentId],
+    is_rehearsal: bool,
+    progress: Progress<'_>,
+) -> Result<Vec<Repaired>, ToolError> {
+    must_be_of_the_log(journal, peer)?;
+    let mut repaired = Vec::new();
+    for (done, &segment) in segments.iter().enumerate() {
+        let mut copy = Copy::new(peer);
+        let mended = mend_or_rehearse(journal, segment, is_rehearsal, &mut |behind| {
+            copy.frame_behind(behind)
+        });
+        let mended = mended.map_err(|error| match error {
+            MendError::Io(fault) => ToolError::of_fault(fault),
+            MendError::InUse { holder } => ToolError::InUse { holder },
+            other => ToolError::NotMended {
+                segment,
+                source: Box::new(other),
+                peer: copy
+                    .fault
+                    .take()
+                    .map(|fault| format!("; the copy: {fault}")),
+            },
+        })?;
+        progress(done as u64 + 1, segments.len() as u64);
+        repaired.push(Repaired {
+            segment,
+            first_position: mended.first_position,
+            end_position: mended.reached.position,
+            kept_as: mended.quarantine,
+            frames_taken: Some(mended.frames_taken),
+        });
+    }
+    Ok(repaired)
+}
+
+/// Another log's frames would continue nothing here, but say so at once.
+fn must_be_of_the_log<S: Storage, P: Storage>(journal: &S, peer: &P) -> Result<(), ToolError> {
+    let ours = log_of(journal, "the journal")?;
+    let theirs = log_of(peer, "the copy")?;
+    if ours == theirs {
+        return Ok(());
+    }
+    Err(ToolError::Foreign {
+        name: "the copy".to_owned(),
+        what: "log",
+        expected: hex(&ours),
+        found: hex(&theirs),
+    })
+}
+
+fn log_of<S: Storage>(storage: &S, which: &str) -> Result<Identity, ToolError> {
+    match read_meta(storage).map_err(ToolError::of_fault)? {
+        MetaFound::Slot(slot) => Ok(slot.log_id),
+        MetaFound::Missing | MetaFound::Damaged | MetaFound::Future(_) => Err(ToolError::damaged(
+            META,
+            format!("{which} has no slot in it that holds, and nothing else says which log it is"),
+        )),
+    }
+}
+
+/// Another copy of the log, read in order from wherever frames are wanted.
+struct Copy<'p, P: Storage> {
+    storage: &'p P,
+    reader: Option<Reader<P>>,
+    fault: Option<ReadError>,
+}
+
+impl<'p, P: Storage> Copy<'p, P> {
+    fn new(storage: &'p P) -> Copy<'p, P> {
+        Copy {
+            storage,
+            reader: None,
+            fault: None,
+        }
+    }
+
+    fn frame_behind(&mut self, behind: Reached) -> Option<(FrameHeader, Vec<u8>)> {
+        let found = self.try_frame_behind(behind);
+        found.unwrap_or_else(|error| {
+            self.fault = Some(error);
+            None
+        })
+    }
+
+    fn try_frame_behind(
+        &mut self,
+        behind: Reached,
+    ) -> Result<Option<(FrameHeader, Vec<u8>)>, ReadError> {
+        let from = From::Frame(behind.frames);
+        let mut reader = match self.reader.take() {
+            Some(reader) if reader.reached() == behind => reader,
+            Some(mut reader) => {
+                reader.seek(from)?;
+                reader
+            }
+            None => Reader::open(self.storage.clone(), from)?,
+        };
+        let frame = reader.next_frame()?;
+        let found = frame.map(|frame| (*frame.header(), frame.body().to_vec()));
+        self.reader = Some(reader);
+        Ok(found)
+    }
 }
 
 /// The neighbours that hold decide whether a copy belongs between them (`RP2`).

@@ -25,6 +25,8 @@ pub(crate) struct Tally {
     pub(crate) lives: u64,
     pub(crate) openings: u64,
     pub(crate) crashes: u64,
+    /// Of the process alone.
+    pub(crate) deaths: u64,
     pub(crate) torn_tails: u64,
     pub(crate) cuts: u64,
     pub(crate) poisoned: u64,
@@ -91,9 +93,15 @@ impl Life {
                 self.open_in_a_crash()?;
             }
             self.era()?;
-            self.disk.crash();
+            if self.random.one_in(4) && !self.disk.is_off() {
+                // Only the process dies: what it wrote stays in the cache, also behind a failed sync.
+                self.disk.cut_power_after(u64::MAX);
+                self.tally.deaths += 1;
+            } else {
+                self.disk.crash();
+                self.tally.crashes += 1;
+            }
             self.disk.heal();
-            self.tally.crashes += 1;
         }
         let journal = self.open()?;
         journal
@@ -369,6 +377,7 @@ impl Tally {
         self.lives += other.lives;
         self.openings += other.openings;
         self.crashes += other.crashes;
+        self.deaths += other.deaths;
         self.torn_tails += other.torn_tails;
         self.cuts += other.cuts;
         self.poisoned += other.poisoned;

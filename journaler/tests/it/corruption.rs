@@ -2,7 +2,7 @@
 
 use lockstep_journaler::scan::Fault;
 use lockstep_journaler::storage::Simulated;
-use lockstep_journaler::{From, ReadError, Verdict, Verify};
+use lockstep_journaler::{From, Options, ReadError, Reader, Verdict, Verify};
 
 use crate::support::{Log, open, read_journal, small, write_durable, write_group};
 
@@ -48,24 +48,37 @@ fn every_sector_subset_of_the_last_group_is_kept_whole_or_cut() {
     assert!(torn > 1, "{torn} torn tails in {} subsets", 1 << sectors);
 }
 
-/// Flips bits of a small closed journal of two segments: opened in full, each flip is refused, or
-/// every frame is there. In the zeros behind the data one bit of each 64 bytes stands for its line.
-#[test]
-fn every_flipped_bit_is_refused_or_harmless() {
-    let origin = Simulated::new(6);
+/// A closed journal of three segments of 16 KiB, as small as they get.
+fn smallest() -> (Simulated, Options, Log) {
+    let options = Options {
+        segment_bytes: 16 << 10,
+        max_write_bytes: 1 << 10,
+        verify: Verify::Full,
+        ..small()
+    };
+    let disk = Simulated::new(6);
     let mut log = Log::default();
-    let (mut journal, _) = open(&origin, &small()).unwrap();
-    while journal.counters().rolls < 2 {
-        write_group(&mut journal, &mut log, &[20, 0, 12], 0).unwrap();
+    let (mut journal, _) = open(&disk, &options).unwrap();
+    while journal.counters().rolls < 3 {
+        write_group(&mut journal, &mut log, &[4, 0, 2], 0).unwrap();
         journal.sync().unwrap();
         journal.step_background();
     }
     journal.close().unwrap();
-    let full = lockstep_journaler::Options {
-        verify: Verify::Full,
-        ..small()
-    };
-    let (mut refused, mut harmless) = (0u32, 0u32);
+    (disk, options, log)
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Flips {
+    refused: u64,
+    harmless: u64,
+}
+
+/// Flips every `step`th bit of every file from the bit `first` on, one at a time: opened in full,
+/// each flip is refused, or every frame is there.
+fn flip(first: u64, step: usize) -> Flips {
+    let (origin, options, log) = smallest();
+    let mut flips = Flips::default();
     let mut names: Vec<String> = lockstep_journaler::directory::segments(&origin)
         .unwrap()
         .iter()
@@ -74,12 +87,12 @@ fn every_flipped_bit_is_refused_or_harmless() {
     names.push("journal.meta".to_owned());
     names.push("000000000000.idx".to_owned());
     for name in names {
-        let bytes = origin.durable_bytes(&name).unwrap();
-        for bit in chosen_bits(&bytes) {
+        let bits = origin.durable_bytes(&name).unwrap().len() as u64 * 8;
+        for bit in (first..bits).step_by(step) {
             let disk = origin.fork();
             disk.rot(&name, bit / 8, 1 << (bit % 8)).unwrap();
-            match open(&disk, &full) {
-                Err(_) => refused += 1,
+            match open(&disk, &options) {
+                Err(_) => flips.refused += 1,
                 Ok((journal, _)) => {
                     let found = read_journal(&journal)
                         .unwrap_or_else(|error| panic!("{name} bit {bit}: {error}"));
@@ -87,36 +100,63 @@ fn every_flipped_bit_is_refused_or_harmless() {
                         found.frames, log.frames,
                         "{name} bit {bit}: shortened in silence"
                     );
-                    harmless += 1;
+                    flips.harmless += 1;
                 }
             }
         }
     }
-    assert!(
-        refused > 1000 && harmless > 10,
-        "{refused} refused, {harmless} harmless"
-    );
+    flips
 }
 
-/// All bits of lines of 64 bytes that hold something in small structures, three of others.
-fn chosen_bits(bytes: &[u8]) -> Vec<u64> {
-    let mut bits = Vec::new();
-    for (at, line) in bytes.chunks(64).enumerate() {
-        let base = at as u64 * 512;
-        let is_mark_or_header = line.starts_with(b"LSM1") || line.starts_with(b"LSF1") || at < 4;
-        if is_mark_or_header {
-            // All bits of every fourth byte, and of each byte one.
-            bits.extend(
-                (0..512)
-                    .filter(|bit| bit / 8 % 4 == 0 || bit % 8 == bit / 8 % 8)
-                    .map(|bit| base + bit),
-            );
-        } else {
-            bits.push(base + (at as u64 * 37) % 512);
-        }
+/// A slice of `every_single_flipped_bit_is_refused_or_harmless`: a step that no structure shares.
+#[test]
+fn flipped_bits_are_refused_or_harmless() {
+    let flips = flip(5, 61);
+    assert!(flips.refused > 500 && flips.harmless > 100, "{flips:?}");
+}
+
+/// Every bit of every file. Minutes; see docs/TESTING.md.
+#[test]
+#[ignore = "exhaustive, minutes: cargo test --profile models -p lockstep-journaler --test it -- --ignored every_single"]
+fn every_single_flipped_bit_is_refused_or_harmless() {
+    const THREADS: usize = 4;
+    let shares: Vec<Flips> = std::thread::scope(|scope| {
+        let work: Vec<_> = (0..THREADS as u64)
+            .map(|first| scope.spawn(move || flip(first, THREADS)))
+            .collect();
+        work.into_iter().map(|work| work.join().unwrap()).collect()
+    });
+    let refused: u64 = shares.iter().map(|share| share.refused).sum();
+    let harmless: u64 = shares.iter().map(|share| share.harmless).sum();
+    // The harness keeps what a test says to itself; `--nocapture` shows it.
+    eprintln!("{refused} flips refused, {harmless} harmless");
+    assert!(refused > 30_000 && harmless > 10_000, "{shares:?}");
+}
+
+/// `RD4`: zeros in the midst of a sealed segment, or at its end, are no end of the log.
+#[test]
+fn rd4_a_sealed_segment_that_ends_early_is_damage() {
+    let (origin, _, log) = smallest();
+    for zeros in [8192 + 640..8192 + 2_560, 8192 + 640..12_288] {
+        let disk = origin.fork();
+        let bytes = vec![0; (zeros.end - zeros.start) as usize];
+        disk.overwrite("000000000001.seg", zeros.start, &bytes)
+            .unwrap();
+        let mut reader = Reader::open(disk, From::Oldest).unwrap();
+        let mut read = 0;
+        let error = loop {
+            match reader.next_frame() {
+                Ok(Some(frame)) => {
+                    assert_eq!(*frame.header(), log.frames[read].0);
+                    read += 1;
+                }
+                Ok(None) => panic!("{zeros:?}: ended after {read} frames"),
+                Err(error) => break error,
+            }
+        };
+        assert!(error.to_string().contains("found zeros"), "{error}");
+        assert!(read < log.frames.len());
     }
-    bits.retain(|bit| bit / 8 < bytes.len() as u64);
-    bits
 }
 
 #[test]

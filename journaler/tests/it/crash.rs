@@ -72,3 +72,11 @@ fn not_zeroing_a_torn_tail_is_noticed() {
         ..Mutations::default()
     });
 }
+
+#[test]
+fn trusting_the_cache_behind_a_failed_sync_is_noticed() {
+    is_noticed(Mutations {
+        trust_the_cache: true,
+        ..Mutations::default()
+    });
+}
