@@ -201,7 +201,8 @@ impl Look<'_> {
         );
         let slots = self.get("ring.slots");
         let used = slots.saturating_sub(self.get("ring.free_slots"));
-        let holder = self.holder().unwrap_or("nobody");
+        // An empty ring holds nobody up.
+        let holder = self.holder().filter(|_| used > 0).unwrap_or("nobody");
         text.push_str(&format!(
             "ring     {} of {} slots used, held by {holder}\n",
             show_count(used),

@@ -2,7 +2,8 @@
 //! take through it?
 //!
 //! ```text
-//! cargo bench -p lockstep-exchange --bench pipeline -- [--events N] [--rounds N] [--seconds N] [--json FILE]
+//! cargo bench -p lockstep-exchange --bench pipeline -- [--events N] [--rounds N] [--seconds N]
+//!     [--only saturation|response] [--json FILE]
 //! ```
 //!
 //! *Saturation*: events of 64 bytes a second, as fast as they go, from memory.
@@ -125,7 +126,7 @@ impl Plan {
             watch: Watch(Instant::now()),
             rate,
             due: (0..cells).map(|_| AtomicU64::new(0)).collect(),
-            latency: Arc::new(Mutex::new(Histogram::new(3).unwrap())),
+            latency: Arc::new(Mutex::new(histogram())),
         }
     }
 
@@ -134,7 +135,7 @@ impl Plan {
         let plan = self.clone();
         // Locked once for all: the receiving thread is the only one until the end.
         let mut own = Recording {
-            latency: Histogram::new(3).unwrap(),
+            latency: histogram(),
             whole: Arc::clone(&self.latency),
         };
         move |number| {
@@ -175,6 +176,11 @@ impl Plan {
         }
         begun
     }
+}
+
+/// A nanosecond to an hour, three digits.
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 3_600_000_000_000, 3).unwrap()
 }
 
 /// A histogram that is added to the whole when its thread lets it go.
@@ -545,8 +551,15 @@ fn main() {
     let seconds = number("--seconds", 2);
     let all = flow(count.max(1_000_000 * seconds));
     let events = |wanted: u64| &all[..usize::try_from(wanted).unwrap().min(all.len())];
-    let mut document = json!({ "saturation": saturation(events(count), rounds) });
+    let only = value("--only").map(String::as_str);
+    let mut document = json!({});
+    if only != Some("response") {
+        document["saturation"] = saturation(events(count), rounds).into();
+    }
     for rate in [100_000, 1_000_000] {
+        if only == Some("saturation") {
+            break;
+        }
         document[format!("response_at_{rate}")] =
             response(events(rate * seconds), rate, rounds).into();
     }
