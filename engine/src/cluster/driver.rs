@@ -13,7 +13,8 @@
 //!
 //! * `DR1` The leader's frames are with the sockets before its thread goes into the sync.
 //! * `DR2` Nothing waits for a peer or a client; what they cannot take is lost or refused.
-//! * `DR3` Whatever fails ends the node with a cause: a stage of B within one wake of A, A itself at once.
+//! * `DR3` A leader whose disk is full, or takes longer for a sync than half an election, hands over.
+//! * `DR4` Whatever fails ends the node with a cause: a stage of B within one wake of A, A itself at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -42,6 +43,13 @@ use crate::shared::Shared;
 
 /// How often the counters are written.
 const COUNT_EVERY_NS: u64 = 20_000_000;
+
+/// Ticks after which a leader whose disk does not take its frames hands over: half of the shortest
+/// election, so that the cluster need not find out by itself.
+const LIMPS_TICKS: u32 = 5;
+
+/// A leader that limps hands over at most so often.
+const LIMPS_EVERY_NS: u64 = 1_000_000_000;
 
 /// How long a leader that is asked to end waits for another to take over.
 const HAND_OVER_NS: u64 = 300_000_000;
@@ -114,6 +122,9 @@ pub struct Driver<L: Logic> {
     counters: Option<CounterFile>,
     counted_ns: u64,
     worked: bool,
+    /// Since when the disk has not taken what there is to write.
+    limps_since_ns: Option<u64>,
+    handed_over_ns: u64,
 }
 
 impl<L: Logic> fmt::Debug for Driver<L> {
@@ -193,6 +204,8 @@ impl<L: Logic> Driver<L> {
             counters,
             counted_ns: 0,
             worked: true,
+            limps_since_ns: None,
+            handed_over_ns: 0,
         })
     }
 
@@ -246,9 +259,35 @@ impl<L: Logic> Driver<L> {
         }
         self.front.show_role(node);
         self.transport.set_log(node.replica().hello());
-        self.worked = asked | begun | finished;
+        let is_stuck = node.replica().has_unwritten();
+        // A full disk is looked at again with the clock, not at once.
+        self.worked = (asked | begun | finished) && !is_stuck;
+        self.look_at_disk(now_ns, is_stuck);
         self.count(now_ns);
         Ok(())
+    }
+
+    /// Hands over where this node's disk holds everybody up (`DR3`).
+    fn look_at_disk(&mut self, began_ns: u64, is_stuck: bool) {
+        let now_ns = self.now_ns();
+        let limit = u64::try_from((self.tick * LIMPS_TICKS).as_nanos()).unwrap_or(u64::MAX);
+        let since = match (is_stuck, self.limps_since_ns) {
+            (true, Some(since)) => since,
+            (true, None) | (false, _) => began_ns,
+        };
+        self.limps_since_ns = is_stuck.then_some(since);
+        let is_late = now_ns.saturating_sub(since) > limit;
+        let is_due = now_ns.saturating_sub(self.handed_over_ns) > LIMPS_EVERY_NS;
+        if is_late && is_due && self.leads() {
+            self.handed_over_ns = now_ns;
+            let stood_ms = now_ns.saturating_sub(since) / 1_000_000;
+            tracing::warn!(
+                stood_ms,
+                is_stuck,
+                "the disk holds the cluster up: another is to lead"
+            );
+            self.hand_over();
+        }
     }
 
     /// Waits for sockets, clock or the other thread, unless there is more to do at once.
@@ -437,7 +476,7 @@ fn hello<L: Logic>(options: &NodeOptions) -> Hello {
         fingerprint: xxhash_rust::xxh3::xxh3_64(equal.as_bytes()),
         boot: started ^ u64::from(std::process::id()),
         event_size: limits.event_size,
-        frame_bytes_max: limits.frame_bytes_max,
+        frame_bytes_max: u32::try_from(options.frame_bytes_max).unwrap_or(u32::MAX),
         message_bytes_max: limits.message_bytes_max,
         ring_slots: u32::try_from(config.slots).unwrap_or(u32::MAX),
         logic_min: 1,

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use lockstep_journaler::storage::Storage;
 use lockstep_journaler::{Background, From, Options, Position};
-use lockstep_replicator::wire::{Limits, Message};
+use lockstep_replicator::wire::Message;
 use lockstep_replicator::{NodeId, OfferError, Outbox, ReceiveError, Replica, ReplicaOptions};
 
 use super::answers::{Answers, Asker};
@@ -42,6 +42,12 @@ use crate::source::stopped;
 use crate::stage::egress::{Desk, Egress, Slow, Subscription};
 use crate::stage::logic::{Exceptions, LogicStage};
 
+/// What the wire takes, unless both sides agree on something else.
+const FRAME_BYTES_MAX: usize = 64 << 10;
+
+/// A frame's header and the mark of its group.
+const FRAME_OVERHEAD: usize = 128;
+
 /// What is chosen of a node.
 #[derive(Debug, Clone)]
 pub struct NodeOptions {
@@ -53,6 +59,8 @@ pub struct NodeOptions {
     pub clock: Clock,
     /// Who does the journal's work ahead: a thread, or the turns.
     pub background: Background,
+    /// Most bytes of events in one frame; the same on all nodes. Default 64 KiB.
+    pub frame_bytes_max: usize,
 }
 
 impl NodeOptions {
@@ -64,6 +72,7 @@ impl NodeOptions {
             replica,
             clock: Clock::System,
             background: Background::Thread,
+            frame_bytes_max: FRAME_BYTES_MAX,
         }
     }
 
@@ -82,6 +91,15 @@ impl NodeOptions {
             return Err(ConfigError::Contradiction(
                 "journal = none in a cluster: the journal is the log that the nodes agree on; choose sync",
             ));
+        }
+        // An eighth of a segment is the longest write, and a frame has to fit into it with its mark.
+        let room = usize::try_from(self.config.segment_bytes / 8).unwrap_or(usize::MAX);
+        if room < self.frame_bytes_max + FRAME_OVERHEAD {
+            return Err(ConfigError::Value {
+                name: "segment_bytes",
+                found: self.config.segment_bytes.to_string(),
+                expected: "at least 1048576 in a cluster: a frame of 64 KiB has to fit into an eighth of it",
+            });
         }
         if self.config.on_apply_panic == OnApplyPanic::Quarantine
             || self.config.on_validate_panic == OnValidatePanic::Quarantine
@@ -140,8 +158,7 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
     ) -> Result<Self> {
         options.checked()?;
         let config = &options.config;
-        let frame_bytes_max = Limits::for_events_of(0).frame_bytes_max;
-        let frame_bytes_max = usize::try_from(frame_bytes_max).unwrap_or(usize::MAX);
+        let frame_bytes_max = options.frame_bytes_max;
         let most = (frame_bytes_max / size_of::<EventOf<L>>()).min(config.slots / 2);
         if first_events.len() >= most {
             return Err(ConfigError::Value {

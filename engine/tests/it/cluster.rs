@@ -511,6 +511,8 @@ fn what_cannot_work_in_a_cluster_is_refused_by_name() {
     assert!(gate.contains("gate = output in a cluster"), "{gate}");
     let journal = refused(|options| options.config.journal = lockstep_engine::JournalMode::None);
     assert!(journal.contains("journal = none in a cluster"), "{journal}");
+    let segment = refused(|options| options.config.segment_bytes = 1 << 19);
+    assert!(segment.contains("segment_bytes = 524288"), "{segment}");
     // A directory belongs to one node of one cluster.
     let disk = Simulated::new(3);
     drop(ClusterNode::open(disk.clone(), &options(1, 1, &clock), Bank::default).unwrap());
