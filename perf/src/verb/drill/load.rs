@@ -259,21 +259,14 @@ fn order(account: u32, count: u64) -> Event {
 }
 
 impl Told {
-    /// The longest silence that began no later than just behind `from`, and ended behind it: from the
-    /// last answer before to the first after, in milliseconds.
-    pub(super) fn outage_ms(&self, from: f64) -> f64 {
-        // What was on its way when the leader went still arrives.
-        const ON_ITS_WAY: f64 = 0.02;
-        const OVER: f64 = 20.0;
-        let mut longest = 0.0;
-        for pair in self.answered.windows(2) {
+    /// The longest silence, from the last answer before to the first after, of those that began or ended
+    /// between the cause and full service again; in milliseconds.
+    pub(super) fn outage_ms(&self, (from, until): (f64, f64)) -> f64 {
+        let silences = self.answered.windows(2).filter_map(|pair| {
             let (before, after) = (pair[0].at, pair[1].at);
-            let is_of_this = after > from && before < from + ON_ITS_WAY + OVER;
-            if is_of_this && before <= from + ON_ITS_WAY {
-                longest = f64::max(longest, after - before);
-            }
-        }
-        longest * 1e3
+            (after >= from && before <= until).then_some((after - before) * 1e3)
+        });
+        silences.fold(0.0, f64::max)
     }
 
     /// From when each order was due to its answer, in microseconds.
@@ -306,8 +299,9 @@ mod tests {
             ..Told::default()
         };
         // Killed at 0.3; one answer was on its way.
-        assert!((told.outage_ms(0.3) - 190.0).abs() < 1e-6);
-        assert!((told.outage_ms(0.505) - 390.0).abs() < 1e-6);
+        assert!((told.outage_ms((0.3, 0.6)) - 390.0).abs() < 1e-6);
+        assert!((told.outage_ms((0.3, 0.505)) - 190.0).abs() < 1e-6);
+        assert!(told.outage_ms((1.0, 2.0)).abs() < 1e-6);
         assert!((told.responses_us()[0] - 1000.0).abs() < 1e-6);
     }
 }

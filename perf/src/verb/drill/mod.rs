@@ -5,6 +5,7 @@
 //! | kill | SIGKILL; then it is started again |
 //! | pause | SIGSTOP for two seconds, then SIGCONT: a leader that wakes up and knows nothing of it |
 //! | partition | all its links to the others are cut for two seconds, and mended |
+//! | disk-full | its file system, a small one of its own, is filled up for a second, and emptied; wants root |
 //! | restart | each node in turn ends by SIGTERM and is started again: a rolling restart |
 //!
 //! Clients trade all the while, each with a session of its own; who has no answer asks again, with the
@@ -23,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use lockstep_perf::exit::Exit;
+use lockstep_perf::exit::{Exit, Refusal};
 use serde::Serialize;
 
 use super::{Format, Global};
@@ -34,6 +35,9 @@ use proxy::Link;
 
 /// How long a leader is paused or cut off: far longer than an election.
 const AWAY: Duration = Duration::from_secs(2);
+
+/// How long a disk is full once another node leads.
+const FULL: Duration = Duration::from_secs(1);
 
 /// Arguments of `lockstep drill`.
 #[derive(Debug, clap::Args)]
@@ -73,8 +77,35 @@ enum What {
     Pause,
     /// The leader is cut off from the others for two seconds
     Partition,
+    /// The leader's disk is full for a second; wants root, for small file systems
+    DiskFull,
     /// Each node in turn ends and is started again
     Restart,
+}
+
+impl Args {
+    /// A disk that is to be full has to be written to: what was prepared ahead is used up first.
+    fn rate(&self) -> u32 {
+        match self.what {
+            What::DiskFull => self.rate.max(FILL_RATE),
+            What::Kill | What::Pause | What::Partition | What::Restart => self.rate,
+        }
+    }
+}
+
+/// Orders a second that use up what a journal has prepared within a few seconds.
+const FILL_RATE: u32 = 4_000;
+
+impl What {
+    fn name(self) -> &'static str {
+        match self {
+            What::Kill => "kill",
+            What::Pause => "pause",
+            What::Partition => "partition",
+            What::DiskFull => "disk-full",
+            What::Restart => "restart",
+        }
+    }
 }
 
 /// What the drill found.
@@ -111,14 +142,14 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
     let mut bench = Bench::new(args, &home.path)?;
     bench.cluster.start()?;
     bench.cluster.until("a whole cluster", Cluster::is_whole)?;
-    let load = Load::start(&bench.cluster.clients, args.clients, args.rate)?;
+    let load = Load::start(&bench.cluster.clients, args.clients, args.rate())?;
     let mut away = Vec::new();
     let mut whole = Vec::new();
     for run in 0..args.runs {
         load.flow(processes::PATIENCE)?;
         let (from, took) = bench.trouble(args.what, run)?;
         load.flow(processes::PATIENCE)?;
-        away.push(from);
+        away.push((from, from + took.as_secs_f64()));
         whole.push(took.as_secs_f64() * 1e3);
     }
     let told = load.end()?;
@@ -171,6 +202,74 @@ impl Drop for Home {
 struct Bench {
     cluster: Cluster,
     links: BTreeMap<(u16, u16), Link>,
+    /// Small file systems of the nodes; they go when everything else has.
+    _mounts: Vec<Mount>,
+}
+
+/// A small file system in memory, for a disk that can be filled.
+struct Mount(PathBuf);
+
+impl Mount {
+    fn at(path: &Path) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(path)?;
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", DISK, "lockstep-drill"])
+            .arg(path)
+            .output();
+        match mounted {
+            Ok(output) if output.status.success() => Ok(Self(path.to_owned())),
+            Ok(output) => Err(Refusal::environment(
+                format!(
+                    "disk-full wants a small file system at {}: {}",
+                    path.display(),
+                    String::from_utf8_lossy(&output.stderr).trim()
+                ),
+                "run it as root, where mount is allowed",
+            )
+            .into()),
+            Err(error) => Err(error).context("cannot run mount"),
+        }
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let unmounted = std::process::Command::new("umount")
+            .arg("-l")
+            .arg(&self.0)
+            .status();
+        if !unmounted.is_ok_and(|status| status.success()) {
+            // Nothing is lost by it; whoever owns the machine sees it in its mounts.
+            eprintln_left(&self.0);
+        }
+    }
+}
+
+fn eprintln_left(path: &Path) {
+    use std::io::Write as _;
+    let _closed = writeln!(
+        std::io::stderr(),
+        "warning: {} is still mounted: umount it",
+        path.display()
+    );
+}
+
+/// The size of such a file system: the journals of a few minutes.
+const DISK: &str = "size=160m";
+
+/// Fills a file system up to its last byte.
+fn fill(ballast: &Path) -> anyhow::Result<()> {
+    use std::io::Write as _;
+    let mut file = std::fs::File::create(ballast)?;
+    let block = vec![0xa5; 64 << 10];
+    // Ends: the file system is full.
+    loop {
+        match file.write(&block) {
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 const NODES: u16 = 3;
@@ -185,7 +284,11 @@ impl Bench {
         }
         let mut links = BTreeMap::new();
         let mut processes = Vec::new();
+        let mut mounts = Vec::new();
         for own in 1..=NODES {
+            if args.what == What::DiskFull {
+                mounts.push(Mount::at(&home.join(format!("node{own}")))?);
+            }
             let mut text = format!(
                 "cluster = \"drill\"\nnode = {own}\ndirectory = \"node{own}\"\ntick_ms = {}\n",
                 args.tick_ms
@@ -207,14 +310,22 @@ impl Bench {
                     "[[peer]]\nnode = {peer}\naddress = \"{address}\"\nclient = \"{client}\"\n"
                 )?;
             }
+            // Small segments where the disk is to be full: what is prepared ahead lasts a second.
+            let segment_bytes = if args.what == What::DiskFull {
+                1 << 20
+            } else {
+                4 << 20
+            };
+            writeln!(text, "[engine]\nsegment_bytes = {segment_bytes}")?;
             text.push_str(
-                "[engine]\nsegment_bytes = 4194304\nslots = 16384\noutput_slots = 16384\nsession_replies = 256\nallow_volatile = true\nwait = \"park\"\n",
+                "slots = 16384\noutput_slots = 16384\nsession_replies = 256\nallow_volatile = true\nwait = \"park\"\n",
             );
             processes.push(Process::new(own, home, &text)?);
         }
         Ok(Self {
             cluster: Cluster { processes, clients },
             links,
+            _mounts: mounts,
         })
     }
 
@@ -227,7 +338,7 @@ impl Bench {
     fn trouble(&mut self, what: What, run: u32) -> anyhow::Result<(f64, Duration)> {
         let leader = match what {
             What::Restart => usize::try_from(run).unwrap_or(0) % usize::from(NODES),
-            What::Kill | What::Pause | What::Partition => self.leader()?,
+            What::Kill | What::Pause | What::Partition | What::DiskFull => self.leader()?,
         };
         let started = processes::now();
         let from = load::since_start(started);
@@ -250,6 +361,14 @@ impl Bench {
                 links.iter().for_each(Link::cut);
                 std::thread::park_timeout(AWAY);
                 links.iter().for_each(Link::mend);
+            }
+            What::DiskFull => {
+                let ballast = self.cluster.processes[leader].directory.join("ballast");
+                fill(&ballast)?;
+                let others = self.another_leads(leader);
+                std::thread::park_timeout(FULL);
+                std::fs::remove_file(&ballast)?;
+                others?;
             }
             What::Restart => {
                 self.cluster.processes[leader].end()?;
@@ -286,20 +405,20 @@ fn document(
     args: &Args,
     told: &Told,
     checked: &Checked,
-    away: &[f64],
+    away: &[(f64, f64)],
     whole: &mut [f64],
 ) -> Document {
-    let mut outages: Vec<f64> = away.iter().map(|from| told.outage_ms(*from)).collect();
+    let mut outages: Vec<f64> = away.iter().map(|away| told.outage_ms(*away)).collect();
     let in_order = outages.clone();
     let mut responses = told.responses_us();
     let late_us = args.late.as_secs_f64() * 1e6;
     let late = responses.iter().filter(|response| **response > late_us);
     Document {
-        drill: format!("{:?}", args.what).to_lowercase(),
+        drill: args.what.name().to_owned(),
         runs: args.runs,
         nodes: usize::from(NODES),
         clients: args.clients,
-        rate: args.rate,
+        rate: args.rate(),
         ack: lockstep_replicator::Policy::default().name(),
         tick_ms: args.tick_ms,
         requests: told.requests,
