@@ -12,6 +12,8 @@
 
 mod bench;
 mod c2c;
+mod client;
+mod cluster;
 mod compare;
 mod completions;
 mod config;
@@ -139,6 +141,10 @@ pub(crate) enum Verb {
     Journal(journal::Args),
     /// Three processes under load, and what happens to the one that leads: is anything lost?
     Drill(drill::Args),
+    /// Trade with a cluster over TCP: every order answered exactly once, and how long it took
+    Client(client::Args),
+    /// What a cluster is, and changes of it
+    Cluster(cluster::Args),
     /// Print the completions of a shell
     Completions(completions::Args),
     /// Print the man page
@@ -189,6 +195,8 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Exit> {
         Some(Verb::Plot(args)) => plot::run(&args, &cli.global),
         Some(Verb::Export(args)) => export::run(&args, &cli.global),
         Some(Verb::Drill(args)) => drill::run(&args, &cli.global),
+        Some(Verb::Client(args)) => client::run(&args, &cli.global),
+        Some(Verb::Cluster(args)) => cluster::run(&args, &cli.global),
         Some(Verb::Completions(args)) => completions::run(&args, &cli.global),
         Some(Verb::Man(args)) => man::run(&args, &cli.global),
         Some(Verb::Journal(args)) => journal::run(&args, &cli.global),

@@ -1,0 +1,235 @@
+//! `lockstep cluster`: what a cluster is, and changes of it, over the clients' port.
+//!
+//! A question goes to the nodes in turn until one answers; a change goes to the leader, who says so if
+//! it is another. What can do harm says what it would do with `--dry-run`, and does it with `--yes`
+//! alone.
+
+mod certs;
+
+use std::io::Write as _;
+
+use anyhow::{Context as _, bail};
+use lockstep_perf::exit::{Exit, Refusal};
+use lockstep_replicator::client::{ClientError, admin};
+use serde_json::Value;
+
+use super::client::reach::{Reach, ReachFlags};
+use super::{Format, Global};
+
+/// Arguments of `lockstep cluster`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  lockstep cluster status --node node1.toml\n  \
+                        lockstep cluster transfer 2 --node node1.toml\n  \
+                        lockstep cluster add 4 10.0.0.4:7101 --node node1.toml --dry-run\n  \
+                        lockstep cluster certs certs --name demo --nodes 3\n\n\
+                        Exit codes: 0 done · 1 nobody answered · 2 bad arguments · 6 the cluster refuses"
+)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// Who leads, who follows, how far each is
+    Status(Ask),
+    /// A new node, as a learner: it gets the log and has no vote
+    Add {
+        /// Its id, which no node ever had
+        id: u16,
+        /// Where other nodes reach it
+        address: std::net::SocketAddr,
+        #[command(flatten)]
+        change: Change,
+    },
+    /// A learner becomes a voter
+    Promote {
+        /// Which
+        id: u16,
+        #[command(flatten)]
+        change: Change,
+    },
+    /// A node leaves for ever: its id is not used again
+    Remove {
+        /// Which
+        id: u16,
+        #[command(flatten)]
+        change: Change,
+    },
+    /// Another node leads, within milliseconds
+    Transfer {
+        /// Which
+        id: u16,
+        #[command(flatten)]
+        change: Change,
+    },
+    /// One node goes on alone, when the quorum is lost for ever; the others must be off
+    ForceSingle {
+        /// A number above the cluster's epoch: whoever has a lower one is refused from then on
+        #[arg(long)]
+        epoch: u32,
+        #[command(flatten)]
+        change: Change,
+    },
+    /// An authority and certificates, for tests and for a first cluster
+    Certs(certs::Args),
+}
+
+#[derive(Debug, clap::Args)]
+struct Ask {
+    #[command(flatten)]
+    reach: ReachFlags,
+}
+
+#[derive(Debug, clap::Args)]
+struct Change {
+    #[command(flatten)]
+    reach: ReachFlags,
+    /// Say what would happen, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Do it
+    #[arg(long, conflicts_with = "dry_run")]
+    yes: bool,
+}
+
+/// Asks and tells.
+pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
+    match &args.what {
+        What::Status(ask) => status(&ask.reach.reach(0)?, global),
+        What::Add {
+            id,
+            address,
+            change,
+        } => make(change, &format!("add {id} {address}"), true, global),
+        What::Promote { id, change } => make(change, &format!("promote {id}"), true, global),
+        What::Remove { id, change } => make(change, &format!("remove {id}"), true, global),
+        // Nothing is lost by it, and it is taken back by another one.
+        What::Transfer { id, change } => make(change, &format!("transfer {id}"), false, global),
+        What::ForceSingle { epoch, change } => {
+            make(change, &format!("force-single {epoch}"), true, global)
+        }
+        What::Certs(args) => certs::run(args, global),
+    }
+}
+
+/// Every node says what it sees: so a node that sees something else shows.
+fn status(reach: &Reach, global: &Global) -> anyhow::Result<Exit> {
+    let mut told = Vec::new();
+    let mut answered = 0;
+    for address in &reach.addresses {
+        match admin(address, &reach.options, "status", false, reach.patience) {
+            Ok((0, answer)) => {
+                answered += 1;
+                let answer: Value = serde_json::from_str(&answer)
+                    .with_context(|| format!("{address} answers something else"))?;
+                told.push((address, Ok(answer)));
+            }
+            Ok((code, answer)) => told.push((address, Err(format!("{answer} (code {code})")))),
+            Err(error) => told.push((address, Err(error.to_string()))),
+        }
+    }
+    let mut out = std::io::stdout().lock();
+    match global.format {
+        Format::Json => {
+            let nodes: Vec<Value> = told
+                .iter()
+                .map(|(address, answer)| match answer {
+                    Ok(answer) => serde_json::json!({"address": address, "status": answer}),
+                    Err(error) => serde_json::json!({"address": address, "error": error}),
+                })
+                .collect();
+            let all = serde_json::json!({"verb": "cluster status", "nodes": nodes});
+            writeln!(out, "{}", serde_json::to_string_pretty(&all)?)?;
+        }
+        Format::Text => {
+            for (address, answer) in &told {
+                match answer {
+                    Ok(answer) => writeln!(out, "{address}  {}", line(answer))?,
+                    Err(error) => writeln!(out, "{address}  no answer: {error}")?,
+                }
+            }
+        }
+        Format::Quiet => {}
+    }
+    if answered == 0 {
+        bail!("no node answered: is one running, and is this its clients' port?");
+    }
+    Ok(Exit::Done)
+}
+
+fn make(
+    change: &Change,
+    command: &str,
+    wants_consent: bool,
+    global: &Global,
+) -> anyhow::Result<Exit> {
+    if wants_consent && !change.dry_run && !change.yes {
+        return Err(Refusal::usage(
+            format!("`{command}` changes the cluster"),
+            "look with --dry-run, then do it with --yes",
+        )
+        .into());
+    }
+    let reach = change.reach.reach(0)?;
+    let (code, answer) = ask_leader(&reach, command, change.dry_run)?;
+    let mut out = std::io::stdout().lock();
+    match (global.format, serde_json::from_str::<Value>(&answer)) {
+        (Format::Json, Ok(value)) => {
+            writeln!(out, "{}", serde_json::to_string_pretty(&value)?)?;
+        }
+        (Format::Json, Err(_)) => {
+            let value = serde_json::json!({"code": code, "answer": answer});
+            writeln!(out, "{}", serde_json::to_string_pretty(&value)?)?;
+        }
+        (Format::Text, Ok(value)) => writeln!(out, "{}", line(&value))?,
+        (Format::Text, Err(_)) => writeln!(out, "{answer}")?,
+        (Format::Quiet, _) => {}
+    }
+    Ok(if code == 0 { Exit::Done } else { Exit::Refused })
+}
+
+/// The nodes in turn; one that does not lead names who does, and so it is asked too, with the others.
+fn ask_leader(reach: &Reach, command: &str, is_dry: bool) -> anyhow::Result<(u16, String)> {
+    let mut last = Err(anyhow::anyhow!("no address of a node"));
+    for address in &reach.addresses {
+        match admin(address, &reach.options, command, is_dry, reach.patience) {
+            Ok((0, answer)) => return Ok((0, answer)),
+            Ok(refused) => last = Ok(refused),
+            Err(error @ ClientError::Refused { .. }) => last = Err(error.into()),
+            Err(error) if last.is_err() => last = Err(error.into()),
+            Err(_) => {}
+        }
+    }
+    last
+}
+
+/// An object as `key value, key value`.
+fn line(value: &Value) -> String {
+    match value {
+        Value::Object(fields) => fields
+            .iter()
+            .map(|(key, value)| format!("{key} {}", line(value)))
+            .collect::<Vec<_>>()
+            .join(", "),
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(line).collect();
+            format!("[{}]", items.join("; "))
+        }
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_one_line() {
+        let answer =
+            serde_json::json!({"leader": 2, "nodes": [{"node": 1}, {"node": 2}], "ack": "disks"});
+        assert_eq!(line(&answer), "ack disks, leader 2, nodes [node 1; node 2]");
+    }
+}
