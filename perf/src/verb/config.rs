@@ -1,8 +1,8 @@
 //! `--config FILE`: a TOML file whose keys are flags without their dashes. It replaces their
 //! defaults: what is typed, and what the environment says, wins over it.
 //!
-//! The table `[engine]` is the engine's configuration, by its own names; a file without one may
-//! have them at its top level. Whatever is neither is an error.
+//! The table `[engine]` is the engine's configuration, by its own names; a file that has nothing
+//! but such names needs no table. Whatever is neither a flag nor the engine's is an error.
 
 use std::ffi::OsString;
 use std::fs;
@@ -26,6 +26,11 @@ pub(crate) fn is_engine_key(key: &str) -> bool {
         Ok(_) => true,
         Err(error) => !error.message().starts_with("unknown field"),
     }
+}
+
+/// Whether a verb has a flag of this name.
+pub(crate) fn is_flag(key: &str) -> bool {
+    set_default(super::command(), key, "").1
 }
 
 /// The command with the file's values as defaults, if a file is named.

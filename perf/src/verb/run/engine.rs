@@ -12,7 +12,7 @@ use toml::{Table, Value};
 
 use super::EngineFlags;
 use crate::verb::Global;
-use crate::verb::config::ENGINE;
+use crate::verb::config::{ENGINE, is_engine_key, is_flag};
 
 /// Tables as a program fills them, and a load as its source wrote it: no sessions of the
 /// engine's own, and no ticks but those of the flow.
@@ -34,7 +34,7 @@ pub(crate) fn config(flags: &EngineFlags, global: &Global) -> anyhow::Result<Con
     Ok(config)
 }
 
-/// The table `[engine]`, or without one the whole file, but for the program's own flags.
+/// The table `[engine]`, or the whole of a file that has nothing but the engine's names.
 fn of_file(path: &Path) -> anyhow::Result<Config> {
     let text =
         std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -47,9 +47,16 @@ fn of_file(path: &Path) -> anyhow::Result<Config> {
             let what = format!("{}: {ENGINE} is {}", path.display(), other.type_str());
             return Err(Refusal::usage(what, "[engine], a table").into());
         }
+        None if table.keys().all(|key| is_engine_key(key)) => table,
+        // A file of flags, such as tune writes for rings alone: nothing in it is the engine's.
         None => {
-            table.retain(|key, _| crate::verb::config::is_engine_key(key));
-            table
+            let lost = |key: &&String| is_engine_key(key) && !is_flag(key);
+            if let Some(key) = table.keys().find(lost) {
+                let what = format!("{}: {key} is the engine's, beside flags", path.display());
+                let hint = "put what is the engine's below [engine]";
+                return Err(Refusal::usage(what, hint).into());
+            }
+            Table::new()
         }
     };
     own.try_into().map_err(|error: toml::de::Error| {
