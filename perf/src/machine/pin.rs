@@ -39,6 +39,9 @@ pub struct ThreadSeen {
     pub allowed: Vec<u32>,
     /// The CPU that it ran on last.
     pub cpu: u32,
+    /// Nanoseconds in which it could have run and another task did, so far; where the kernel
+    /// tells.
+    pub delayed_ns: Option<u64>,
 }
 
 /// Bytes of a thread's name that the kernel keeps.
@@ -88,6 +91,9 @@ mod linux {
             name: field("Name:")?,
             allowed: cpu_list::from_kernel(&field("Cpus_allowed_list:")?),
             cpu: fields.split_whitespace().nth(36)?.parse().ok()?,
+            delayed_ns: std::fs::read_to_string(task.join("schedstat"))
+                .ok()
+                .and_then(|text| text.split_whitespace().nth(1)?.parse().ok()),
         })
     }
 

@@ -9,6 +9,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::arrivals::Random;
+use super::paired;
 use super::statistics::{Spread, median};
 
 /// Fewer runs a side decide nothing.
@@ -93,8 +94,11 @@ pub struct Comparison {
     pub base: Option<Spread>,
     /// The other.
     pub new: Option<Spread>,
-    /// `new / base - 1` of the medians.
+    /// `new / base - 1` of the medians; of runs in pairs the estimate from all pairs.
     pub change: f64,
+    /// Of runs in pairs: between which bounds the change lies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<(f64, f64)>,
     /// What it says.
     pub finding: Finding,
     /// Why it says no more than that.
@@ -117,6 +121,7 @@ pub fn compare(
         base: base_spread,
         new: new_spread,
         change: 0.0,
+        interval: None,
         finding: Finding::Insufficient,
         reason: String::new(),
     };
@@ -155,6 +160,70 @@ pub fn compare(
         }
         None if (b.median > a.median) == metric.more_is_better() => Finding::Better,
         None => Finding::Worse,
+    };
+    comparison
+}
+
+/// A pair of runs counts only if neither lost more of its time than this to other tasks or to
+/// the hypervisor. The rule knows nothing of what the runs measured.
+pub const DISTURBED_ABOVE: f64 = 0.05;
+
+/// A pair of runs counts only if a message between the CPUs took no more than this many times
+/// what it took at another moment of the pair: a virtual machine's CPUs are moved now and then.
+pub const MOVED_ABOVE: f64 = 2.0;
+
+/// The share of comparisons that may raise a false alarm, all their metrics together: below the
+/// one in twenty that is promised, since intervals are exact only where pairs are independent.
+pub const FALSE_ALARM: f64 = 0.02;
+
+/// Compares one metric of runs that were made in turns, `base[i]` beside `new[i]`. `metrics`
+/// is how many are compared: each gets its share of [`FALSE_ALARM`].
+///
+/// A change counts when the interval of the ratio lies wholly on one side of 1 and the
+/// estimate is beyond the threshold.
+#[must_use]
+pub fn compare_pairs(
+    metric: Metric,
+    base: &[f64],
+    new: &[f64],
+    threshold: f64,
+    metrics: usize,
+) -> Comparison {
+    let mut comparison = Comparison {
+        metric,
+        base: Spread::of(base),
+        new: Spread::of(new),
+        change: 0.0,
+        interval: None,
+        finding: Finding::Insufficient,
+        reason: String::new(),
+    };
+    let miss = FALSE_ALARM / f64::from(u32::try_from(metrics.max(1)).unwrap_or(u32::MAX));
+    let pairs = base.len().min(new.len());
+    let Some(ratio) = paired::ratio(base, new, miss) else {
+        comparison.reason = format!("{pairs} pairs, {} are needed", paired::pairs_min(miss));
+        return comparison;
+    };
+    comparison.change = ratio.middle - 1.0;
+    let (low, high) = (ratio.low - 1.0, ratio.high - 1.0);
+    comparison.interval = Some((low, high));
+    let between = format!("{:+.1}% to {:+.1}%", low * 100.0, high * 100.0);
+    let percent = threshold * 100.0;
+    let is_one_sided = low > 0.0 || high < 0.0;
+    if is_one_sided && comparison.change.abs() > threshold {
+        comparison.reason = between;
+        comparison.finding = if (comparison.change > 0.0) == metric.more_is_better() {
+            Finding::Better
+        } else {
+            Finding::Worse
+        };
+        return comparison;
+    }
+    comparison.finding = Finding::Noise;
+    comparison.reason = if -threshold <= low && high <= threshold {
+        format!("no difference of {percent:.0}%: {between}")
+    } else {
+        format!("cannot be told from none: {between}")
     };
     comparison
 }
@@ -261,5 +330,118 @@ mod tests {
         let wild = noise_of(&[100.0, 500.0, 100.0, 500.0, 100.0, 500.0]).unwrap();
         assert!(quiet <= 0.011 && wild > 0.5, "{quiet} {wild}");
         assert_eq!(noise_of(&[1.0; 5]), None);
+    }
+
+    /// A machine with two regimes that last for some runs, a drift, and a long right side.
+    struct Shaken {
+        random: Random,
+        is_far: bool,
+        drift: f64,
+    }
+
+    impl Shaken {
+        fn new(seed: u64) -> Self {
+            Self {
+                random: Random::new(seed),
+                is_far: false,
+                drift: 1.0,
+            }
+        }
+
+        /// One run of something that takes `true_ns` when near.
+        fn run(&mut self, true_ns: f64, spread: f64) -> f64 {
+            if self.random.unit() < 0.1 {
+                self.is_far = !self.is_far;
+            }
+            self.drift *= 1.0 + 0.01 * (self.random.unit() - 0.5);
+            let regime = if self.is_far { 3.4 } else { 1.0 };
+            regime * self.drift * true_ns * (1.0 + spread * -self.random.unit().ln())
+        }
+
+        /// So many pairs, A B, B A, ...; one in which the regime changed is made again, as
+        /// the program does.
+        fn pairs(&mut self, pairs: usize, b: f64, spread: f64) -> (Vec<f64>, Vec<f64>) {
+            let (mut base, mut new) = (Vec::new(), Vec::new());
+            for pair in 0.. {
+                if base.len() == pairs {
+                    break;
+                }
+                let order = if pair % 2 == 0 { [1.0, b] } else { [b, 1.0] };
+                let first = self.run(order[0], spread);
+                let was_far = self.is_far;
+                let second = self.run(order[1], spread);
+                if self.is_far != was_far {
+                    continue;
+                }
+                let [a, b] = if pair % 2 == 0 {
+                    [first, second]
+                } else {
+                    [second, first]
+                };
+                base.push(a);
+                new.push(b);
+            }
+            (base, new)
+        }
+    }
+
+    fn share(b: f64, pairs: usize, spread: f64, found: Finding) -> f64 {
+        let mut machine = Shaken::new(11);
+        let tries = 1_000;
+        let hits = (0..tries).filter(|_| {
+            let (base, new) = machine.pairs(pairs, b, spread);
+            compare_pairs(Metric::P50, &base, &new, 0.05, 1).finding == found
+        });
+        f64::from(u32::try_from(hits.count()).unwrap()) / f64::from(tries)
+    }
+
+    #[test]
+    fn w2_pairs_of_one_program_raise_at_most_one_alarm_in_twenty() {
+        for pairs in [8, 12, 20] {
+            for spread in [0.01, 0.1, 0.5] {
+                let alarms = share(1.0, pairs, spread, Finding::Worse)
+                    + share(1.0, pairs, spread, Finding::Better);
+                assert!(alarms <= 0.05, "{pairs} pairs, spread {spread}: {alarms}");
+            }
+        }
+    }
+
+    #[test]
+    fn pairs_find_a_slowdown_of_a_tenth_through_drift_and_regimes() {
+        for (pairs, spread, at_least) in [(12, 0.01, 0.9), (20, 0.03, 0.95)] {
+            let found = share(1.1, pairs, spread, Finding::Worse);
+            println!("{pairs} {spread} {found}");
+            assert!(
+                found > 2.0 || found >= at_least,
+                "{pairs} pairs, spread {spread}: {found}"
+            );
+            assert!(share(1.1, pairs, spread, Finding::Better) < 0.001);
+        }
+    }
+
+    #[test]
+    fn pairs_say_what_they_cannot_tell() {
+        let base = [100.0, 101.0, 99.0, 100.0, 102.0, 98.0, 100.0, 101.0];
+        let few = compare_pairs(Metric::P50, &base[..5], &base[..5], 0.05, 4);
+        assert_eq!(few.finding, Finding::Insufficient);
+        assert_eq!(few.reason, "5 pairs, 9 are needed");
+        let same = compare_pairs(Metric::P50, &base, &base, 0.05, 1);
+        assert_eq!(same.finding, Finding::Noise);
+        assert!(
+            same.reason.starts_with("no difference of 5%"),
+            "{}",
+            same.reason
+        );
+        let wild: Vec<f64> = base.iter().rev().map(|v| (v - 90.0) * 10.0).collect();
+        let wild = compare_pairs(Metric::P50, &base, &wild, 0.05, 1);
+        assert_eq!(wild.finding, Finding::Noise);
+        assert!(
+            wild.reason.starts_with("cannot be told from none"),
+            "{}",
+            wild.reason
+        );
+        let slower = base.map(|ns| ns / 1.2);
+        let found = compare_pairs(Metric::Throughput, &base, &slower, 0.05, 1);
+        assert_eq!(found.finding, Finding::Worse);
     }
 }

@@ -50,7 +50,7 @@ use crate::args::quantity::nanos;
 use crate::machine::clock::{Clock, Ticks, ratio};
 use crate::machine::floor::{Floor, Gap, Watch};
 use crate::machine::pin::{Proof, pin};
-use crate::machine::usage::cpu_seconds;
+use crate::machine::usage::{Steal, cpu_seconds};
 
 /// Slices of the time series at most.
 const SLICES_MAX: u64 = 240;
@@ -367,7 +367,7 @@ impl Harness {
             expected: AtomicExpected::default(),
             limit: clock.to_ticks(nanos(self.drain)),
         };
-        let cpu_before = cpu_seconds();
+        let (cpu_before, steal) = (cpu_seconds(), Steal::watch());
         let outcomes = self.drive_all(number, &clock, load, targets, &drained)?;
         let cpu_s = cpu_seconds() - cpu_before;
         let recorded = collect(&results, progress.len(), self.drain)?;
@@ -381,6 +381,7 @@ impl Harness {
             .zip(std::mem::take(&mut run.part_times))
             .collect();
         run.cpu_s = cpu_s;
+        run.stolen = steal.share();
         Ok(run)
     }
 
@@ -687,7 +688,7 @@ pub struct Run {
     /// The time in each part of the way, where it was split.
     pub parts: Vec<(String, Histogram<u64>)>,
     part_times: Vec<Histogram<u64>>,
-    /// The lengths of what was noted as [`Session::spans`], in the measured phase.
+    /// The lengths of what was noted as [`Session::spans`], from the measured phase on.
     pub spans: Vec<(String, Histogram<u64>)>,
     /// From which response on an event belongs to the tail.
     pub tail_from_ns: u64,
@@ -700,6 +701,8 @@ pub struct Run {
     /// CPU seconds that the process used from the first intended time to the last end, the
     /// warm-up included.
     pub cpu_s: f64,
+    /// The share of all CPUs' time that the hypervisor gave to others meanwhile.
+    pub stolen: f64,
     /// Whether it was ended early.
     pub interrupted: bool,
     /// What to think of it.
@@ -799,6 +802,7 @@ impl Run {
             paused,
             generators: proofs,
             cpu_s: 0.0,
+            stolen: 0.0,
             interrupted: sent.interrupted,
             verdict: Verdict::default(),
         };
@@ -816,11 +820,12 @@ fn named(all: &[(String, Vec<Gap>)], is_work: bool) -> Vec<ThreadGaps<'_>> {
     each.collect()
 }
 
-/// How long the spans of the measured phase were.
+/// How long the spans were from the measured phase on: what its events waited for may come
+/// behind it.
 fn lengths(spans: &[Gap], phase: Phase) -> Histogram<u64> {
     let mut histogram = recorder::histogram();
     for span in spans {
-        if span.to > phase.from && span.from < phase.until {
+        if span.to > phase.from {
             histogram.saturating_record(span.ns);
         }
     }

@@ -4,6 +4,7 @@ pub mod arrivals;
 pub mod compare;
 pub mod generator;
 pub mod harness;
+pub mod paired;
 pub mod ranking;
 pub mod recorder;
 pub mod statistics;

@@ -30,7 +30,7 @@ use crate::args::plan::Plan;
 use crate::args::quantity::nanos;
 use crate::machine::clock::{Clock, Ticks as _};
 use crate::machine::pin::{ThreadSeen, threads};
-use crate::machine::usage::cpu_seconds;
+use crate::machine::usage::{Steal, cpu_seconds};
 use crate::measure::generator::Target;
 use crate::measure::harness::{Harness, HarnessError, Recorder, Session};
 use crate::measure::recorder::Ticket;
@@ -471,7 +471,7 @@ fn push(
     stop: &AtomicBool,
 ) -> anyhow::Result<Throughput> {
     let mut producer = engine.producer();
-    let cpu_before = cpu_seconds();
+    let (cpu_before, steal) = (cpu_seconds(), Steal::watch());
     let start = clock.ordered();
     let end = start + clock.to_ticks(nanos(duration));
     let (mut events, mut blocked) = (0_u64, 0_u64);
@@ -510,6 +510,7 @@ fn push(
         span_ns: clock.to_ns(clock.ordered() - start),
         blocked,
         cpu_s: cpu_seconds() - cpu_before,
+        stolen: steal.share(),
         batches: Vec::new(),
         seen: Vec::new(),
         // ORDERING: Relaxed, the flag carries nothing but itself.

@@ -1,5 +1,6 @@
 //! How many events a second a topology carries, as fast as the generators can.
 
+use std::collections::BTreeMap;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -15,7 +16,7 @@ use crate::args::quantity::nanos;
 use crate::args::shape::Shape;
 use crate::machine::clock::{Clock, Ticks, ratio};
 use crate::machine::pin::{ThreadSeen, pin, threads};
-use crate::machine::usage::cpu_seconds;
+use crate::machine::usage::{Steal, cpu_seconds};
 use crate::measure::recorder::Ticket;
 use crate::report::result::Batches;
 
@@ -33,6 +34,8 @@ pub struct Throughput {
     pub blocked: u64,
     /// CPU seconds used meanwhile.
     pub cpu_s: f64,
+    /// The share of all CPUs' time that the hypervisor gave to others meanwhile.
+    pub stolen: f64,
     /// Each stage with its batches.
     pub batches: Vec<(String, Batches)>,
     /// The threads of this process, near the end.
@@ -42,6 +45,19 @@ pub struct Throughput {
 }
 
 impl Throughput {
+    /// By name of a thread, the share of the time in which it could have run and another task
+    /// did: of several threads of one name that of the worst.
+    #[must_use]
+    pub fn preempted(&self) -> BTreeMap<String, f64> {
+        let mut all = BTreeMap::new();
+        for thread in &self.seen {
+            let share = ratio(thread.delayed_ns.unwrap_or(0), self.span_ns.max(1));
+            let worst: &mut f64 = all.entry(thread.name.clone()).or_default();
+            *worst = worst.max(share);
+        }
+        all
+    }
+
     /// Events a second.
     #[must_use]
     pub fn rate(&self) -> f64 {
@@ -75,7 +91,7 @@ fn run<const WORDS: usize>(
     let book = BatchBook::default();
     let (ports, mut pipeline) = build::<WORDS>(plan, clock, &book, None, || None)?;
     let ticks = clock.to_ticks(nanos(duration));
-    let cpu_before = cpu_seconds();
+    let (cpu_before, steal) = (cpu_seconds(), Steal::watch());
     let mut seen = Vec::new();
     let (pushed, start) = if plan.threads.is_empty() {
         let start = clock.ordered();
@@ -110,6 +126,7 @@ fn run<const WORDS: usize>(
         span_ns,
         blocked: pushed.blocked,
         cpu_s: cpu_seconds() - cpu_before,
+        stolen: steal.share(),
         batches: book.take(),
         seen,
         // ORDERING: Relaxed, the flag carries nothing but itself.

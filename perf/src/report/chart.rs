@@ -154,7 +154,8 @@ fn reach(series: &[Series]) -> f64 {
     all.map(|(x, _)| *x).fold(0.0, f64::max)
 }
 
-/// Response over time, one point a slice: the middle and the 99th percentile.
+/// Response over time, one point a slice: the middle and the 99th percentile; of a single
+/// rate the slowest too.
 #[must_use]
 pub fn time_chart(document: &Document) -> Chart {
     let mut series = Vec::new();
@@ -167,6 +168,10 @@ pub fn time_chart(document: &Document) -> Chart {
             ("p99", |i| i.p99),
             ("max", |i| Some(i.max).filter(|_| i.count > 0)),
         ] {
+            // Of several rates two curves each: more of them nobody can tell apart.
+            if name == "max" && document.summary.rates.len() > 1 {
+                continue;
+            }
             let mut offset = 0.0;
             let mut points = Vec::new();
             for run in document.runs.iter().filter(|run| run.rate == rate.rate) {
@@ -327,7 +332,7 @@ impl Chart {
         format!("{}\n", line.trim_end())
     }
 
-    /// As SVG, 860 × 420.
+    /// As SVG, 860 × 450.
     #[must_use]
     pub fn to_svg(&self) -> String {
         const LEFT: f64 = 80.0;
@@ -404,9 +409,9 @@ impl Chart {
                     escape(&series.name)
                 );
             }
-            let across = number / 4;
-            let legend_x = LEFT + 14.0 + 200.0 * ratio(across as u64, 1);
-            let legend_y = TOP + 16.0 + 17.0 * ratio((number % 4) as u64, 1);
+            // Below the axis, where no curve is.
+            let legend_x = LEFT + 5.0 + 185.0 * ratio((number % LEGEND_COLUMNS) as u64, 1);
+            let legend_y = TOP + HEIGHT + 60.0 + 18.0 * ratio((number / LEGEND_COLUMNS) as u64, 1);
             let _ = writeln!(
                 svg,
                 "<circle class=\"d c{colour}\" cx=\"{legend_x:.1}\" cy=\"{:.1}\" r=\"5\"/><text class=\"l\" x=\"{:.1}\" y=\"{legend_y:.1}\">{}</text>",
@@ -420,10 +425,13 @@ impl Chart {
     }
 }
 
+/// Names in one line of the legend.
+const LEGEND_COLUMNS: usize = 4;
+
 /// Colours of the style sheet below.
 const COLOURS: usize = 7;
 
-const SVG_HEAD: &str = "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 860 420\" \
+const SVG_HEAD: &str = "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 860 450\" \
 font-family=\"system-ui,sans-serif\" font-size=\"12\"><style>\
 svg{background:#fff}.t{font-size:15px;font-weight:600;fill:#111}.l{fill:#444}.g{stroke:#ddd;fill:none}\
 .s{fill:none;stroke-width:2}.d{stroke:none}\

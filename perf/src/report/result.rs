@@ -137,6 +137,13 @@ pub struct RunRecord {
     pub achieved_rate: f64,
     /// CPU seconds used by the process.
     pub cpu_s: f64,
+    /// The share of all CPUs' time that the hypervisor gave to others meanwhile.
+    #[serde(default)]
+    pub stolen: f64,
+    /// What a message between two of the CPUs took one way, in nanoseconds, just before and
+    /// just behind the run: on a virtual machine they may be near each other now and far then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub line_ns: Vec<f64>,
     /// `response`, `service`, `lateness`; with `--stages` `part.N.NAME`; of a journal
     /// `work.journal sync` and `work.journal write`, one sample a call.
     pub hist: BTreeMap<String, Hist>,
@@ -423,6 +430,8 @@ impl RunRecord {
             negative_samples: run.negative,
             achieved_rate: run.achieved_rate,
             cpu_s: run.cpu_s,
+            stolen: run.stolen,
+            line_ns: Vec::new(),
             hist,
             intervals: intervals.collect(),
             tail_from_ns: run.tail_from_ns,

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use lockstep_perf::args::plan::Plan;
 use lockstep_perf::args::quantity::{Units, show_count};
 use lockstep_perf::exit::{Exit, Refusal};
+use lockstep_perf::machine::c2c;
 use lockstep_perf::machine::clock::Clock;
 use lockstep_perf::machine::cpus::Machine;
 use lockstep_perf::machine::interrupt;
@@ -19,6 +21,9 @@ use lockstep_perf::report::store;
 use lockstep_perf::{Harness, Status};
 
 use super::{Format, Global};
+
+/// Messages of a probe: some tens of microseconds of them.
+const LINE_SAMPLES: usize = 60;
 
 /// The machine before anything is pinned, a calibrated clock, and a flag for Ctrl-C.
 #[derive(Debug)]
@@ -60,6 +65,16 @@ impl Bench {
         } else {
             harness
         }
+    }
+
+    /// What a message between the first two CPUs of a plan takes one way, where it has two.
+    pub(crate) fn line_ns(&self, plan: &Plan) -> Option<f64> {
+        let cpus = plan.pinned_cpus();
+        let [first, second, ..] = cpus.as_slice() else {
+            return None;
+        };
+        let pair = c2c::measure(&self.clock, *first, *second, LINE_SAMPLES);
+        pair.ok().map(|pair| pair.median_ns())
     }
 
     pub(crate) fn is_text(&self) -> bool {

@@ -9,7 +9,9 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, bail};
 use lockstep_perf::args::quantity::{Units, show_rate, show_short, whole};
 use lockstep_perf::exit::{Exit, Refusal};
-use lockstep_perf::measure::compare::{Comparison, Finding, Metric, compare, noise_of};
+use lockstep_perf::measure::compare::{
+    Comparison, DISTURBED_ABOVE, Finding, MOVED_ABOVE, Metric, compare, compare_pairs, noise_of,
+};
 use lockstep_perf::measure::statistics::Spread;
 use lockstep_perf::report::result::{Document, RunRecord};
 use lockstep_perf::report::store;
@@ -17,16 +19,22 @@ use lockstep_perf::report::text::Table;
 use serde::{Deserialize, Serialize};
 
 use super::bench::is_interrupted;
+use super::flags::share;
 use super::{Format, Global};
 
 /// Arguments of `lockstep compare`.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  lockstep compare last~1 last\n  lockstep compare main new --metric p50,throughput --fail-on regression\n  \
-                        lockstep compare --ab 'latency --rate 100k' 'latency --rate 100k --wait yield' --pairs 5\n  \
-                        lockstep compare --aa 'throughput --duration 1s' --pairs 5\n\n\
-                        `worse` needs three things: medians beyond the threshold, ranges that do not overlap, a change beyond\n\
-                        the A/A noise learnt by --aa. Exit codes: 0 no regression · 2 bad arguments · 4 regression · 6 not comparable"
+                        lockstep compare --ab 'latency --rate 100k' 'latency --rate 100k --wait yield' --pairs 12\n  \
+                        lockstep compare --ab 'throughput --topology spsc --work 500ns' 'throughput --topology spsc --work 550ns'\n  \
+                        lockstep compare --aa 'throughput --topology spsc' --pairs 8\n\n\
+                        Of kept results `worse` needs three things: medians beyond the threshold, ranges that do not overlap,\n\
+                        a change beyond the A/A noise learnt by --aa. --ab runs pairs, A B, B A, and takes the ratio within each:\n\
+                        `worse` needs an interval of the ratio that leaves out 1, and an estimate beyond the threshold. A pair in\n\
+                        which a thread lost more than 5% of its time to other tasks, or the hypervisor took more, or a message\n\
+                        between the CPUs took twice as long at one moment as at another, is run again.\n\
+                        Runs of --ab and --aa are short unless told: --duration 400ms --warmup 100ms --floor 0. Exit codes: 0 no regression · 2 bad arguments · 4 regression · 6 not comparable"
 )]
 pub(crate) struct Args {
     /// Two results: files, directories, labels (all results of one), last, last~N
@@ -41,7 +49,7 @@ pub(crate) struct Args {
     )]
     metric: Vec<Metric>,
     /// A change below this share is not worth a word
-    #[arg(long, default_value = "5%", value_parser = percent, value_name = "SHARE")]
+    #[arg(long, default_value = "5%", value_parser = share, value_name = "SHARE")]
     threshold: f64,
     /// What exit code 4 is for
     #[arg(long, value_enum, default_value_t = FailOn::Regression)]
@@ -55,8 +63,8 @@ pub(crate) struct Args {
     /// Run one command line so often and learn by how much its results differ
     #[arg(long, value_name = "ARGS", conflicts_with = "results")]
     aa: Option<String>,
-    /// Runs a side of --ab and --aa
-    #[arg(long, default_value = "5", value_name = "N", value_parser = clap::value_parser!(u16).range(3..=1000))]
+    /// Pairs of --ab that count, and of --aa
+    #[arg(long, default_value = "12", value_name = "N", value_parser = clap::value_parser!(u16).range(3..=200))]
     pairs: u16,
     /// Another program for side A, of another build
     #[arg(long, value_name = "FILE", requires = "ab")]
@@ -69,6 +77,13 @@ pub(crate) struct Args {
     out: PathBuf,
 }
 
+/// How long runs in turns last unless told: short ones meet one regime of the machine.
+const SHORT: [(&str, &str); 3] = [
+    ("LOCKSTEP_DURATION", "400ms"),
+    ("LOCKSTEP_WARMUP", "100ms"),
+    ("LOCKSTEP_FLOOR", "0"),
+];
+
 /// What is a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum FailOn {
@@ -80,16 +95,8 @@ enum FailOn {
     None,
 }
 
-fn percent(text: &str) -> Result<f64, String> {
-    let number = text.strip_suffix('%').unwrap_or(text).parse::<f64>();
-    match number {
-        Ok(number) if (0.0..=1000.0).contains(&number) => Ok(number / 100.0),
-        _ => Err(format!("{text:?} is no share, as in 5%")),
-    }
-}
-
 /// One side: its name and its results.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Side {
     name: String,
     documents: Vec<Document>,
@@ -110,6 +117,8 @@ struct Answer {
     comparisons: Vec<(Option<u64>, Comparison)>,
     differs: Vec<String>,
     regression: bool,
+    /// Why pairs were left out.
+    disturbed: Vec<String>,
 }
 
 /// Compares.
@@ -117,8 +126,15 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
     if let Some(line) = &args.aa {
         return learn(args, global, line);
     }
+    let mut turns = None;
     let (base, new) = match (args.ab.as_slice(), args.results.as_slice()) {
-        ([a, b], _) => in_turns(args, a, b)?,
+        ([a, b], _) => {
+            let mut found = in_turns(args, [a, b])?;
+            let sides = std::mem::take(&mut found.sides);
+            turns = Some(found);
+            let [base, new] = sides;
+            (base, new)
+        }
         (_, [base, new]) => (stored(args, base)?, stored(args, new)?),
         _ => {
             return Err(Refusal::usage(
@@ -128,9 +144,18 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
             .into());
         }
     };
-    let differs = differences(&base.documents[0], &new.documents[0]);
+    let (Some(first), Some(second)) = (base.documents.first(), new.documents.first()) else {
+        let turns = turns.unwrap_or_default();
+        return Err(Refusal::new(
+            Exit::Undecided,
+            format!("no pair of runs was left alone: {}", turns.why()),
+            "a quieter machine; lockstep hiccup shows who runs beside you",
+        )
+        .into());
+    };
+    let differs = differences(first, second);
     refuse_unlike(args, &base, &new)?;
-    let comparisons = all_comparisons(args, &base, &new)?;
+    let comparisons = all_comparisons(args, &base, &new, turns.is_some())?;
     if comparisons.is_empty() {
         return Err(Refusal::environment(
             "the two sides have no figure in common",
@@ -152,6 +177,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
         comparisons,
         differs,
         regression,
+        disturbed: turns.map(|turns| turns.disturbed).unwrap_or_default(),
     };
     print(global, &answer, &base.documents, &new.documents, exit)?;
     Ok(exit)
@@ -167,15 +193,36 @@ fn stored(args: &Args, name: &str) -> anyhow::Result<Side> {
     })
 }
 
-/// A B, B A, A B …: a drift of the machine meets both sides alike.
-fn in_turns(args: &Args, a: &str, b: &str) -> anyhow::Result<(Side, Side)> {
-    let mut sides = [
-        (a, args.program_a.as_deref(), Vec::new()),
-        (b, args.program_b.as_deref(), Vec::new()),
-    ];
-    for pair in 0..args.pairs {
-        let order = if pair % 2 == 0 { [0, 1] } else { [1, 0] };
-        for index in order {
+/// What running in turns came to.
+#[derive(Debug, Default)]
+struct Turns {
+    sides: [Side; 2],
+    /// Why pairs were left out.
+    disturbed: Vec<String>,
+}
+
+impl Turns {
+    fn why(&self) -> String {
+        self.disturbed.join("; ")
+    }
+}
+
+/// A B, B A, A B …: a drift of the machine meets both sides alike. A pair that was disturbed
+/// is run again, up to twice as many pairs in all: whether it was is read from what the kernel
+/// says about the threads, never from what they measured.
+fn in_turns(args: &Args, lines: [&str; 2]) -> anyhow::Result<Turns> {
+    let programs = [args.program_a.as_deref(), args.program_b.as_deref()];
+    let mut turns = Turns::default();
+    for (side, (letter, line)) in turns.sides.iter_mut().zip(["A", "B"].iter().zip(lines)) {
+        side.name = format!("{letter}: {line}");
+    }
+    let pairs = usize::from(args.pairs);
+    for pair in 0..2 * pairs {
+        if turns.sides[0].documents.len() == pairs {
+            break;
+        }
+        let mut both: [Option<Document>; 2] = [None, None];
+        for index in if pair % 2 == 0 { [0, 1] } else { [1, 0] } {
             if is_interrupted() {
                 bail!(Refusal::new(
                     Exit::Interrupted,
@@ -183,22 +230,56 @@ fn in_turns(args: &Args, a: &str, b: &str) -> anyhow::Result<(Side, Side)> {
                     ""
                 ));
             }
-            note(&format!(
-                "pair {} of {}: {}",
-                pair + 1,
-                args.pairs,
-                ["A", "B"][index]
-            ));
-            let (line, program, documents) = &mut sides[index];
-            documents.push(run_once(line, *program)?);
+            both[index] = Some(run_once(lines[index], programs[index])?);
+        }
+        let disturbed = both.iter().flatten().find_map(disturbed);
+        let disturbed = disturbed.or_else(|| moved(both.iter().flatten()));
+        let done = turns.sides[0].documents.len();
+        match disturbed {
+            Some(reason) => {
+                note(&format!(
+                    "pair {} of {pairs}: run again, {reason}",
+                    done + 1
+                ));
+                turns.disturbed.push(reason);
+            }
+            None => {
+                note(&format!("pair {} of {pairs}", done + 1));
+                for (side, document) in turns.sides.iter_mut().zip(both) {
+                    side.documents.extend(document);
+                }
+            }
         }
     }
-    let [(a, _, a_documents), (b, _, b_documents)] = sides;
-    let side = |name: &str, letter, documents| Side {
-        name: format!("{letter}: {name}"),
-        documents,
-    };
-    Ok((side(a, "A", a_documents), side(b, "B", b_documents)))
+    Ok(turns)
+}
+
+/// Whether the CPUs were near each other in one moment of a pair and far in another: what a
+/// message between them took before and behind each run tells, and not what the runs measured.
+fn moved<'a>(pair: impl Iterator<Item = &'a Document>) -> Option<String> {
+    let runs = pair.flat_map(|document| &document.runs);
+    let lines = runs.flat_map(|run| run.line_ns.iter().copied());
+    let line = Spread::of(&lines.collect::<Vec<f64>>())?;
+    (line.max > line.min * MOVED_ABOVE).then(|| {
+        format!(
+            "the CPUs moved: a message takes {:.0}ns, and then {:.0}ns",
+            line.min, line.max
+        )
+    })
+}
+
+/// What disturbed a run, if something did.
+fn disturbed(document: &Document) -> Option<String> {
+    document.runs.iter().find_map(|run| {
+        let percent = |share: f64| format!("{:.0}%", share * 100.0);
+        if run.stolen > DISTURBED_ABOVE {
+            return Some(format!("the hypervisor took {}", percent(run.stolen)));
+        }
+        let mut threads = run.preempted.iter();
+        let (thread, share) = threads.find(|(_, share)| **share > DISTURBED_ABOVE)?;
+        let share = percent(*share);
+        Some(format!("{thread} lost {share} to other tasks"))
+    })
 }
 
 /// Runs a command line of ours once and reads its result.
@@ -216,8 +297,15 @@ fn run_once(line: &str, program: Option<&Path>) -> anyhow::Result<Document> {
             .into());
         }
     }
-    let output = Command::new(program)
-        .args(&words)
+    let mut command = Command::new(program);
+    command.args(&words);
+    for (variable, value) in SHORT {
+        // Flags of the command line win over these, and what the caller has set stays.
+        if std::env::var_os(variable).is_none() {
+            command.env(variable, value);
+        }
+    }
+    let output = command
         .args(["--runs", "1", "--format", "json", "--no-save"])
         .stderr(Stdio::inherit())
         .output()
@@ -324,26 +412,38 @@ fn all_comparisons(
     args: &Args,
     base: &Side,
     new: &Side,
+    in_turns: bool,
 ) -> anyhow::Result<Vec<(Option<u64>, Comparison)>> {
     let noise = read_noise(&args.out, &base.documents[0])?;
-    let mut comparisons = Vec::new();
-    for summary in &base.documents[0].summary.rates {
-        let rate = summary.rate;
-        let known = noise.kinds.get(&kind(&base.documents[0], rate));
-        for &metric in &args.metric {
-            // An open loop's throughput is its rate: it says nothing about the engine.
-            if rate.is_some() == (metric == Metric::Throughput) {
-                continue;
-            }
-            let (a, b) = (
-                values(&base.documents, rate, metric),
-                values(&new.documents, rate, metric),
-            );
+    let rates = base.documents[0].summary.rates.iter().map(|r| r.rate);
+    let of_rate = |rate: Option<u64>| args.metric.iter().map(move |&metric| (rate, metric));
+    let rows: Vec<(Option<u64>, Metric)> = rates
+        .flat_map(of_rate)
+        // An open loop's throughput is its rate: it says nothing about the engine.
+        .filter(|(rate, metric)| rate.is_some() != (*metric == Metric::Throughput))
+        .collect();
+    let compared = rows.iter().map(|&(rate, metric)| {
+        let (a, b) = (
+            values(&base.documents, rate, metric),
+            values(&new.documents, rate, metric),
+        );
+        let comparison = if in_turns {
+            // A run with too few samples for this metric leaves a hole, and pairs would shift.
+            let is_whole = a.len() == base.documents.len() && b.len() == new.documents.len();
+            let (a, b) = if is_whole {
+                (a, b)
+            } else {
+                (Vec::new(), Vec::new())
+            };
+            compare_pairs(metric, &a, &b, args.threshold, rows.len())
+        } else {
+            let known = noise.kinds.get(&kind(&base.documents[0], rate));
             let noise = known.and_then(|known| known.get(metric.name())).copied();
-            comparisons.push((rate, compare(metric, &a, &b, args.threshold, noise)));
-        }
-    }
-    Ok(comparisons)
+            compare(metric, &a, &b, args.threshold, noise)
+        };
+        (rate, comparison)
+    });
+    Ok(compared.collect())
 }
 
 /// What noise is learnt for: the verb, the topology, the rate.
@@ -498,9 +598,14 @@ fn print(
                 },
             )
         };
+        let with = |reason: &str| match reason {
+            "" => String::new(),
+            reason => format!(", {reason}"),
+        };
         let verdict = match comparison.finding {
-            Finding::Better => "better".to_owned(),
-            Finding::Worse => "WORSE".to_owned(),
+            Finding::Better => format!("better{}", with(&comparison.reason)),
+            Finding::Worse => format!("WORSE{}", with(&comparison.reason)),
+            Finding::Noise if comparison.interval.is_some() => comparison.reason.clone(),
             Finding::Noise => format!("noise ({})", comparison.reason),
             Finding::Insufficient => format!("insufficient ({})", comparison.reason),
         };
@@ -523,13 +628,24 @@ fn print(
         .filter(|(_, c)| c.finding == Finding::Worse)
         .map(|(_, c)| c.metric.name())
         .collect();
-    let result = if worse.is_empty() {
-        "no regression".to_owned()
-    } else {
+    let mut findings = answer.comparisons.iter().map(|(_, c)| c.finding);
+    let result = if !worse.is_empty() {
         format!("regression in {}", worse.join(", "))
+    } else if findings.all(|finding| finding == Finding::Noise) {
+        "no difference".to_owned()
+    } else {
+        "no regression".to_owned()
+    };
+    let left_out = match answer.disturbed.len() {
+        0 => String::new(),
+        n => format!(
+            "left out {n} disturbed pair{}: {}\n",
+            if n == 1 { "" } else { "s" },
+            answer.disturbed.join("; ")
+        ),
     };
     let text = format!(
-        "{table}differs  {differs}\nresult   {result}   (exit {})\n",
+        "{table}{left_out}differs  {differs}\nresult   {result}   (exit {})\n",
         exit.code()
     );
     io::stdout().write_all(text.as_bytes())?;

@@ -17,6 +17,15 @@ pub(crate) fn size(text: &str) -> Result<usize, String> {
     usize::try_from(count(text)?).map_err(|_| format!("{text:?} is too large"))
 }
 
+/// `5%`, as 0.05.
+pub(crate) fn share(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).parse::<f64>();
+    match number {
+        Ok(number) if (0.0..=1000.0).contains(&number) => Ok(number / 100.0),
+        _ => Err(format!("{text:?} is no share, as in 5%")),
+    }
+}
+
 /// What runs.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Pipeline")]

@@ -14,6 +14,7 @@ use lockstep_perf::exit::{Exit, Refusal};
 use lockstep_perf::machine::clock::{Clock, ratio};
 use lockstep_perf::machine::pin::ThreadSeen;
 use lockstep_perf::machine::storage::free_bytes;
+use lockstep_perf::measure::validity::Grade;
 use lockstep_perf::pipeline::full;
 use lockstep_perf::pipeline::latency::{self, Measured};
 use lockstep_perf::report::latency::text;
@@ -22,7 +23,7 @@ use lockstep_perf::report::text::wrap;
 
 use super::Global;
 use super::bench::{Bench, clear_status, exit_of, is_interrupted, refuse_debug_build, seconds};
-use super::flags::{PhaseFlags, PipelineFlags, ResultFlags};
+use super::flags::{PhaseFlags, PipelineFlags, ResultFlags, share};
 
 /// Arguments of `lockstep latency`.
 #[derive(Debug, clap::Args)]
@@ -41,6 +42,9 @@ pub(crate) struct Args {
     /// Objective on the response: 'p99<50us,p99.9<1ms'
     #[arg(long, value_name = "SLO")]
     slo: Option<Slo>,
+    /// Invalid if more than this share of the events left later than a period
+    #[arg(long, default_value = "100%", value_parser = share, value_name = "SHARE")]
+    max_lateness: f64,
     /// Ends a run after so many events instead of --duration
     #[arg(long, value_parser = lockstep_perf::args::quantity::count, value_name = "N")]
     events: Option<u64>,
@@ -79,10 +83,16 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
         }
         bench.say(&phases_line(args, rate))?;
         let harness = args.harness(&bench, rate, plan.threads.len() + plan.producers.len());
+        let (first, before) = (document.runs.len(), bench.line_ns(&plan));
         let measured = latency::measure(&harness, &plan)?;
         clear_status();
         add(&mut document, &plan, &measured)?;
+        let line: Vec<f64> = before.into_iter().chain(bench.line_ns(&plan)).collect();
+        for run in &mut document.runs[first..] {
+            run.line_ns.clone_from(&line);
+        }
     }
+    judge_lateness(args, &mut document)?;
     bench.say(&text(&document, bench.units())?)?;
     let exit = judge(args, &document, &bench)?;
     if let Some(home) = bench.finish(&document, args.result.keep())? {
@@ -290,6 +300,34 @@ pub(crate) fn add_threads(document: &mut Document, plan: &Plan, seen: &[ThreadSe
             },
         );
     }
+}
+
+/// Too many events left late: then it was another load than the one asked for.
+fn judge_lateness(args: &Args, document: &mut Document) -> anyhow::Result<()> {
+    let rates: Vec<u64> = document
+        .summary
+        .rates
+        .iter()
+        .filter_map(|r| r.rate)
+        .collect();
+    for rate in rates {
+        let lateness = document.merged("lateness", Some(rate))?;
+        let late = lateness.count_between(1_000_000_000 / rate.max(1), u64::MAX);
+        let share = ratio(late, lateness.len().max(1));
+        if share > args.max_lateness {
+            let verdict = &mut document.summary.verdict;
+            verdict.grade = Grade::Invalid;
+            verdict.reasons.insert(
+                0,
+                format!(
+                    "{:.1}% of the events left later than a period, more than --max-lateness {:.1}%",
+                    share * 100.0,
+                    args.max_lateness * 100.0
+                ),
+            );
+        }
+    }
+    Ok(())
 }
 
 fn judge(args: &Args, document: &Document, bench: &Bench) -> anyhow::Result<Exit> {

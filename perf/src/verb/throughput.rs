@@ -81,8 +81,11 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
         if is_interrupted() {
             break;
         }
+        let before = bench.line_ns(&plan);
         let run = measure(&bench.clock, &plan, args.duration, &bench.stop)?;
-        document.runs.push(record(n, &run));
+        let mut kept = record(n, &run);
+        kept.line_ns = before.into_iter().chain(bench.line_ns(&plan)).collect();
+        document.runs.push(kept);
         add_threads(&mut document, &plan, &run.seen);
         runs.push(run);
     }
@@ -156,12 +159,14 @@ fn record(n: usize, run: &Throughput) -> RunRecord {
         negative_samples: 0,
         achieved_rate: run.rate(),
         cpu_s: run.cpu_s,
+        stolen: run.stolen,
+        line_ns: Vec::new(),
         hist: BTreeMap::new(),
         intervals: Vec::new(),
         tail_from_ns: 0,
         tail: Vec::new(),
         batches: run.batches.iter().cloned().collect(),
-        preempted: BTreeMap::new(),
+        preempted: run.preempted(),
     }
 }
 

@@ -7,24 +7,29 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use lockstep_engine::{JournalMode, JournalThread};
+use lockstep_perf::HarnessError;
 use lockstep_perf::args::plan::{Plan, Wishes};
 use lockstep_perf::args::quantity::{Units, duration, rate, show_short, whole};
 use lockstep_perf::args::shape::Shape;
-use lockstep_perf::args::wish::Place;
+use lockstep_perf::args::wish::{Log, Place};
 use lockstep_perf::exit::{Exit, Refusal};
 use lockstep_perf::machine::clock::ratio;
 use lockstep_perf::measure::arrivals::Random;
 use lockstep_perf::measure::ranking::{Contender, Rank, rank};
 use lockstep_perf::measure::statistics::median;
-use lockstep_perf::pipeline::{latency, throughput};
+use lockstep_perf::pipeline::{full, latency, throughput};
 use lockstep_perf::report::chart::tune_chart;
 use lockstep_perf::report::result::{CandidateRecord, percentile};
 use lockstep_perf::report::store;
 use lockstep_perf::report::text::{Table, wrap};
 
+use toml::Table as Toml;
+
 use super::Global;
 use super::bench::{Bench, clear_status, is_interrupted, refuse_debug_build};
 use super::flags::{PipelineFlags, ResultFlags};
+use super::latency::{acknowledged_line, check_room};
 
 /// Candidates that are confirmed.
 const FINALISTS: usize = 4;
@@ -37,16 +42,18 @@ const OVERHEAD: Duration = Duration::from_millis(30);
 
 /// Arguments of `lockstep tune`.
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Examples:\n  lockstep tune --topology diamond --objective p99@500k\n  \
-                        lockstep tune --objective throughput --budget 1m\n  lockstep latency --config lockstep-tuned.toml --rate 500k\n\n\
-                        Exit codes: 0 a recommendation was written · 2 bad arguments · 3 it cannot tell · 130 interrupted"
-)]
+#[command(after_help = "Examples:\n  lockstep tune --objective p99@100k\n  \
+                        lockstep tune --topology diamond --objective throughput --budget 1m\n  \
+                        lockstep latency --config lockstep-tuned.toml --rate 500k\n  \
+                        lockstep run exchange --config lockstep-tuned.toml --dir ./data ...\n\n\
+                        The file has the flags, and below [engine] the same for the engine.\n\
+                        Exit codes: 0 a recommendation was written · 2 bad arguments · 3 it cannot tell · 130 interrupted")]
 pub(crate) struct Args {
     /// pN@RATE[,cpu<N] | throughput[,cpu<N]
     #[arg(long, default_value = "p99@100k", value_name = "GOAL")]
     objective: Objective,
-    /// Limit the space: wait=spin|park,place=1|2,ring=16Ki,batch=64|256
+    /// Limit the space: wait=spin|park,place=1|2,ring=16Ki,batch=64|256 (plain rings),
+    /// sync=inline|worker (the engine)
     #[arg(long, value_name = "SPACE")]
     space: Option<Space>,
     /// How long it may take
@@ -118,11 +125,16 @@ struct Space {
     places: Vec<usize>,
     rings: Vec<usize>,
     batches: Vec<usize>,
+    syncs: Vec<JournalThread>,
 }
 
 impl Space {
-    /// All that is worth trying for so many stages.
-    fn whole(stages: usize) -> Self {
+    /// All that is worth trying for these stages. The engine's stages take what waits, so
+    /// there is no batch to choose; where its syncs block there is.
+    fn whole(wishes: &Wishes) -> Self {
+        let stages = wishes.shape.stages();
+        let is_full = wishes.shape == Shape::Full;
+        let has_syncs = is_full && wishes.log.mode != JournalMode::None;
         let waits = ["spin", "spin-pause", "yield:100", "backoff", "park"];
         let mut places = vec![1, 2, stages];
         places.retain(|threads| *threads <= stages);
@@ -132,7 +144,16 @@ impl Space {
             waits: waits.map(str::to_owned).to_vec(),
             places,
             rings: vec![1 << 10, 1 << 14, 1 << 16],
-            batches: vec![16, 64, 256],
+            batches: if is_full {
+                vec![wishes.batch]
+            } else {
+                vec![16, 64, 256]
+            },
+            syncs: if has_syncs {
+                vec![JournalThread::Inline, JournalThread::Worker]
+            } else {
+                vec![wishes.log.thread]
+            },
         }
     }
 }
@@ -147,6 +168,7 @@ impl FromStr for Space {
             places: Vec::new(),
             rings: Vec::new(),
             batches: Vec::new(),
+            syncs: Vec::new(),
         };
         for part in text.split(',') {
             let (key, values) = part
@@ -168,7 +190,15 @@ impl FromStr for Space {
                 "place" => space.places = sizes()?,
                 "ring" => space.rings = sizes()?,
                 "batch" => space.batches = sizes()?,
-                other => return Err(format!("{other:?} is not tuned: wait, place, ring, batch")),
+                "sync" => {
+                    let each = values.split('|').map(Log::thread);
+                    space.syncs = each.collect::<Result<_, _>>()?;
+                }
+                other => {
+                    return Err(format!(
+                        "{other:?} is not tuned: wait, place, ring, batch, sync"
+                    ));
+                }
             }
         }
         Ok(space)
@@ -208,6 +238,14 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
         args.pipeline.topology,
         bench.machine.spinners_max()
     ))?;
+    let fastest = args.objective.latency.map_or(20_000_000, |(_, rate)| rate);
+    let seconds = args.budget.as_secs_f64() / 20.0;
+    let plan = &candidates[0].plan;
+    check_room(
+        plan,
+        whole(seconds * ratio(fastest, 1)),
+        "a smaller --budget",
+    )?;
     if args.list {
         for candidate in &candidates {
             bench.say(&format!("{}\n", candidate.show()))?;
@@ -267,7 +305,7 @@ fn candidates(
     bench: &Bench,
     wishes: &Wishes,
 ) -> anyhow::Result<(Vec<Candidate>, usize)> {
-    let all = Space::whole(wishes.shape.stages());
+    let all = Space::whole(wishes);
     let or = |given: Option<&Vec<usize>>, own: &Vec<usize>| {
         given.filter(|v| !v.is_empty()).unwrap_or(own).clone()
     };
@@ -280,29 +318,37 @@ fn candidates(
     let places = or(given.map(|s| &s.places), &all.places);
     let rings = or(given.map(|s| &s.rings), &all.rings);
     let batches = or(given.map(|s| &s.batches), &all.batches);
+    let syncs = given.map(|s| &s.syncs).filter(|v| !v.is_empty());
+    let syncs = syncs.unwrap_or(&all.syncs);
     let mut found = Vec::new();
     let mut impossible = 0;
     for wait in &waits {
-        for &threads in &places {
-            for &ring in &rings {
-                for &batch in &batches {
-                    let wishes = Wishes {
+        let rest = places.iter().flat_map(|&threads| {
+            let rings = rings.iter().map(move |&ring| (threads, ring));
+            rings.flat_map(|(threads, ring)| batches.iter().map(move |&b| (threads, ring, b)))
+        });
+        for (threads, ring, batch) in rest {
+            for &sync in syncs {
+                let wishes = Wishes {
+                    ring,
+                    batch,
+                    waits: wait.parse().map_err(anyhow::Error::msg)?,
+                    place: threads_of(wishes.shape, threads),
+                    log: Log {
+                        thread: sync,
+                        ..wishes.log.clone()
+                    },
+                    ..wishes.clone()
+                };
+                match Plan::resolve(&wishes, &bench.machine) {
+                    Ok(plan) => found.push(Candidate {
+                        wait: wait.clone(),
                         ring,
                         batch,
-                        waits: wait.parse().map_err(anyhow::Error::msg)?,
-                        place: threads_of(wishes.shape, threads),
-                        ..wishes.clone()
-                    };
-                    match Plan::resolve(&wishes, &bench.machine) {
-                        Ok(plan) => found.push(Candidate {
-                            wait: wait.clone(),
-                            ring,
-                            batch,
-                            plan,
-                            runs: Vec::new(),
-                        }),
-                        Err(_) => impossible += 1,
-                    }
+                        plan,
+                        runs: Vec::new(),
+                    }),
+                    Err(_) => impossible += 1,
                 }
             }
         }
@@ -376,7 +422,12 @@ fn measure(args: &Args, bench: &Bench, plan: &Plan, duration: Duration) -> anyho
         .floor(Duration::ZERO)
         .drain(Duration::from_millis(300))
         .runs(1);
-    let measured = latency::measure(&harness, plan)?;
+    let measured = match latency::measure(&harness, plan) {
+        Ok(measured) => measured,
+        // A candidate that cannot run has failed; the others go on.
+        Err(HarnessError::Failed(_)) => return Ok(Outcome::failed()),
+        Err(error) => return Err(error.into()),
+    };
     let run = &measured.report.runs[0];
     let kept = run.unsent == 0 && run.lost == 0;
     let score = run.response.value_at_percentile(p);
@@ -387,6 +438,18 @@ fn measure(args: &Args, bench: &Bench, plan: &Plan, duration: Duration) -> anyho
         p999: percentile(&run.response, 99.9),
         cpus: run.cpu_s / duration.as_secs_f64(),
     })
+}
+
+impl Outcome {
+    fn failed() -> Self {
+        Self {
+            score: f64::INFINITY,
+            p50: None,
+            p99: None,
+            p999: None,
+            cpus: 0.0,
+        }
+    }
 }
 
 impl Candidate {
@@ -401,12 +464,17 @@ impl Candidate {
     }
 
     fn config(&self) -> BTreeMap<String, String> {
-        BTreeMap::from([
+        let mut config = BTreeMap::from([
             ("wait".to_owned(), self.wait.clone()),
             ("place".to_owned(), self.plan.place()),
             ("ring".to_owned(), show_short(self.ring as u64)),
-            ("batch".to_owned(), self.batch.to_string()),
-        ])
+        ]);
+        if self.plan.shape == Shape::Full {
+            config.insert("sync".to_owned(), self.plan.log.thread_name().to_owned());
+        } else {
+            config.insert("batch".to_owned(), self.batch.to_string());
+        }
+        config
     }
 
     fn show(&self) -> String {
@@ -473,6 +541,13 @@ fn conclude(
         "topology".to_owned(),
         args.pipeline.topology.to_string().into(),
     );
+    if let Some(candidate) = finalists.first() {
+        let done = candidate.plan.acknowledged();
+        document
+            .config
+            .insert("acknowledged".to_owned(), done.into());
+        bench.say(&acknowledged_line(&candidate.plan, &mut document)?)?;
+    }
     document.candidates = finalists
         .iter()
         .zip(&ranking.ranks)
@@ -503,10 +578,10 @@ fn conclude(
     };
     store::write(
         &args.write,
-        &to_toml(args, bench, &finalists[chosen], &ranking.why),
+        &to_toml(args, bench, &finalists[chosen], &ranking.why)?,
     )?;
     bench.say(&format!(
-        "wrote    {0} (lockstep latency --config {0})\n",
+        "wrote    {0} (lockstep latency --config {0}, and the engine: lockstep run --config {0})\n",
         args.write.display()
     ))?;
     Ok(Exit::Done)
@@ -531,8 +606,13 @@ const SCREENED_SHOWN: usize = 6;
 
 fn table(args: &Args, candidates: &[CandidateRecord]) -> String {
     let mut table = Table::new("llllrrrrr");
+    let last = if args.pipeline.topology == Shape::Full {
+        "sync"
+    } else {
+        "batch"
+    };
     table.row([
-        "", "wait", "place", "ring", "batch", "p50", "p99", "p99.9", "cpu",
+        "", "wait", "place", "ring", last, "p50", "p99", "p99.9", "cpu",
     ]);
     let show =
         |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |ns| Units::Auto.show(whole(ns)));
@@ -566,7 +646,7 @@ fn table(args: &Args, candidates: &[CandidateRecord]) -> String {
             config("wait"),
             format!("{threads} thread{}", if threads == 1 { "" } else { "s" }),
             config("ring"),
-            config("batch"),
+            config(last),
             p50,
             p99,
             p999,
@@ -580,26 +660,56 @@ fn table(args: &Args, candidates: &[CandidateRecord]) -> String {
     text
 }
 
-fn to_toml(args: &Args, bench: &Bench, candidate: &Candidate, why: &str) -> String {
-    format!(
+fn to_toml(args: &Args, bench: &Bench, candidate: &Candidate, why: &str) -> anyhow::Result<String> {
+    let plan = &candidate.plan;
+    let mut text = format!(
         "# Written by lockstep tune on {}, {}.\n# Objective {}: {why}.\n\
-         topology = \"{}\"\nwait = \"{}\"\nplace = \"{}\"\nring = \"{}\"\nbatch = \"{}\"\nevent-size = \"{}\"\nclaim = \"{}\"\n",
+         topology = \"{}\"\nwait = \"{}\"\nplace = \"{}\"\nring = \"{}\"\nevent-size = \"{}\"\nclaim = \"{}\"\n",
         bench.machine.summary(),
         store::Moment::now().rfc3339(),
         args.objective.show(),
         args.pipeline.topology,
         candidate.wait,
-        if candidate.plan.threads.is_empty() {
+        if plan.threads.is_empty() {
             "auto".to_owned()
         } else {
-            candidate.plan.place()
+            plan.place()
         },
         show_short(candidate.ring as u64),
-        candidate.batch,
         args.pipeline.event_size,
         args.pipeline.claim,
-    )
+    );
+    if plan.shape != Shape::Full {
+        let _ = writeln!(text, "batch = \"{}\"", candidate.batch);
+        return Ok(text);
+    }
+    let _ = write!(
+        text,
+        "journal = \"{}\"\njournal-thread = \"{}\"\ngate = \"{}\"\n\n# The same by the engine's own names: lockstep run --config, or Config::read.\n[engine]\n",
+        plan.log.mode_name(),
+        plan.log.thread_name(),
+        plan.log.gate_name()
+    );
+    let configuration = Toml::try_from(full::configuration(plan))?;
+    for key in TUNED {
+        if let Some(value) = configuration.get(key) {
+            let _ = writeln!(text, "{key} = {value}");
+        }
+    }
+    Ok(text)
 }
+
+/// What of the engine's configuration a tuned file says.
+const TUNED: [&str; 8] = [
+    "slots",
+    "output_slots",
+    "wait",
+    "place",
+    "pin",
+    "journal",
+    "journal_thread",
+    "gate",
+];
 
 impl Objective {
     fn show(&self) -> String {
@@ -630,5 +740,38 @@ mod tests {
         assert_eq!(space.waits, ["spin", "park"]);
         assert_eq!(space.rings, [1024]);
         assert!("colour=red".parse::<Space>().is_err());
+        let space: Space = "sync=inline|worker".parse().unwrap();
+        assert_eq!(space.syncs, [JournalThread::Inline, JournalThread::Worker]);
+    }
+
+    #[test]
+    fn what_is_written_is_the_engines_configuration_and_the_flags() {
+        let bench = Bench::new(&Global {
+            format: super::super::Format::Quiet,
+            units: super::super::UnitsFlag::Auto,
+            config: None,
+        });
+        let line = [
+            "lockstep", "tune", "--ring", "1Ki", "--wait", "park", "--insist",
+        ];
+        let cli = super::super::parse(line.map(std::ffi::OsString::from)).unwrap();
+        let Some(super::super::Verb::Tune(args)) = cli.verb else {
+            panic!("{cli:?}")
+        };
+        let wishes = args.pipeline.wishes(&bench.machine).unwrap();
+        let candidate = Candidate {
+            wait: "park".to_owned(),
+            ring: wishes.ring,
+            batch: wishes.batch,
+            plan: Plan::resolve(&wishes, &bench.machine).unwrap(),
+            runs: Vec::new(),
+        };
+        let text = to_toml(&args, &bench, &candidate, "a test").unwrap();
+        let table: Toml = text.parse().unwrap();
+        let engine: lockstep_engine::Config = table["engine"].clone().try_into().unwrap();
+        assert_eq!(engine.slots, 1024);
+        assert_eq!(engine.wait.to_string(), "park");
+        assert_eq!(engine.place, candidate.plan.place());
+        engine.checked().unwrap();
     }
 }
