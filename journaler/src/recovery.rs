@@ -162,7 +162,7 @@ pub(crate) fn recover<S: Storage>(
     if let Some(intent) = intent {
         // It may be in the cache alone, as all that a failed sync leaves (`AN1`).
         meta.update_both(|_| ())?;
-        finish_cut(storage, &slot, &intent)?;
+        finish_cut(storage, &slot, &intent, true)?;
         ids.retain(|&id| id <= intent.segment);
     }
     let watermark = match intent {

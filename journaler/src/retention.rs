@@ -312,6 +312,9 @@ pub fn offline<S: Storage>(
     apply(storage, plan, give_up, progress)
 }
 
+/// Shrinks the file in steps, and removes it; at once, if anybody has it open: a reader that has
+/// mapped it, registered or not, would be killed by a page that is gone, while a file without a name
+/// stays until the last reader leaves it.
 fn remove_slowly<S: Storage>(storage: &S, name: &str) -> Result<(), ToolError> {
     storage
         .set_writable(name)
@@ -321,7 +324,7 @@ fn remove_slowly<S: Storage>(storage: &S, name: &str) -> Result<(), ToolError> {
         .map_err(failed("opening", name))?;
     let mut length = file.len().map_err(failed("reading", name))?;
     // Ends: each turn makes the file shorter.
-    while length > SHRINK_BYTES {
+    while length > SHRINK_BYTES && file.is_alone() {
         length -= SHRINK_BYTES;
         file.set_len(length).map_err(failed("shrinking", name))?;
         storage.pause(SHRINK_PAUSE);

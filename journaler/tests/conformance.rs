@@ -412,6 +412,21 @@ fn a_sealed_file_is_mapped<S: Storage>(storage: &S) {
     assert!(file.map(0).unwrap().is_empty());
 }
 
+#[test]
+fn a_file_that_is_mapped_is_not_alone() {
+    let place = Place::new("alone");
+    let file = place.disk.open("a", Open::CREATE).unwrap();
+    write(&file, &[7; 10_000], 0);
+    assert!(file.is_alone());
+    let reader = place.disk.open("a", Open::READ).unwrap();
+    assert!(!file.is_alone(), "it is open");
+    let map = reader.map(10_000).unwrap();
+    drop(reader);
+    assert!(!file.is_alone(), "it is mapped");
+    drop(map);
+    assert!(file.is_alone());
+}
+
 fn a_map_of_more_than_there_is_is_refused<S: Storage>(storage: &S) {
     let file = storage.open("a", Open::CREATE).unwrap();
     write(&file, b"123", 0);

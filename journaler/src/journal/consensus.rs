@@ -82,7 +82,7 @@ impl<S: Storage> Journal<S> {
             let mut spares = lock(&shared.spares);
             (spares.next, spares.wanted) = (None, None);
         }
-        finish_cut(&shared.storage, meta.slot(), intent)?;
+        finish_cut(&shared.storage, meta.slot(), intent, false)?;
         let (content, tail) = self.content(intent.segment)?;
         hint.chain = tail.chain;
         meta.update_both(|slot| {

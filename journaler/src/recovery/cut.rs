@@ -100,11 +100,13 @@ fn plan_in_segment<F: File>(
     }))
 }
 
-/// Steps 2 and 3.
+/// Steps 2 and 3. `is_again`: somebody may have begun before, and a sync of theirs may have failed;
+/// then zeros that are read may be in the cache alone, and are written again to the end of the file.
 pub(crate) fn finish_cut<S: Storage>(
     storage: &S,
     slot: &MetaSlot,
     intent: &CutIntent,
+    is_again: bool,
 ) -> Result<(), IoFault> {
     let later: Vec<SegmentId> = segments(storage)?
         .into_iter()
@@ -142,8 +144,12 @@ pub(crate) fn finish_cut<S: Storage>(
         file.write_at(&[IoSlice::new(bytemuck::bytes_of(&mark))], intent.mark)
             .map_err(|error| IoFault::new("write", &name, error).at(intent.mark))?;
     }
-    let last = last_data(&mut bytes, intent.offset, header.segment_bytes).map_err(read)?;
-    let end = last.map_or(intent.offset, |last| last + 1);
+    let end = if is_again {
+        header.segment_bytes
+    } else {
+        let last = last_data(&mut bytes, intent.offset, header.segment_bytes).map_err(read)?;
+        last.map_or(intent.offset, |last| last + 1)
+    };
     zero(&file, &name, intent.offset..end)
 }
 

@@ -354,6 +354,18 @@ impl File for DiskFile {
         self.file.set_len(length)
     }
 
+    fn is_alone(&self) -> bool {
+        let file = self.file.as_raw_fd();
+        // SAFETY: `fcntl` wants an open descriptor: `self.file` is one; a lease is a number, and touches
+        // no memory. The kernel gives a write lease only to who has the file alone.
+        let answer = unsafe { libc::fcntl(file, libc::F_SETLEASE, libc::F_WRLCK) };
+        if answer != 0 {
+            return false;
+        }
+        // SAFETY: as above; the lease is given back, or whoever opens the file would wait for us.
+        unsafe { libc::fcntl(file, libc::F_SETLEASE, libc::F_UNLCK) == 0 }
+    }
+
     fn map(&self, length: u64) -> io::Result<Mapped> {
         let found = self.len()?;
         if found < length {

@@ -304,6 +304,10 @@ impl<F: File> File for FaultyFile<F> {
         self.pass(Operation::Read)?;
         self.inner.map(length)
     }
+
+    fn is_alone(&self) -> bool {
+        self.inner.is_alone()
+    }
 }
 
 impl<F: fmt::Debug> fmt::Debug for FaultyFile<F> {

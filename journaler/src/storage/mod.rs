@@ -260,6 +260,12 @@ pub trait File: fmt::Debug + Send + Sync + 'static {
     /// `UnexpectedEof` if the file is shorter; whatever the file system says.
     fn map(&self, length: u64) -> io::Result<Mapped>;
 
+    /// Whether nobody else has the file open, or mapped: only then may it be cut while it has a name
+    /// that nobody opens any more. `false` where the storage cannot tell.
+    fn is_alone(&self) -> bool {
+        true
+    }
+
     /// Reads exactly `into.len()` bytes from `at` on.
     ///
     /// # Errors

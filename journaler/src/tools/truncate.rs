@@ -102,7 +102,7 @@ pub fn truncate<S: Storage>(
         slot.set_clean(false);
     });
     with_intent.map_err(ToolError::of_fault)?;
-    finish_cut(storage, meta.slot(), &intent).map_err(ToolError::of_fault)?;
+    finish_cut(storage, meta.slot(), &intent, true).map_err(ToolError::of_fault)?;
     // The next opening counts on: its watermark is not mistaken for the one of before.
     let without_intent = meta.update_both(|slot| {
         slot.set_cut_intent(None);
