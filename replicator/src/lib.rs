@@ -43,6 +43,7 @@ pub mod ids;
 pub mod members;
 pub mod policy;
 pub mod replica;
+pub mod simulation;
 pub mod tls;
 pub mod transport;
 pub mod wire;

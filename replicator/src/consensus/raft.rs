@@ -17,6 +17,7 @@
 //! | it forwards proposals, reads and transfers to the leader | the wire has no such kinds; asked only where it leads |
 //! | after a lost connection it goes on hoping, in `Snapshot` for ever | `unreachable`, `snapshot_sent` |
 //! | a campaign and a restart read all that is committed and not applied | applied at once, and bounded for each Ready |
+//! | a leader that is removed leads on, drops every proposal, and panics at its next commit | it hands over and follows as soon as the change is applied |
 //! | a leader that fails before its joint members end leaves them joint | whoever leads ends them, at a tick |
 
 use std::collections::VecDeque;
@@ -400,12 +401,31 @@ impl Consensus {
                 self.members = members(&state);
             }
             effects.members(entry.index, &self.members)?;
+            self.leave_if_removed();
             let store = self.raw.mut_store();
             store.0.members = self.members.clone();
         }
         self.raw.mut_store().0.applied = last.index;
         self.raw.advance_apply_to(last.index);
         Ok(())
+    }
+
+    /// A leader that was removed would lead on, drop every proposal, and panic at the next commit, for
+    /// which it looks up its own progress. It asks the best of the others to campaign, and follows.
+    fn leave_if_removed(&mut self) {
+        let leads = self.raw.raft.state == StateRole::Leader;
+        if !leads || self.members.is_voter(self.node) {
+            return;
+        }
+        let last = self.last();
+        let ready = self
+            .peers()
+            .find(|peer| !peer.is_learner && peer.matched == last);
+        if let Some(next) = ready {
+            self.raw.raft.send_timeout_now(next.node.number());
+        }
+        let term = self.raw.raft.term;
+        self.raw.raft.become_follower(term, 0);
     }
 
     fn hold(&mut self, number: u64, messages: Vec<Message>) {

@@ -25,7 +25,7 @@
 use lockstep_journaler::storage::{File, Open, Storage};
 use lockstep_journaler::{
     Existing, FrameDraft, FrameHeader, FrameKind, From, Journal, Options, Position, Reached,
-    Reader, Recovered, SegmentId, Tail, Term,
+    Reader, Recovered, SegmentId, Tail, Term, Verdict,
 };
 
 use crate::consensus::{
@@ -104,8 +104,6 @@ pub enum Mutation {
     NoChain,
     /// What a majority of voters and learners has counts as committed.
     LearnerCountedAsVoter,
-    /// The logic waits for the quorum and not for its own disk.
-    GateWithoutDurable,
     /// Votes and answers leave before what they rest on is durable.
     MessagesLetOutEarly,
     /// A frame is sealed again, with the sender's own commit, when it is sent again.
@@ -114,6 +112,39 @@ pub enum Mutation {
     AppliedApartFromMembers,
     /// A failed sync is tried again, and believed.
     RetryFailedSync,
+}
+
+impl Mutation {
+    /// All of them.
+    pub const ALL: &[Mutation] = &[
+        Mutation::AcknowledgeBeforeSync,
+        Mutation::CommitWithoutOwnTerm,
+        Mutation::SkipDeduplication,
+        Mutation::LogicBeforeGate,
+        Mutation::NoChain,
+        Mutation::LearnerCountedAsVoter,
+        Mutation::MessagesLetOutEarly,
+        Mutation::RecutOnResend,
+        Mutation::AppliedApartFromMembers,
+        Mutation::RetryFailedSync,
+    ];
+
+    /// Its name on the command line of the campaign.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Mutation::AcknowledgeBeforeSync => "acknowledge-before-sync",
+            Mutation::CommitWithoutOwnTerm => "commit-without-own-term",
+            Mutation::SkipDeduplication => "skip-deduplication",
+            Mutation::LogicBeforeGate => "logic-before-gate",
+            Mutation::NoChain => "no-chain",
+            Mutation::LearnerCountedAsVoter => "learner-counted-as-voter",
+            Mutation::MessagesLetOutEarly => "messages-let-out-early",
+            Mutation::RecutOnResend => "recut-on-resend",
+            Mutation::AppliedApartFromMembers => "applied-apart-from-members",
+            Mutation::RetryFailedSync => "retry-failed-sync",
+        }
+    }
 }
 
 impl ReplicaOptions {
@@ -191,6 +222,7 @@ pub struct Replica<S: Storage> {
     reads: Vec<(u64, Position)>,
     next_tick_ns: Option<u64>,
     is_barred: bool,
+    has_cut_torn_tail: bool,
     has_failed: bool,
     counters: Counters,
 }
@@ -284,10 +316,11 @@ impl<S: Storage> Replica<S> {
         }
         let notes = checked_notes(&journal, options)?;
         let (index, known) = read_index(&storage, &journal, &notes)?;
-        let committed =
-            index.position_behind(index.index_at(known).max(notes.committed.min(index.last())));
         let mut index = index;
-        index.know_committed(index.index_at(known).max(notes.committed));
+        let reached = index.index_reaching(known);
+        let committed = reached.max(notes.committed.min(index.last()));
+        index.know_committed(committed);
+        let committed = index.position_behind(committed);
         let is_barred = options.policy != Policy::Disks
             && !recovered.was_clean
             && recovered.reached.frames > 0
@@ -309,6 +342,7 @@ impl<S: Storage> Replica<S> {
             reads: Vec::new(),
             next_tick_ns: None,
             is_barred,
+            has_cut_torn_tail: matches!(recovered.verdict, Verdict::TornTail(_)),
             has_failed: false,
             counters: Counters::default(),
         };
@@ -740,6 +774,12 @@ impl<S: Storage> Replica<S> {
     #[must_use]
     pub fn is_barred(&self) -> bool {
         self.is_barred
+    }
+
+    /// Whether opening found a write that was under way, and cut it.
+    #[must_use]
+    pub fn has_cut_torn_tail(&self) -> bool {
+        self.has_cut_torn_tail
     }
 
     /// Reads what is durable.

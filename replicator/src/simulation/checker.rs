@@ -1,0 +1,394 @@
+//! What must hold after every step, looked at from outside: rows, synced bytes, replies.
+//!
+//! | rule | how it is seen |
+//! |---|---|
+//! | `S1` one leader in a term | by role and term of every node |
+//! | `S2` one frame for an index and term | by `header_crc`, of every row that appears anywhere |
+//! | `S3` what is committed is on the disks of a quorum | by the *synced bytes* of the simulated disks, walked anew, up to an entry of the leader's own term |
+//! | `S4` what is committed is never replaced | by the list of all that ever was, against each log |
+//! | `S5` a new leader has all that is committed | by the same list, when it is elected |
+//! | `S6` term and commit never go back | for each node, the term over restarts too |
+//! | `S7` the logic is behind both promises | its position against `S3` and the synced bytes of its own disk |
+//! | `S8` equal positions, equal states | by hash, against a model that applies the committed events once |
+//! | `S9` replies are those of the model, and committed | each reply that leaves a node, before any network |
+//! | `S10` one order for all clients | a request that began behind an answer is done behind it |
+
+use std::collections::BTreeMap;
+
+use lockstep_journaler::Position;
+use lockstep_journaler::storage::Simulated;
+
+use super::disk::DiskLog;
+use super::model::{Answer, Event, Model, Reply};
+use super::node::Node;
+use crate::consensus::Role;
+use crate::ids::NodeId;
+use crate::members::Members;
+
+/// What has been seen of one node.
+#[derive(Debug, Default)]
+struct Seen {
+    cuts: u64,
+    rows: u64,
+    term: u64,
+    committed: u64,
+    applied: u64,
+    leads_in: u64,
+    /// Nothing was seen of this life of the process yet.
+    is_fresh: bool,
+    /// As it knew them at the last look: a change is committed by those before it.
+    members: Members,
+    disk: DiskLog,
+}
+
+/// All that was ever true of a cluster.
+#[derive(Debug, Default)]
+pub struct Checker {
+    leaders: BTreeMap<u64, NodeId>,
+    frames: BTreeMap<(u64, u64), u32>,
+    committed: Vec<u32>,
+    position: u64,
+    /// The term of the leader that committed last.
+    committed_in: u64,
+    model: Model,
+    hashes: BTreeMap<u64, u64>,
+    replies: BTreeMap<u64, Reply>,
+    seen: BTreeMap<NodeId, Seen>,
+}
+
+impl Checker {
+    /// Nothing has happened.
+    #[must_use]
+    pub fn new() -> Checker {
+        let mut checker = Checker::default();
+        checker.hashes.insert(0, checker.model.hash());
+        checker
+    }
+
+    /// Before this position everything is really committed.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// How many terms had a leader.
+    #[must_use]
+    pub fn elections(&self) -> u64 {
+        self.leaders.len() as u64
+    }
+
+    /// How many requests were done.
+    #[must_use]
+    pub fn done(&self) -> u64 {
+        self.model.done()
+    }
+
+    /// A process ended, or began: what its memory had, and what its disk had not synced, is gone.
+    pub fn restarted(&mut self, id: NodeId) {
+        let seen = self.seen.entry(id).or_default();
+        let (term, members) = (seen.term, std::mem::take(&mut seen.members));
+        *seen = Seen {
+            term,
+            members,
+            is_fresh: true,
+            ..Seen::default()
+        };
+    }
+
+    /// The frames that this disk really holds.
+    pub fn disk(&mut self, id: NodeId, disk: &Simulated) -> &DiskLog {
+        let seen = self.seen.entry(id).or_default();
+        seen.disk.look(disk);
+        &seen.disk
+    }
+
+    /// Looks at a node after a step of it. `disks` are those of all nodes, dead ones too.
+    ///
+    /// # Errors
+    ///
+    /// The rule that does not hold, in one line.
+    pub fn check<N: Node>(
+        &mut self,
+        id: NodeId,
+        node: &N,
+        disks: &BTreeMap<NodeId, Simulated>,
+    ) -> Result<(), String> {
+        self.check_rows(id, node)?;
+        self.check_roles(id, node)?;
+        self.check_commit(id, node, disks)?;
+        let seen = self.seen.entry(id).or_default();
+        seen.is_fresh = false;
+        if seen.members != *node.replica().members() {
+            seen.members = node.replica().members().clone();
+        }
+        self.check_logic(id, node, disks)
+    }
+
+    fn check_rows<N: Node>(&mut self, id: NodeId, node: &N) -> Result<(), String> {
+        let replica = node.replica();
+        let index = replica.index();
+        let seen = self.seen.entry(id).or_default();
+        if seen.cuts != replica.cuts() {
+            seen.cuts = replica.cuts();
+            seen.rows = 0;
+            seen.disk.forget();
+        }
+        for at in (seen.rows + 1).max(index.first())..=index.last() {
+            let Some(row) = index.row(at) else { continue };
+            let known = *self.frames.entry((at, row.term)).or_insert(row.header_crc);
+            if known != row.header_crc {
+                return Err(format!(
+                    "S2: node {id} has a frame {:08x} at index {at} of term {}, another has {known:08x}",
+                    row.header_crc, row.term
+                ));
+            }
+        }
+        seen.rows = index.last();
+        Ok(())
+    }
+
+    fn check_roles<N: Node>(&mut self, id: NodeId, node: &N) -> Result<(), String> {
+        let replica = node.replica();
+        let view = replica.view();
+        let seen = self.seen.entry(id).or_default();
+        if view.term < seen.term {
+            return Err(format!(
+                "S6: node {id} went back from term {} to {}",
+                seen.term, view.term
+            ));
+        }
+        seen.term = view.term;
+        if view.role != Role::Leader {
+            return Ok(());
+        }
+        let known = *self.leaders.entry(view.term).or_insert(id);
+        if known != id {
+            return Err(format!(
+                "S1: {known} and {id} both lead in term {}",
+                view.term
+            ));
+        }
+        if seen.leads_in == view.term {
+            return Ok(());
+        }
+        seen.leads_in = view.term;
+        let last = self.committed.len() as u64;
+        let has = replica.index().chain_at(last);
+        // A leader of an older term may be elected late, and commits nothing any more.
+        if last > 0 && view.term > self.committed_in && has != self.committed.last().copied() {
+            return Err(format!(
+                "S5: node {id} was elected in term {} without the committed frame at index {last}",
+                view.term
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_commit<N: Node>(
+        &mut self,
+        id: NodeId,
+        node: &N,
+        disks: &BTreeMap<NodeId, Simulated>,
+    ) -> Result<(), String> {
+        let replica = node.replica();
+        let committed = replica.committed().0;
+        // What the consensus believes, in its own numbers: empty frames have no position of their own.
+        let at = replica.view().committed.min(self.committed.len() as u64);
+        if at > 0 && replica.index().chain_at(at).as_ref() != self.at(at) {
+            return Err(format!(
+                "S4: node {id} has another frame at the committed index {at}"
+            ));
+        }
+        let seen = self.seen.entry(id).or_default();
+        if committed < seen.committed {
+            return Err(format!(
+                "S6: the commit of node {id} went back from {} to {committed}",
+                seen.committed
+            ));
+        }
+        if committed == seen.committed {
+            return Ok(());
+        }
+        seen.committed = committed;
+        if committed > self.position {
+            let is_fresh = seen.is_fresh;
+            // A leader may have died, or followed, with the step in which its commit moved: then the
+            // disks have to say that it was right.
+            let view = replica.view();
+            let leads = view.role == Role::Leader || seen.leads_in == view.term;
+            if !leads && !is_fresh {
+                return Err(format!(
+                    "S3: node {id} believes in a commit of {committed} that no leader had: {}",
+                    self.position
+                ));
+            }
+            self.advance(id, node, committed, disks)?;
+        }
+        let index = replica.index();
+        let at = index.index_reaching(Position(committed));
+        if at > 0 && index.chain_at(at).as_ref() != self.at(at) {
+            return Err(format!(
+                "S4: node {id} has another frame at the committed index {at}"
+            ));
+        }
+        Ok(())
+    }
+
+    /// The committed frame at this index.
+    fn at(&self, index: u64) -> Option<&u32> {
+        let at = usize::try_from(index.checked_sub(1)?).ok()?;
+        self.committed.get(at)
+    }
+
+    /// A leader's commit moves: a quorum's disks have it, with an entry of its own term behind.
+    fn advance<N: Node>(
+        &mut self,
+        id: NodeId,
+        node: &N,
+        committed: u64,
+        disks: &BTreeMap<NodeId, Simulated>,
+    ) -> Result<(), String> {
+        let replica = node.replica();
+        let (index, view) = (replica.index(), replica.view());
+        let first = index.index_at(Position(committed - 1)) + 1;
+        let term = if view.role == Role::Leader {
+            view.term
+        } else {
+            index.term_at(first).unwrap_or(0)
+        };
+        let own = (first..=index.last()).find(|&at| index.term_at(at) == Some(term));
+        let Some(own) = own else {
+            return Err(format!(
+                "S3: node {id} commits position {committed} in term {} without an entry of that term",
+                view.term
+            ));
+        };
+        let expected = index.chain_at(own);
+        let mut holders = Vec::new();
+        for (&other, disk) in disks {
+            let seen = self.seen.entry(other).or_default();
+            seen.disk.look(disk);
+            if seen.disk.frame(own).map(|frame| frame.header.header_crc()) == expected {
+                holders.push(other);
+            }
+        }
+        let before = self.seen.get(&id).map(|seen| seen.members.clone());
+        let was_quorum = before.is_some_and(|members| members.is_quorum(&holders));
+        if !was_quorum && !replica.members().is_quorum(&holders) {
+            return Err(format!(
+                "S3: node {id} commits position {committed} (index {own}, term {}), on whose disks it is not: \
+                 voters {:?}, held by {holders:?}",
+                view.term,
+                replica.members().voters
+            ));
+        }
+        let from = self.committed.len() as u64 + 1;
+        let holder = holders.first().copied().unwrap_or(id);
+        for at in from..=index.index_at(Position(committed)).min(own) {
+            let seen = self.seen.get(&holder);
+            let Some(frame) = seen.and_then(|seen| seen.disk.frame(at)) else {
+                return Err(format!(
+                    "S3: the disk of {holder} has no frame {at} before {own}"
+                ));
+            };
+            self.committed.push(frame.header.header_crc());
+            let bytes = frame.body.chunks_exact(size_of::<Event>());
+            let events: Vec<Event> = bytes.map(bytemuck::pod_read_unaligned).collect();
+            for (position, event) in (frame.header.first_position..).zip(&events) {
+                if let Some(reply) = self.model.apply(position, event) {
+                    self.replies.insert(position, reply);
+                }
+                self.hashes.insert(position + 1, self.model.hash());
+            }
+        }
+        self.position = committed;
+        self.committed_in = self.committed_in.max(term);
+        Ok(())
+    }
+
+    fn check_logic<N: Node>(
+        &mut self,
+        id: NodeId,
+        node: &N,
+        disks: &BTreeMap<NodeId, Simulated>,
+    ) -> Result<(), String> {
+        let applied = node.applied().0;
+        let seen = self.seen.entry(id).or_default();
+        if applied == seen.applied {
+            return Ok(());
+        }
+        if applied < seen.applied {
+            return Err(format!(
+                "S6: the logic of node {id} went back from {} to {applied}",
+                seen.applied
+            ));
+        }
+        seen.applied = applied;
+        if applied > self.position {
+            return Err(format!(
+                "S7: the logic of node {id} is at {applied}, committed is {}",
+                self.position
+            ));
+        }
+        if let Some(disk) = disks.get(&id) {
+            seen.disk.look(disk);
+        }
+        if applied > seen.disk.end().0 {
+            return Err(format!(
+                "S7: the logic of node {id} is at {applied}, its disk ends at {}",
+                seen.disk.end()
+            ));
+        }
+        let (expected, found) = (self.hashes.get(&applied), node.state_hash());
+        if expected != Some(&found) {
+            return Err(format!(
+                "S8: the state of node {id} at {applied} is {found:016x}, the model's {expected:016x?}"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Looks at a reply that leaves a node.
+    ///
+    /// # Errors
+    ///
+    /// The rule that does not hold, in one line.
+    pub fn check_reply(&self, id: NodeId, reply: &Reply) -> Result<(), String> {
+        if reply.position >= self.position {
+            return Err(format!(
+                "S9: node {id} answers {reply:?}, committed is {}",
+                self.position
+            ));
+        }
+        let expected = self.replies.get(&reply.position);
+        if expected != Some(reply) {
+            return Err(format!(
+                "S9: node {id} answers {reply:?}, the model {expected:?}"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Where a request was done, as its answer says.
+    ///
+    /// # Errors
+    ///
+    /// `S10`, or an answer that no client of the simulator can get.
+    pub fn check_order(reply: &Reply, floor: u64) -> Result<u64, String> {
+        let at = match reply.answer {
+            Answer::Opened => reply.position,
+            Answer::Done { at, .. } => at,
+            Answer::Gone | Answer::Unknown => {
+                return Err(format!(
+                    "S9: a client with one request at a time was told {reply:?}"
+                ));
+            }
+        };
+        if at < floor {
+            return Err(format!(
+                "S10: {reply:?} was done at {at}, though it began behind an answer of {floor}"
+            ));
+        }
+        Ok(at + 1)
+    }
+}

@@ -1,0 +1,130 @@
+//! What a disk really holds: the synced bytes of a journal, walked without asking the journal.
+//!
+//! The checkers believe nothing that a node claims. They look at the bytes that a power cut could not
+//! take, follow marks and frames, and say which frames those are.
+
+use lockstep_journaler::frame::{FrameHeader, GroupMark, HEADER_BYTES, padded};
+use lockstep_journaler::segment::SegmentHeader;
+use lockstep_journaler::storage::Simulated;
+use lockstep_journaler::{Position, SegmentId};
+
+use super::model::EVENT_BYTES;
+
+/// One frame on a disk.
+#[derive(Debug, Clone)]
+pub struct OnDisk {
+    /// Its header, sealed.
+    pub header: FrameHeader,
+    /// Its events; the header seals them.
+    pub body: Vec<u8>,
+    /// In which segment.
+    pub segment: u64,
+    /// Where in it.
+    pub offset: u64,
+}
+
+/// The frames on one disk, in order, as far as they hold.
+#[derive(Debug, Clone, Default)]
+pub struct DiskLog {
+    frames: Vec<OnDisk>,
+    segment: u64,
+    offset: u64,
+}
+
+impl DiskLog {
+    /// Everything is looked at again: what was there may have been cut.
+    pub fn forget(&mut self) {
+        *self = DiskLog::default();
+    }
+
+    /// Looks for more behind what was seen.
+    pub fn look(&mut self, disk: &Simulated) {
+        // A node that lost power before it had written anything may have begun at a later segment.
+        if self.offset == 0 && header_of(disk, self.segment).is_none() {
+            let begun = (self.segment..self.segment + 16).find(|&id| header_of(disk, id).is_some());
+            self.segment = begun.unwrap_or(self.segment);
+        }
+        // Ends: each turn goes to the next segment, or returns.
+        while let Some((header, bytes)) = header_of(disk, self.segment) {
+            self.offset = self.offset.max(header.data_start());
+            self.walk(&bytes, &header);
+            if header_of(disk, self.segment + 1).is_none() {
+                return;
+            }
+            (self.segment, self.offset) = (self.segment + 1, 0);
+        }
+    }
+
+    fn walk(&mut self, bytes: &[u8], header: &SegmentHeader) {
+        let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX);
+        // Ends: each turn goes on by a group, or returns.
+        while let Some(block) = chunk(bytes, at(self.offset))
+            && let Some(mark) = GroupMark::decode(block, header.salt(), self.offset)
+        {
+            let (from, to) = (
+                self.offset + HEADER_BYTES as u64,
+                self.offset + HEADER_BYTES as u64 + mark.length,
+            );
+            let Some(group) = frames_of(bytes, self.segment, at(from), at(to)) else {
+                return;
+            };
+            self.frames.extend(group);
+            self.offset = to;
+        }
+    }
+
+    /// The frame with this index.
+    #[must_use]
+    pub fn frame(&self, index: u64) -> Option<&OnDisk> {
+        let first = self.frames.first()?.header.index;
+        let at = usize::try_from(index.checked_sub(first)?).ok()?;
+        self.frames.get(at)
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn frames(&self) -> &[OnDisk] {
+        &self.frames
+    }
+
+    /// The position behind its last event.
+    #[must_use]
+    pub fn end(&self) -> Position {
+        let last = self.frames.last();
+        last.and_then(|frame| frame.header.end())
+            .unwrap_or_default()
+    }
+}
+
+fn header_of(disk: &Simulated, segment: u64) -> Option<(SegmentHeader, Vec<u8>)> {
+    let bytes = disk.durable_bytes(&SegmentId(segment).file_name()).ok()?;
+    let header = SegmentHeader::decode(bytes.get(..4096)?).ok()?;
+    Some((header, bytes))
+}
+
+fn chunk(bytes: &[u8], at: usize) -> Option<&[u8; HEADER_BYTES]> {
+    bytes.get(at..at.checked_add(HEADER_BYTES)?)?.first_chunk()
+}
+
+/// The frames between two offsets, if all of them hold: a group is durable whole, or not yet.
+fn frames_of(bytes: &[u8], segment: u64, from: usize, to: usize) -> Option<Vec<OnDisk>> {
+    let mut frames = Vec::new();
+    let mut at = from;
+    // Ends: each turn goes on by a frame.
+    while at < to {
+        let header = FrameHeader::decode(chunk(bytes, at)?)?;
+        let length = usize::try_from(header.body_bytes(EVENT_BYTES)).ok()?;
+        let body = bytes.get(at + HEADER_BYTES..at + HEADER_BYTES + length)?;
+        if !header.seals(body) {
+            return None;
+        }
+        frames.push(OnDisk {
+            header,
+            body: body.to_vec(),
+            segment,
+            offset: at as u64,
+        });
+        at += HEADER_BYTES + usize::try_from(padded(length as u64)).ok()?;
+    }
+    Some(frames)
+}

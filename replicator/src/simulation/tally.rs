@@ -1,0 +1,92 @@
+//! What a campaign has seen: one that never saw a torn tail proves nothing about torn tails.
+
+use std::fmt;
+
+macro_rules! tally {
+    ($($(#[$meta:meta])* $name:ident $text:literal $least:literal,)*) => {
+        /// How often what happened.
+        #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+        pub struct Tally {
+            $($(#[$meta])* pub $name: u64,)*
+        }
+
+        impl Tally {
+            /// Both together.
+            pub fn add(&mut self, other: &Tally) {
+                $(self.$name += other.$name;)*
+            }
+
+            /// What a thousand seeds should have seen more often than this one says, if anything.
+            #[must_use]
+            pub fn missing(&self, seeds: u64) -> Vec<&'static str> {
+                let mut missing = Vec::new();
+                $(if self.$name * 1000 < $least * seeds { missing.push($text); })*
+                missing
+            }
+        }
+
+        impl fmt::Display for Tally {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                $(writeln!(f, "  {:>12}  {}", self.$name, $text)?;)*
+                Ok(())
+            }
+        }
+    };
+}
+
+tally! {
+    /// Events of the simulation.
+    steps "steps, each followed by the checkers" 1000,
+    /// Terms with a leader.
+    elections "elections" 1000,
+    /// Client requests answered.
+    acknowledged "requests acknowledged" 5000,
+    /// Requests that were asked again.
+    retried "requests asked again" 500,
+    /// Requests done.
+    done "requests done" 5000,
+    /// kill -9.
+    killed "processes killed" 200,
+    /// Power lost.
+    power_lost "machines without power" 200,
+    /// Power lost while a write or a sync was under way.
+    power_cut "machines without power in the midst of a write" 50,
+    /// Torn tails found.
+    torn "torn tails cut" 20,
+    /// Uncommitted frames cut away.
+    cut_back "conflicts cut back" 20,
+    /// Nodes alone, or split.
+    partitions "partitions" 100,
+    /// One direction only.
+    one_way "one-way partitions" 30,
+    /// Two sides that share one node.
+    bridges "bridge partitions" 20,
+    /// Connections lost.
+    resets "connections reset" 100,
+    /// Messages lost.
+    dropped "messages lost" 500,
+    /// Messages doubled.
+    doubled "messages doubled" 100,
+    /// Messages with a flipped bit.
+    flipped "messages with a flipped bit" 50,
+    /// Messages.
+    delivered "messages delivered" 10000,
+    /// SIGSTOP.
+    paused "pauses" 100,
+    /// Slow disks.
+    slow "slow disks" 100,
+    /// Errors of write and sync.
+    disk_errors "errors of a disk" 30,
+    /// No room.
+    disk_full "full disks" 30,
+    /// Rotten bytes that were refused.
+    rotten "rotten journals refused" 1,
+    /// Disks lost for ever.
+    wiped "disks lost for ever" 5,
+    /// Wall clocks that jumped.
+    jumps "clocks that jumped" 50,
+    /// Changes of members.
+    changes "changes of members" 50,
+    /// Leaders that handed over.
+    transfers "transfers of leadership" 20,
+}
