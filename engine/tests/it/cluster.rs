@@ -410,8 +410,8 @@ impl World {
 fn run(seed: u64) {
     let mut world = World::new(seed);
     world.until("a first leader", |world| world.leader().is_some());
-    for _ in 0..40 {
-        for _ in 0..100 {
+    for _ in 0..25 {
+        for _ in 0..80 {
             world.step();
         }
         world.trouble();
