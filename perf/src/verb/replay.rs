@@ -169,6 +169,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
         let what = format!("there is no directory {}", args.dir.display());
         return Err(Refusal::usage(what, "the directory that lockstep run --dir made").into());
     }
+    is_ours(&args.dir)?;
     let bounds = held::read(&args.dir)?.unwrap_or_default();
     let fresh = move || Exchange::new(bounds);
     let until = match args.as_of {
@@ -179,6 +180,14 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
         from: Position(args.from),
         until,
     };
+    if until.is_some_and(|until| until < range.from) {
+        let what = format!(
+            "--from {} lies behind the end, {}",
+            args.from,
+            until.unwrap_or_default()
+        );
+        return Err(Refusal::usage(what, "positions count from 0").into());
+    }
     if let Some(version) = args.compare {
         return compared(args, global, version, range, fresh);
     }
@@ -257,6 +266,24 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
     } else {
         Exit::Done
     })
+}
+
+/// Refuses the log of another application.
+fn is_ours(directory: &Path) -> anyhow::Result<()> {
+    let read = |error: lockstep_journaler::ReadError| refused(error.into());
+    let mut reader = Reader::open(Disk::at(directory)?, From::Oldest).map_err(read)?;
+    let (found, expected) = (reader.schema().map_err(read)?, Events::schema());
+    if found.name == expected.name {
+        return Ok(());
+    }
+    let what = format!(
+        "{} holds {}, and this program replays {}",
+        directory.display(),
+        found.name,
+        expected.name
+    );
+    let hint = "lockstep journal dump shows events of any application";
+    Err(Refusal::environment(what, hint).into())
 }
 
 fn new_file(path: &Path) -> anyhow::Result<OutputFile> {

@@ -263,6 +263,8 @@ fn what_makes_no_sense_is_refused_and_changes_nothing() {
     );
     refused(replay(&directory, &["--filter", "Apples"]), 2, "is no kind");
     refused(replay(&directory, &["--speed", "fast"]), 2, "is no speed");
+    let backwards = replay(&directory, &["--from", "9", "--to", "5"]);
+    refused(backwards, 2, "lies behind the end");
 
     let config = root.path().join("c.toml");
     std::fs::write(&config, "[engine]\nslotz = 4\n").unwrap();
