@@ -30,9 +30,11 @@ pub struct Config {
     pub slots: usize,
     /// Slots of the output ring, a power of two. Default as many.
     pub output_slots: usize,
+    /// The most events that a stage takes in one turn; 0, the default: what the ring chooses.
+    pub batch: usize,
     /// What the journal promises. Default `sync`.
     pub journal: JournalMode,
-    /// Where the sync blocks. Default `inline`, on the thread of *journal*.
+    /// Where the sync blocks. Default `auto`: a thread of its own where there are two CPUs.
     pub journal_thread: JournalThread,
     /// Bytes of a segment file. Default 256 MiB.
     pub segment_bytes: u64,
@@ -102,11 +104,25 @@ pub enum JournalMode {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum JournalThread {
-    /// On the thread of the stage.
+    /// As `worker` where there are two CPUs, else as `inline`; and where the caller gives the turns.
     #[default]
+    Auto,
+    /// On the thread of the stage.
     Inline,
     /// On a thread of its own, which owns the gate.
     Worker,
+}
+
+impl JournalThread {
+    /// Whether a thread of its own blocks in the sync.
+    #[must_use]
+    pub fn is_worker(self) -> bool {
+        match self {
+            JournalThread::Auto => std::thread::available_parallelism().is_ok_and(|n| n.get() > 1),
+            JournalThread::Inline => false,
+            JournalThread::Worker => true,
+        }
+    }
 }
 
 /// Which segments the journal gives up.
@@ -201,8 +217,9 @@ impl Default for Config {
         Self {
             slots: 65_536,
             output_slots: 65_536,
+            batch: 0,
             journal: JournalMode::Sync,
-            journal_thread: JournalThread::Inline,
+            journal_thread: JournalThread::Auto,
             segment_bytes: 256 << 20,
             allow_volatile: false,
             gate: GateAt::Logic,

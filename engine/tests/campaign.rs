@@ -37,6 +37,9 @@ bodies! {
 const ALLOWANCE: u64 = 1_000;
 const POOR: u16 = 7;
 
+/// More changes than any life makes.
+const NEVER: u64 = u64::MAX;
+
 #[derive(Default)]
 struct Bank {
     balances: DetMap<u64, u64>,
@@ -185,7 +188,7 @@ impl Campaign {
             }
             match self.open() {
                 Ok(run) if !self.disk.is_off() => {
-                    self.disk.cut_power_after(u64::MAX >> 1);
+                    self.disk.cut_power_after(NEVER);
                     return run;
                 }
                 Ok(_) => {}
@@ -207,11 +210,9 @@ impl Campaign {
             run.producer(),
         );
         let mut acks: Vec<Ack> = Vec::new();
-        let mut is_rebooted = false;
         match self.random.below(4) {
             0 => {}
             1 => {
-                is_rebooted = true;
                 let skip = self.random.below(60);
                 self.disk.inject(Fault::SyncError, ".seg", skip);
             }
@@ -262,10 +263,11 @@ impl Campaign {
             drop(run);
         }
         // Or the process died alone, and the system has written everything later.
-        if self.random.below(4) != 0 || self.disk.is_off() || is_rebooted {
+        if self.random.below(4) != 0 || self.disk.is_off() {
             self.disk.crash();
         }
         self.disk.heal();
+        self.disk.cut_power_after(NEVER);
         self.client.waiting = None;
         self.client.opening = None;
     }

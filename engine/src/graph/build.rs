@@ -14,7 +14,7 @@ use lockstep_ringbuffer::{
     Graph, MultiProducer, OnDrop, OnFull, Pipeline, Poller, Producer, StageId,
 };
 
-use crate::config::{Config, GateAt, JournalThread};
+use crate::config::{Config, GateAt};
 use crate::error::{Error, Result};
 use crate::event::Slot;
 use crate::graph::placement;
@@ -101,6 +101,11 @@ pub(crate) fn build<L: Logic, S: Storage>(
         let id = attach(&mut graph, &after);
         stages.push((name, id));
     }
+    if config.batch != 0 {
+        for (_, id) in &stages {
+            graph.max_batch(*id, config.batch);
+        }
+    }
     placement::place(&mut graph, config, &stages)?;
     // A claim whose producer gave it up is an event that means nothing.
     Ok(graph.build_multi(|event| *event = EventOf::<L>::zeroed())?)
@@ -115,26 +120,22 @@ fn journal<E: Slot, S: Storage>(
     shared: &Arc<Shared>,
 ) -> Result<StageId> {
     let committer = |gate| Committer::new(gate, log, ledger, Arc::clone(shared));
-    match config.journal_thread {
-        JournalThread::Inline => {
-            Ok(graph.late_stage("journal", &[order], |gate| Inline(committer(gate))))
-        }
-        JournalThread::Worker => {
-            let mut refused = None;
-            let id = graph.late_stage("journal", &[order], |gate| {
-                Worker::new(committer(gate)).unwrap_or_else(|source| {
-                    refused = Some(source);
-                    Worker::none()
-                })
-            });
-            match refused {
-                None => Ok(id),
-                Some(source) => Err(Error::Beside {
-                    what: "the journal's disk thread",
-                    source,
-                }),
-            }
-        }
+    if !config.journal_thread.is_worker() {
+        return Ok(graph.late_stage("journal", &[order], |gate| Inline(committer(gate))));
+    }
+    let mut refused = None;
+    let id = graph.late_stage("journal", &[order], |gate| {
+        Worker::new(committer(gate)).unwrap_or_else(|source| {
+            refused = Some(source);
+            Worker::none()
+        })
+    });
+    match refused {
+        None => Ok(id),
+        Some(source) => Err(Error::Beside {
+            what: "the journal's disk thread",
+            source,
+        }),
     }
 }
 

@@ -160,6 +160,8 @@ options! {
     slots: usize;
     /// Slots of the output ring, a power of two.
     output_slots: usize;
+    /// The most events that a stage takes in one turn; 0: what the ring chooses.
+    batch: usize;
     /// What the journal promises.
     journal: JournalMode;
     /// Where the sync blocks.

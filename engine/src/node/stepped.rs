@@ -122,6 +122,7 @@ impl<L: Logic, S: Storage> Stepped<L, S> {
             )
             .into());
         }
+        starter.config.journal_thread = JournalThread::Inline;
         starter.options.background = Background::Stepped;
         let prepared = starter.prepare(OnFull::Reject)?;
         let Prepared {

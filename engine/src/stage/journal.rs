@@ -163,11 +163,12 @@ impl Worker {
         let is_over = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&is_over);
         let body = move || {
-            // Ends: by the flag, once nothing is taken that is not written, or by a failure.
+            // Ends: by the flag, once nothing is taken that is not written or the disk has no room for
+            // it, or by a failure.
             loop {
                 let worked = committer.commit();
                 // ORDERING: Acquire, pairs with the Release in `on_stop`.
-                if seen.load(Ordering::Acquire) && !committer.is_behind()
+                if seen.load(Ordering::Acquire) && (!committer.is_behind() || committer.is_full)
                     || committer.gate.is_none()
                 {
                     break;
@@ -185,6 +186,16 @@ impl Worker {
             thread: Some(thread),
             is_over,
         })
+    }
+
+    fn end(&mut self) {
+        // ORDERING: Release, pairs with the Acquire in the thread.
+        self.is_over.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // A panic there has poisoned the pipeline by dropping the gate.
+            let _panicked = thread.join();
+        }
     }
 
     /// For a graph that is not going to run.
@@ -205,12 +216,13 @@ impl<E: Slot> LateStage<E> for Worker {
     }
 
     fn on_stop(&mut self) {
-        // ORDERING: Release, pairs with the Acquire in the thread.
-        self.is_over.store(true, Ordering::Release);
-        if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
-            // A panic there has poisoned the pipeline by dropping the gate.
-            let _panicked = thread.join();
-        }
+        self.end();
+    }
+}
+
+/// A graph that was refused before it ran gives the journal back, too.
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.end();
     }
 }

@@ -173,16 +173,19 @@ impl Log {
         }
     }
 
-    /// `inline` or `worker`.
+    /// `auto`, `inline` or `worker`.
     ///
     /// # Errors
     ///
     /// Says what there is.
     pub fn thread(text: &str) -> Result<JournalThread, String> {
         match text {
+            "auto" => Ok(JournalThread::Auto),
             "inline" => Ok(JournalThread::Inline),
             "worker" => Ok(JournalThread::Worker),
-            _ => Err(format!("{text:?} is no place for a sync: inline, worker")),
+            _ => Err(format!(
+                "{text:?} is no place for a sync: auto, inline, worker"
+            )),
         }
     }
 
@@ -210,6 +213,7 @@ impl Log {
     #[must_use]
     pub fn thread_name(&self) -> &'static str {
         match self.thread {
+            JournalThread::Auto => "auto",
             JournalThread::Inline => "inline",
             JournalThread::Worker => "worker",
         }
