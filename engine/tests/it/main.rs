@@ -16,6 +16,8 @@
 //! | `migration` | does a journal of version 1 run under the logic of version 2? |
 //! | `cluster` | does what clients were told hold through crashes, partitions and changes of leader? |
 //! | `time` | do timers ring by the time of the log, live and replayed? |
+//! | `driver` | does a node with threads and sockets answer, end in order, and end by name? |
+//! | `simulated` | does the whole node keep the rules of the replicator's simulator? |
 //! | `stepped` | is the whole engine a function of the calls, and does it survive any crash of a simulated disk? |
 
 #![expect(
@@ -26,6 +28,7 @@
 mod back_pressure;
 mod bank;
 mod cluster;
+mod driver;
 mod exactly_once;
 mod faults;
 mod gates;
@@ -36,6 +39,7 @@ mod recovery;
 mod replay;
 mod retention;
 mod shutdown;
+mod simulated;
 mod stepped;
 mod time;
 mod walk;

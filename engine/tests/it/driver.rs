@@ -1,0 +1,128 @@
+//! A node with threads and sockets, and a client: answers, an end in order, an end by name.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use lockstep_engine::cluster::{ClientsOptions, Driver, DriverOptions, NodeOptions};
+use lockstep_engine::prelude::*;
+use lockstep_engine::{Config, Result};
+use lockstep_replicator::client::{Client, ClientOptions};
+use lockstep_replicator::transport::Security;
+use lockstep_replicator::{NodeId, ReplicaOptions};
+
+use crate::bank::{Balance, Bank, Bomb, deposit};
+
+/// Longer than the slowest machine needs.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap()
+}
+
+struct Running {
+    client: String,
+    is_over: Arc<AtomicBool>,
+    thread: JoinHandle<Result<()>>,
+}
+
+/// A cluster of one on this directory.
+fn start(directory: &std::path::Path, has_back_thread: bool) -> Running {
+    let (client, me) = (free_address(), NodeId(1));
+    let mut node = NodeOptions::new(ReplicaOptions::new("alone".parse().unwrap(), me, &[me]));
+    node.config = Config {
+        slots: 256,
+        output_slots: 256,
+        segment_bytes: 1 << 20,
+        allow_volatile: true,
+        wait: Wait::Park,
+        ..Config::default()
+    };
+    let options = DriverOptions {
+        node,
+        directory: directory.to_owned(),
+        listen: free_address(),
+        peers: BTreeMap::new(),
+        clients: ClientsOptions {
+            addresses: BTreeMap::from([(me, client)]),
+            ..ClientsOptions::default()
+        },
+        security: Security::Loopback,
+        has_back_thread,
+    };
+    let is_over = Arc::new(AtomicBool::new(false));
+    let asked = Arc::clone(&is_over);
+    let driver = Driver::open(&options, vec![deposit(7, 1000)], Bank::default).unwrap();
+    let run = move || driver.run(|| asked.load(Ordering::Relaxed));
+    Running {
+        client: client.to_string(),
+        is_over,
+        thread: std::thread::Builder::new().spawn(run).unwrap(),
+    }
+}
+
+impl Running {
+    fn client(&self) -> Client {
+        let options = ClientOptions::new("alone".parse().unwrap(), 64);
+        Client::connect(std::slice::from_ref(&self.client), &options, PATIENCE).unwrap()
+    }
+
+    fn end(self) -> Result<()> {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap()
+    }
+}
+
+#[test]
+fn a_client_is_answered_with_what_came_of_it_and_again_behind_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    for (round, has_back_thread) in [(1, true), (2, false)] {
+        let running = start(directory.path(), has_back_thread);
+        let mut client = running.client();
+        let reply = client
+            .call(bytemuck::bytes_of(&deposit(7, 5)), PATIENCE)
+            .unwrap();
+        assert_eq!((reply.code, reply.outputs.len()), (0, 64));
+        let output: Event64 = bytemuck::pod_read_unaligned(&reply.outputs);
+        // The log began with a deposit of 1000, once.
+        let expected = Balance {
+            account: 7,
+            cents: 1000 + 5 * round,
+        };
+        assert_eq!(*output.body_as::<Balance>(), expected);
+        assert_eq!(output.output().position, reply.position);
+        let refused = client
+            .call(bytemuck::bytes_of(&deposit(7, 0)), PATIENCE)
+            .unwrap();
+        assert_eq!(refused.code, crate::bank::ZERO_AMOUNT);
+        drop(client);
+        running.end().unwrap();
+    }
+}
+
+#[test]
+fn dr4_a_logic_that_panics_ends_the_node_by_name() {
+    for has_back_thread in [true, false] {
+        let directory = tempfile::tempdir().unwrap();
+        let running = start(directory.path(), has_back_thread);
+        let mut client = running.client();
+        let bomb = Event64::event(&Bomb {
+            account: 1,
+            is_armed_in_validate: 0,
+        });
+        // Nobody is going to answer it.
+        client.ask(bytemuck::bytes_of(&bomb)).unwrap();
+        while !running.thread.is_finished() {
+            let _lost = client.turn(Duration::from_millis(1));
+        }
+        let error = running.thread.join().unwrap().unwrap_err().to_string();
+        assert!(
+            error.contains("logic: ") && error.contains("a bomb in apply"),
+            "{error}"
+        );
+    }
+}
