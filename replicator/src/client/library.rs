@@ -54,6 +54,7 @@ pub struct Client {
     waiting: Waiting,
     waited: Option<usize>,
     addresses: Vec<String>,
+    last_problem: String,
 }
 
 impl ClientOptions {
@@ -101,6 +102,7 @@ impl Client {
             waiting: Waiting::default(),
             waited: None,
             addresses: addresses.to_vec(),
+            last_problem: "it has not ended".to_owned(),
         })
     }
 
@@ -254,6 +256,7 @@ impl Client {
             return Err(ClientError::NoAnswer {
                 millis: u64::try_from(within.as_millis()).unwrap_or(u64::MAX),
                 addresses: self.addresses.join(", "),
+                last: self.last_problem.clone(),
             });
         }
         self.turn(left)
@@ -271,7 +274,7 @@ impl Client {
                 self.stream = Some(stream);
                 self.is_connected = false;
             }
-            Err(_) => self.machine.lost(now),
+            Err(error) => self.lose(now, &error),
         }
     }
 
@@ -279,14 +282,14 @@ impl Client {
         let Some(stream) = &self.stream else {
             return;
         };
-        let failed = !matches!(stream.socket().take_error(), Ok(None));
-        match stream.socket().peer_addr() {
-            Ok(_) if !failed => {
+        let failed = stream.socket().take_error().unwrap_or_else(Some);
+        match (failed, stream.socket().peer_addr()) {
+            (None, Ok(_)) => {
                 self.is_connected = true;
                 self.machine.connected(now);
             }
-            Err(error) if !failed && error.kind() == io::ErrorKind::NotConnected => {}
-            _ => self.lose(now),
+            (None, Err(error)) if error.kind() == io::ErrorKind::NotConnected => {}
+            (Some(error), _) | (None, Err(error)) => self.lose(now, &error),
         }
     }
 
@@ -294,9 +297,8 @@ impl Client {
         let Some(stream) = self.stream.as_mut().filter(|_| self.is_connected) else {
             return;
         };
-        match push(stream, &mut self.machine) {
-            Ok(()) => {}
-            Err(_) => self.lose(now),
+        if let Err(error) = push(stream, &mut self.machine) {
+            self.lose(now, &error);
         }
     }
 
@@ -305,20 +307,21 @@ impl Client {
         while let Some(stream) = &mut self.stream {
             let room = self.machine.room();
             match stream.read(room) {
-                Ok(0) => self.lose(now),
+                Ok(0) => self.lose(now, &io::ErrorKind::UnexpectedEof.into()),
                 Ok(count) => {
                     if !self.machine.filled(count, now)? {
                         self.stream = None;
                     }
                 }
                 Err(error) if is_early(&error) => return Ok(()),
-                Err(_) => self.lose(now),
+                Err(error) => self.lose(now, &error),
             }
         }
         Ok(())
     }
 
-    fn lose(&mut self, now: u64) {
+    fn lose(&mut self, now: u64, why: &io::Error) {
+        self.last_problem = format!("{}: {why}", self.machine.address());
         self.stream = None;
         self.machine.lost(now);
     }
@@ -378,12 +381,14 @@ pub fn admin(
     within: Duration,
 ) -> Result<(u16, String), ClientError> {
     let started = Instant::now();
-    let no_answer = || ClientError::NoAnswer {
+    let no_answer = |last: String| ClientError::NoAnswer {
         millis: u64::try_from(within.as_millis()).unwrap_or(u64::MAX),
         addresses: address.to_owned(),
+        last,
     };
     let tls = options.tls.as_ref().map(Tls::read).transpose()?;
-    let mut stream = open(address, options.cluster, tls.as_ref()).map_err(|_| no_answer())?;
+    let mut stream = open(address, options.cluster, tls.as_ref())
+        .map_err(|error| no_answer(error.to_string()))?;
     let mut out = Vec::new();
     let greeting = Greeting {
         cluster: options.cluster.bytes(),
@@ -418,13 +423,14 @@ pub fn admin(
         }
         let left = within.saturating_sub(started.elapsed());
         if left.is_zero() {
-            return Err(no_answer());
+            return Err(no_answer("it has not ended".to_owned()));
         }
         waiting.clear();
         let wants_write = !out.is_empty() || stream.wants_write();
         waiting.add(stream.fd(), true, wants_write);
         waiting.wait(left).map_err(ClientError::Wait)?;
-        exchange(&mut stream, &mut out, &mut packets).map_err(|_| no_answer())?;
+        exchange(&mut stream, &mut out, &mut packets)
+            .map_err(|error| no_answer(error.to_string()))?;
     }
 }
 

@@ -106,8 +106,10 @@ pub enum ClientError {
         number: u32,
     },
     /// Nobody answered in time.
-    #[error("no node answered within {millis} ms; asked: {addresses}")]
+    #[error("no node answered within {millis} ms; asked: {addresses}; the last attempt: {last}")]
     NoAnswer {
+        /// How the last attempt ended.
+        last: String,
         /// How long was waited.
         millis: u64,
         /// Who was asked.

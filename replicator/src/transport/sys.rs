@@ -55,6 +55,41 @@ impl Waiting {
     ///
     /// The system cannot wait.
     pub fn wait(&mut self, timeout: Duration) -> io::Result<usize> {
+        let ready = self.poll(timeout);
+        if ready >= 0 {
+            return Ok(usize::try_from(ready).unwrap_or(0));
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() == io::ErrorKind::Interrupted {
+            return Ok(0);
+        }
+        Err(error)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn poll(&mut self, timeout: Duration) -> libc::c_int {
+        // A day is long enough, and fits.
+        let timeout = timeout.min(Duration::from_secs(86_400));
+        // SAFETY: a `timespec` is two numbers, and on some systems padding: all zeros is one.
+        let mut limit: libc::timespec = unsafe { std::mem::zeroed() };
+        limit.tv_sec = libc::time_t::try_from(timeout.as_secs()).unwrap_or(0);
+        limit.tv_nsec = libc::c_long::from(timeout.subsec_nanos().cast_signed());
+        let count = self.fds.len() as libc::nfds_t;
+        // SAFETY: `ppoll` wants (1) an array of `count` pollfds that it may write to: `fds` is one, and
+        // nobody else has it while we hold `&mut self`; (2) a `timespec` to read: our own; (3) a set of
+        // signals or null: null; (4) nothing of the descriptors: one that is closed is told as POLLNVAL.
+        unsafe {
+            libc::ppoll(
+                self.fds.as_mut_ptr(),
+                count,
+                &raw const limit,
+                std::ptr::null(),
+            )
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn poll(&mut self, timeout: Duration) -> libc::c_int {
         let mut millis = timeout.as_millis();
         if !timeout.subsec_nanos().is_multiple_of(1_000_000) {
             millis += 1;
@@ -64,15 +99,7 @@ impl Waiting {
         // SAFETY: `poll` wants (1) an array of `count` pollfds that it may write to: `fds` is one, and
         // nobody else has it while we hold `&mut self`; (2) nothing of the descriptors: one that is
         // closed is told as POLLNVAL.
-        let ready = unsafe { libc::poll(self.fds.as_mut_ptr(), count, millis) };
-        if ready >= 0 {
-            return Ok(usize::try_from(ready).unwrap_or(0));
-        }
-        let error = io::Error::last_os_error();
-        if error.kind() == io::ErrorKind::Interrupted {
-            return Ok(0);
-        }
-        Err(error)
+        unsafe { libc::poll(self.fds.as_mut_ptr(), count, millis) }
     }
 
     /// Whether a read would not wait: there are bytes, or the end, or an error.

@@ -195,17 +195,16 @@ impl Load<'_> {
     fn turn(&mut self, waiting: &mut Waiting) -> Result<(), ClientError> {
         waiting.clear();
         let mut timeout = Duration::from_millis(50);
-        if self.plan.rate > 0 {
+        let clients = u64::from(self.plan.clients);
+        let next = usize::try_from(self.outcome.asked % clients).unwrap_or(0);
+        // One that has no room waits for an answer, however long its order is due.
+        if self.plan.rate > 0 && self.traders[next].client.in_flight() < self.plan.in_flight {
             let due = self.due_ns(self.outcome.asked);
             let elapsed = nanos(self.started.elapsed());
             timeout = timeout.min(Duration::from_nanos(due.saturating_sub(elapsed)));
         }
         for one in &mut self.traders {
             timeout = timeout.min(one.client.prepare(waiting));
-        }
-        // Waiting is in whole milliseconds: what is due sooner is looked for at once.
-        if timeout < Duration::from_millis(1) {
-            timeout = Duration::ZERO;
         }
         waiting.wait(timeout).map_err(ClientError::Wait)?;
         for at in 0..self.traders.len() {

@@ -10,7 +10,7 @@ use std::io::Write as _;
 
 use anyhow::{Context as _, bail};
 use lockstep_perf::exit::{Exit, Refusal};
-use lockstep_replicator::client::{ClientError, admin};
+use lockstep_replicator::client::admin;
 use serde_json::Value;
 
 use super::client::reach::{Reach, ReachFlags};
@@ -190,19 +190,47 @@ fn make(
     Ok(if code == 0 { Exit::Done } else { Exit::Refused })
 }
 
-/// The nodes in turn; one that does not lead names who does, and so it is asked too, with the others.
+/// Who says that it leads is asked first, then the others: a leader may change meanwhile.
 fn ask_leader(reach: &Reach, command: &str, is_dry: bool) -> anyhow::Result<(u16, String)> {
-    let mut last = Err(anyhow::anyhow!("no address of a node"));
-    for address in &reach.addresses {
-        match admin(address, &reach.options, command, is_dry, reach.patience) {
+    let mut first_refusal = None;
+    let mut last_error = None;
+    for address in leader_first(reach) {
+        match admin(&address, &reach.options, command, is_dry, reach.patience) {
             Ok((0, answer)) => return Ok((0, answer)),
-            Ok(refused) => last = Ok(refused),
-            Err(error @ ClientError::Refused { .. }) => last = Err(error.into()),
-            Err(error) if last.is_err() => last = Err(error.into()),
-            Err(_) => {}
+            Ok(refusal) => {
+                first_refusal.get_or_insert(refusal);
+            }
+            Err(error) => last_error = Some(error),
         }
     }
-    last
+    match (first_refusal, last_error) {
+        (Some(refusal), _) => Ok(refusal),
+        (None, Some(error)) => Err(error.into()),
+        (None, None) => bail!("no address of a node"),
+    }
+}
+
+fn leader_first(reach: &Reach) -> Vec<String> {
+    let leads = |address: &String| {
+        let answer = admin(address, &reach.options, "status", false, reach.patience);
+        let status = answer
+            .ok()
+            .and_then(|(_, text)| serde_json::from_str(&text).ok());
+        status.is_some_and(|status: Value| status["role"] == "leader")
+    };
+    let leader = reach
+        .addresses
+        .iter()
+        .find(|address| leads(address))
+        .cloned();
+    let mut all: Vec<String> = leader.into_iter().collect();
+    let others = reach
+        .addresses
+        .iter()
+        .filter(|address| !all.contains(address));
+    let others: Vec<String> = others.cloned().collect();
+    all.extend(others);
+    all
 }
 
 /// An object as `key value, key value`.
