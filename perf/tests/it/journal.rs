@@ -354,6 +354,58 @@ fn a_cut_tail_is_torn_where_a_write_was_in_flight_and_damage_where_it_was_durabl
 }
 
 #[test]
+fn the_copy_of_another_node_mends_a_damaged_journal() {
+    let place = closed("peer");
+    let (dir, copy) = (place.journal(), place.dir("copy"));
+    for entry in fs::read_dir(&dir).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_file() {
+            fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+        }
+    }
+    let second = segments(&dir)[1].clone();
+    flip(&second, 20_000);
+    fs::remove_file(&segments(&dir)[0]).unwrap();
+    let _ = fs::remove_dir_all(dir.join("pool"));
+    let repair = ["repair", shown(&dir), "--from-peer", shown(&copy)];
+    let text = expect(2, &repair);
+    assert!(text.contains("--dry-run"), "{text}");
+    let text = expect(0, &[&repair[..], &["--segment", "1", "--dry-run"]].concat());
+    assert!(text.contains("would replace 000000000001.seg"), "{text}");
+    expect(5, &["verify", shown(&dir)]);
+    let text = expect(0, &[&repair[..], &["--yes"]].concat());
+    assert!(text.contains("replaced 000000000000.seg"), "{text}");
+    assert!(
+        text.contains("frames of it from the copy, kept as quarantine/"),
+        "{text}"
+    );
+    expect(0, &["verify", shown(&dir)]);
+    expect(0, &["diff", shown(&dir), shown(&copy)]);
+
+    // A copy that is damaged in the same place mends nothing, and says where it ends.
+    flip(&second, 20_000);
+    (12_288..60_000)
+        .step_by(1_000)
+        .for_each(|at| flip(&segments(&copy)[1], at));
+    let text = expect(5, &[&repair[..], &["--yes"]].concat());
+    assert!(text.contains("is as it was"), "{text}");
+    assert!(text.contains("the copy: journal damaged"), "{text}");
+    // And the copy of another log is none.
+    let other = closed("peer-other");
+    let text = expect(
+        5,
+        &[
+            "repair",
+            shown(&dir),
+            "--from-peer",
+            shown(&other.journal()),
+            "--yes",
+        ],
+    );
+    assert!(text.contains("another log"), "{text}");
+}
+
+#[test]
 fn an_archive_mends_a_damaged_journal() {
     let place = closed("archive");
     let (dir, archive) = (place.journal(), place.dir("archive"));

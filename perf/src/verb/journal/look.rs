@@ -432,7 +432,10 @@ fn help_text(help: Help, dir: &str) -> String {
             "nothing: opening the journal cuts it off, keeps a copy and reports it".to_owned()
         }
         Help::RestoreSegment(id) => {
-            format!("lockstep journal repair {dir} --from-archive ARCHIVE --segment {id} --yes")
+            format!(
+                "lockstep journal repair {dir} --from-archive ARCHIVE --segment {id} --yes   \
+                 (or --from-peer COPY, another node's directory)"
+            )
         }
         Help::TruncateAt(position) => format!(
             "lockstep journal truncate {dir} --at {position} --yes   (gives up what is behind)"

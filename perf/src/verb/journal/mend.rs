@@ -16,26 +16,32 @@ use crate::verb::Global;
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  lockstep journal repair ./j --from-archive ./archive --dry-run\n  \
-        lockstep journal repair ./j --from-archive ./archive --segment 7 --yes\n\n\
-        Damaged files are moved to quarantine/ in the journal's directory, never removed."
+        lockstep journal repair ./j --from-archive ./archive --segment 7 --yes\n  \
+        lockstep journal repair ./j --from-peer ./copy-of-another-node --yes\n\n\
+        An archive gives whole segments of this journal; another node's copy of the log gives the\n\
+        frames that do not hold here, by position and chain. Damaged files are kept in quarantine/."
 )]
+#[group(id = "source", required = true, multiple = false, args = ["from_archive", "from_peer"])]
 pub(super) struct RepairArgs {
     #[command(flatten)]
     journal: Journal,
     /// The archive's directory
-    #[arg(long)]
-    from_archive: PathBuf,
-    /// These segments; without it, all that verify says an archived copy would help
+    #[arg(long, value_name = "ARCHIVE")]
+    from_archive: Option<PathBuf>,
+    /// The directory of another node's journal, or a copy of it
+    #[arg(long, value_name = "COPY")]
+    from_peer: Option<PathBuf>,
+    /// These segments; without it, all that verify says another copy would help
     #[arg(long)]
     segment: Vec<u64>,
     #[command(flatten)]
     consent: Consent,
 }
 
-/// Replaces damaged segments.
+/// Replaces damaged segments, or fills them.
 pub(super) fn repair(args: &RepairArgs, global: &Global) -> anyhow::Result<Exit> {
     let is_rehearsal = args.consent.is_rehearsal("repair")?;
-    let (journal, archive) = (disk(&args.journal.dir)?, disk(&args.from_archive)?);
+    let journal = disk(&args.journal.dir)?;
     let mut segments: Vec<SegmentId> = args.segment.iter().copied().map(SegmentId).collect();
     if segments.is_empty() {
         let mut meter = Meter::new("verify");
@@ -56,15 +62,18 @@ pub(super) fn repair(args: &RepairArgs, global: &Global) -> anyhow::Result<Exit>
         segments.sort_unstable();
     }
     let mut meter = Meter::new("repair");
-    let repaired = repair::from_archive(
-        &journal,
-        &archive,
-        &segments,
-        is_rehearsal,
-        &mut |done, all| {
-            meter.tell(done, all);
-        },
-    );
+    let mut tell = |done, all| meter.tell(done, all);
+    let repaired = match (&args.from_archive, &args.from_peer) {
+        (Some(archive), _) => {
+            let archive = disk(archive)?;
+            repair::from_archive(&journal, &archive, &segments, is_rehearsal, &mut tell)
+        }
+        (None, Some(peer)) => {
+            let peer = disk(peer)?;
+            repair::from_peer(&journal, &peer, &segments, is_rehearsal, &mut tell)
+        }
+        (None, None) => Ok(Vec::new()),
+    };
     drop(meter);
     let repaired = repaired.map_err(refused)?;
     let row = |one: &repair::Repaired| {
@@ -73,6 +82,7 @@ pub(super) fn repair(args: &RepairArgs, global: &Global) -> anyhow::Result<Exit>
             "from": one.first_position.0,
             "to": one.end_position.0,
             "kept_as": one.kept_as,
+            "frames_taken": one.frames_taken,
         })
     };
     print::result(
@@ -93,9 +103,12 @@ pub(super) fn repair(args: &RepairArgs, global: &Global) -> anyhow::Result<Exit>
                     .as_ref()
                     .map_or_else(String::new, |kept| format!(", kept as {kept}"));
                 let name = one.segment.file_name();
+                let taken = one.frames_taken.map_or_else(String::new, |frames| {
+                    format!(", {frames} frames of it from the copy")
+                });
                 writeln!(
                     out,
-                    "{verb} {name}, positions {} to {}{kept}",
+                    "{verb} {name}, positions {} to {}{taken}{kept}",
                     one.first_position, one.end_position
                 )?;
             }

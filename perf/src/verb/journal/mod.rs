@@ -56,7 +56,7 @@ enum JournalVerb {
     Diff(events::DiffArgs),
     /// Measure both ways to make a group durable here, and say which suits
     Probe(store::ProbeArgs),
-    /// Replace damaged or missing segments by their archived copies
+    /// Mend damaged or missing segments from an archive, or from another node's copy
     Repair(mend::RepairArgs),
     /// Copy everything that holds into a new journal, with a mark where something is lost
     Salvage(mend::SalvageArgs),
