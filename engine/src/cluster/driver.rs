@@ -38,6 +38,7 @@ use crate::counters::CounterFile;
 use crate::error::{Error, Result};
 use crate::event::Kinds;
 use crate::logic::{EventOf, Logic};
+use crate::node::watch::Rows;
 use crate::runtime::clock::{Clock, Stopwatch};
 use crate::shared::Shared;
 
@@ -88,8 +89,9 @@ pub struct ClientsOptions {
     pub connections_max: usize,
 }
 
-/// What is seen of a node from outside, in the order of its rows.
-const ROWS: [&str; 16] = [
+/// What is seen of a node in its cluster, in the order of its rows; behind them stand those of every
+/// engine.
+const ROWS: [&str; 12] = [
     "cluster.node",
     "cluster.leader",
     "cluster.is_leading",
@@ -100,12 +102,8 @@ const ROWS: [&str; 16] = [
     "cluster.committed",
     "cluster.cuts",
     "cluster.elected",
+    "cluster.tail",
     "cluster.waiting",
-    "journal.durable",
-    "journal.tail",
-    "logic.applied",
-    "egress.answered",
-    "engine.has_failed",
 ];
 
 /// A node that runs on the caller's thread.
@@ -120,6 +118,7 @@ pub struct Driver<L: Logic> {
     watch: Stopwatch,
     tick: Duration,
     counters: Option<CounterFile>,
+    rows: Option<Rows>,
     counted_ns: u64,
     worked: bool,
     /// Since when the disk has not taken what there is to write.
@@ -184,11 +183,16 @@ impl<L: Logic> Driver<L> {
         settings.security = options.security.clone();
         let transport = Transport::open(settings)?;
         let front = Front::open(options)?;
-        let rows = ROWS.map(str::to_owned);
+        let rows = node.rows();
+        let names: Vec<String> = ROWS
+            .iter()
+            .map(|name| (*name).to_owned())
+            .chain(rows.iter().flat_map(Rows::names).cloned())
+            .collect();
         let now_ns = Clock::System.now_ns().unwrap_or(0);
         let counters = options.node.config.counters;
         let counters = counters
-            .then(|| CounterFile::create(directory, now_ns, &rows))
+            .then(|| CounterFile::create(directory, now_ns, &names))
             .transpose()
             .map_err(beside("the counters"))?;
         Ok(Self {
@@ -202,6 +206,7 @@ impl<L: Logic> Driver<L> {
             watch: Stopwatch::start(),
             tick: Duration::from_nanos(options.node.replica.tick_ns),
             counters,
+            rows,
             counted_ns: 0,
             worked: true,
             limps_since_ns: None,
@@ -322,7 +327,8 @@ impl<L: Logic> Driver<L> {
             return;
         }
         self.counted_ns = now_ns;
-        let (Some(file), Some(node)) = (&mut self.counters, &self.node) else {
+        let (Some(file), Some(rows), Some(node)) = (&mut self.counters, &mut self.rows, &self.node)
+        else {
             return;
         };
         let replica = node.replica();
@@ -330,7 +336,7 @@ impl<L: Logic> Driver<L> {
         let policy = lockstep_replicator::Policy::ALL
             .iter()
             .position(|one| *one == options.policy);
-        let values = [
+        let mut values = vec![
             u64::from(options.node.0),
             view.leader.map_or(0, |node| u64::from(node.0)),
             u64::from(view.role == Role::Leader),
@@ -341,13 +347,11 @@ impl<L: Logic> Driver<L> {
             replica.committed().0,
             replica.cuts(),
             replica.counters().elected,
-            node.waiting() as u64,
-            replica.durable().0,
             replica.tail().reached.position.0,
-            node.applied().0,
-            node.answered().0,
-            u64::from(node.fault().is_some()),
+            node.waiting() as u64,
         ];
+        debug_assert!(values.len() == ROWS.len(), "as many numbers as names");
+        node.count(rows, &mut values);
         file.write(Clock::System.now_ns().unwrap_or(0), &values);
     }
 

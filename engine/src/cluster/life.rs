@@ -28,8 +28,8 @@ use bytemuck::Zeroable;
 use lockstep_journaler::storage::Storage;
 use lockstep_journaler::{Position, Reader};
 use lockstep_ringbuffer::{
-    ClaimError, Gate, Graph, Halter, MultiProducer, OnFull, Progress, Runner, Running, Sequence,
-    Turn, View,
+    ClaimError, Gate, Graph, Halter, MultiProducer, OnFull, Probe, Progress, Runner, Running,
+    Sequence, Turn, View,
 };
 
 use super::agreement::{Agreement, NotNow};
@@ -75,7 +75,7 @@ pub(crate) struct Life<L: Logic> {
     is_open: bool,
     halter: Halter,
     /// Last: it goes when everything else has.
-    _running: Running,
+    running: Running,
 }
 
 impl<L: Logic> std::fmt::Debug for Life<L> {
@@ -160,7 +160,7 @@ impl<L: Logic> Life<L> {
             is_leading,
             is_open: false,
             halter: running.halter(),
-            _running: running,
+            running,
         })
     }
 
@@ -318,6 +318,11 @@ impl<L: Logic> Life<L> {
         if let Some(to) = self.ledger.sequence(committed) {
             self.committed.release_to(to.min(self.offered));
         }
+    }
+
+    /// Watches how far every stage is, and from which position the ring counts.
+    pub(crate) fn probe(&self) -> (Probe, Ledger) {
+        (self.running.probe(), self.ledger)
     }
 
     /// Which stage failed, and where, if one did.

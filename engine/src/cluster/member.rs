@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use lockstep_journaler::{From, Position, Reader};
 use lockstep_replicator::NodeId;
-use lockstep_ringbuffer::ClaimError;
+use lockstep_ringbuffer::{ClaimError, Probe};
 
 use super::agreement::{Agreement, Stand};
 use super::answers::{Answers, Asker};
@@ -29,6 +29,7 @@ use super::life::{Kept, Life};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::event::Slot;
+use crate::ledger::Ledger;
 use crate::logic::{EventOf, Logic, OutputOf};
 use crate::runtime::clock::Clock;
 use crate::shared::Shared;
@@ -153,6 +154,11 @@ impl<L: Logic, A: Agreement> Member<L, A> {
     /// Whether events are let in.
     pub(crate) fn is_open(&self) -> bool {
         self.life.as_ref().is_some_and(Life::is_open)
+    }
+
+    /// Watches the stages of the present ring.
+    pub(crate) fn probe(&self) -> Option<(Probe, Ledger)> {
+        self.life.as_ref().map(Life::probe)
     }
 
     /// How many wait for an answer.

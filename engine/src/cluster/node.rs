@@ -35,6 +35,7 @@ use crate::ledger::Ledger;
 use crate::logic::{EventOf, Logic, OutputOf};
 use crate::mailbox::Mailbox;
 use crate::node::recovery::{self, Factory, Recovery, Source};
+use crate::node::watch::Rows;
 use crate::requests::Reply;
 use crate::runtime::clock::Clock;
 use crate::shared::Shared;
@@ -404,6 +405,28 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
     #[must_use]
     pub fn answered(&self) -> Position {
         Position(self.shared.answered.get())
+    }
+
+    /// What the stages of the present ring count.
+    pub(crate) fn count(&self, rows: &mut Rows, values: &mut Vec<u64>) {
+        let Some((probe, ledger)) = self.member.as_ref().and_then(Member::probe) else {
+            // The ring is gone: the node has failed, which the row behind all others says.
+            let last = rows.names().len() - 1;
+            values.extend(std::iter::repeat_n(0, last));
+            values.push(1);
+            return;
+        };
+        let journal = self.replica.journal().counters();
+        self.shared.durable.set(self.replica.durable().0);
+        self.shared.syncs.set(journal.syncs);
+        self.shared.last_sync_ns.set(journal.last_sync_ns);
+        values.extend_from_slice(rows.look(&probe, ledger, &self.shared));
+    }
+
+    /// The rows that [`count`](Self::count) fills; `None` once it has failed.
+    pub(crate) fn rows(&self) -> Option<Rows> {
+        let (probe, _) = self.member.as_ref().and_then(Member::probe)?;
+        Some(Rows::of(&probe))
     }
 
     /// The caller is about to sleep, with all answers taken that it knows of: whether there are more.

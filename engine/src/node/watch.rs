@@ -157,7 +157,7 @@ impl Rows {
     }
 
     /// All numbers, in the order of the names.
-    fn look(&mut self, probe: &Probe, ledger: Ledger, shared: &Shared) -> &[u64] {
+    pub(crate) fn look(&mut self, probe: &Probe, ledger: Ledger, shared: &Shared) -> &[u64] {
         let look = probe.look();
         for (number, source) in self.numbers.iter_mut().zip(&self.sources) {
             *number = source.number(&look, ledger, shared);
