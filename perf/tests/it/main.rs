@@ -10,3 +10,5 @@ mod journal;
 mod lockstep;
 mod run;
 mod schema;
+#[cfg(target_os = "linux")]
+mod stall;
