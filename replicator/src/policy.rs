@@ -9,10 +9,13 @@ use std::str::FromStr;
 /// |---|---|---|---|
 /// | `disks` | durable | durable here, committed | a majority of disks |
 /// | `disk+mem` | leading: durable; following: written | the same | the leader's disk, if a follower lost power too |
-/// | `mem` | written | written here, committed | power of a majority at once |
+/// | `mem` | written | the same | power of a majority at once |
+///
+/// The logic reads the journal, so it waits for its own disk under each of them; the policies differ in
+/// what a quorum's word is worth, and in how soon it is given.
 ///
 /// A cluster of one voter promises its one disk under `disks`. In the two memory policies a node that
-/// came up after an unclean end neither votes nor campaigns until a leader has brought it up to date:
+/// came up after its machine ended uncleanly neither votes nor campaigns until a leader has brought it up to date:
 /// it may have forgotten what it had acknowledged.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Policy {

@@ -22,6 +22,8 @@
 //! * `RP2` The leader's frames leave before its own write.
 //! * `RP3` After a [`Fatal`] nothing is said any more.
 
+use std::collections::BTreeMap;
+
 use lockstep_journaler::storage::{File, Open, Storage};
 use lockstep_journaler::{
     Existing, FrameDraft, FrameHeader, FrameKind, From, Journal, Options, Position, Reached,
@@ -72,6 +74,9 @@ pub struct ReplicaOptions {
     pub founders: Members,
     /// What an acknowledgement means.
     pub policy: Policy,
+    /// Another number at every start of the machine, 0 if that is not known: what was written and not
+    /// synced survives the end of a process, and no start of the machine.
+    pub boot: u64,
     /// Of the consensus.
     pub settings: Settings,
     /// Nanoseconds between two ticks. Default 10 ms.
@@ -157,6 +162,7 @@ impl ReplicaOptions {
             epoch: Epoch(0),
             founders: Members::of_voters(founders),
             policy: Policy::default(),
+            boot: 0,
             settings: Settings::default(),
             tick_ns: 10_000_000,
             window_frames: 4096,
@@ -222,6 +228,8 @@ pub struct Replica<S: Storage> {
     reads: Vec<(u64, Position)>,
     next_tick_ns: Option<u64>,
     is_barred: bool,
+    /// While barred: where the logs of those ended who have greeted us.
+    greeted: BTreeMap<NodeId, u64>,
     has_cut_torn_tail: bool,
     has_failed: bool,
     counters: Counters,
@@ -273,6 +281,7 @@ impl<S: Storage> Replica<S> {
                 epoch: options.epoch,
                 applied: 0,
                 committed: 0,
+                boot: options.boot,
                 founders: options.founders.clone(),
                 members: options.founders.clone(),
             };
@@ -324,7 +333,8 @@ impl<S: Storage> Replica<S> {
         let is_barred = options.policy != Policy::Disks
             && !recovered.was_clean
             && recovered.reached.frames > 0
-            && options.founders.voters.len() > 1;
+            && (options.boot == 0 || options.boot != notes.boot)
+            && notes.members.voters != [options.node];
         let consensus = Consensus::new(options.node, index, options.settings);
         let log = Log::new(
             journal,
@@ -342,12 +352,15 @@ impl<S: Storage> Replica<S> {
             reads: Vec::new(),
             next_tick_ns: None,
             is_barred,
+            greeted: BTreeMap::new(),
             has_cut_torn_tail: matches!(recovered.verdict, Verdict::TornTail(_)),
             has_failed: false,
             counters: Counters::default(),
         };
         if is_barred {
             replica.consensus.may_campaign(false);
+        } else {
+            replica.remember_boot()?;
         }
         if options.mutation == Some(Mutation::MessagesLetOutEarly) {
             replica.consensus.let_messages_out_early();
@@ -504,7 +517,10 @@ impl<S: Storage> Replica<S> {
         if let Err(error) = self.consensus.step(head, headers) {
             self.log.arrived.clear();
             return Err(match error {
-                lost @ crate::consensus::StepError::Lost { .. } if !self.is_barred => {
+                // In memory it may have been forgotten; the greeting tells the leader how far we are.
+                lost @ crate::consensus::StepError::Lost { .. }
+                    if self.options.policy == Policy::Disks =>
+                {
                     self.has_failed = true;
                     Fatal::Lost(lost).into()
                 }
@@ -513,8 +529,7 @@ impl<S: Storage> Replica<S> {
         }
         self.counters.received += 1;
         self.drain()?;
-        self.lift_bar();
-        Ok(())
+        Ok(self.lift_bar()?)
     }
 
     /// `LG3`, for the first frame; the decoder has compared the others.
@@ -540,14 +555,32 @@ impl<S: Storage> Replica<S> {
         Ok(())
     }
 
-    /// A leader that has committed in its own term has brought this node up to date.
-    fn lift_bar(&mut self) {
+    /// A leader has brought this node up to date: everything that its log had when it greeted us after
+    /// our start is committed and here, with an entry of its own term. Whatever we may have acknowledged
+    /// and forgotten was among it, or was never committed.
+    fn lift_bar(&mut self) -> Result<(), Fatal> {
         let view = self.consensus.view();
         let of_now = self.consensus.index().term_at(view.committed) == Some(view.term);
-        if self.is_barred && view.leader.is_some() && of_now {
+        let has_greeted = view.leader.is_some_and(|leader| {
+            let greeted = self.greeted.get(&leader);
+            greeted.is_some_and(|&last| view.committed >= last)
+        });
+        if self.is_barred && of_now && has_greeted {
             self.is_barred = false;
             self.consensus.may_campaign(true);
+            return self.remember_boot();
         }
+        Ok(())
+    }
+
+    /// From here on a process that ends under this start of the machine has forgotten nothing.
+    fn remember_boot(&mut self) -> Result<(), Fatal> {
+        if self.options.policy == Policy::Disks || self.notes.boot == self.options.boot {
+            return Ok(());
+        }
+        self.notes.boot = self.options.boot;
+        let remembered = self.log.journal.set_notes(&self.notes.encode());
+        self.unless_failed(remembered.map_err(Fatal::from))
     }
 
     /// One turn: tick, say what a leader says at once, write, sync, say what waited for that.
@@ -602,14 +635,9 @@ impl<S: Storage> Replica<S> {
             self.drain()?;
             self.flush(outbox);
         }
-        if self.options.policy != Policy::Memory {
-            let synced = self.log.sync().map_err(Fatal::from);
-            self.unless_failed(synced)?;
-        } else {
-            let synced = self.log.journal.sync_if_due().map_err(Fatal::from);
-            self.unless_failed(synced)?;
-            self.log.trim();
-        }
+        // Under a policy of memory too: the answers have left, and the logic reads what is durable.
+        let synced = self.log.sync().map_err(Fatal::from);
+        self.unless_failed(synced)?;
         self.consensus.durable(mark);
         self.drain()?;
         self.flush(outbox);
@@ -701,15 +729,10 @@ impl<S: Storage> Replica<S> {
         self.consensus.committed().max(has.unwrap_or(0))
     }
 
-    /// Before this position everything is durable here, or written where the policy is of memory.
+    /// Before this position everything is durable here, and can be read.
     #[must_use]
     pub fn durable(&self) -> Position {
-        let progress = self.log.journal.progress();
-        if self.options.policy == Policy::Memory {
-            progress.written().position
-        } else {
-            progress.durable().position
-        }
+        self.log.journal.progress().durable().position
     }
 
     /// The end of our log, in memory.
@@ -865,6 +888,9 @@ impl<S: Storage> Replica<S> {
     /// [`StepError::Lost`](crate::consensus::StepError::Lost): it lost what it had acknowledged, and
     /// takes no part under its old id (`R6`).
     pub fn judge(&mut self, hello: &Head) -> Result<(), crate::consensus::StepError> {
+        if self.is_barred {
+            self.greeted.insert(hello.from, hello.index);
+        }
         let known = self
             .consensus
             .peers()

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!  0 magic u32 LSRN   4 version u8 1, zero u8, node u16   8 epoch u32, zero u32   16 applied u64
-//! 24 committed u64   32 founders, members: flags u8, then four lists of a count u8 and ids u16
+//! 24 committed u64   32 boot u64   40 founders, members: flags u8, then four lists of a count u8 and ids u16
 //! ```
 
 use crate::ids::{Epoch, NodeId};
@@ -12,7 +12,7 @@ use crate::members::Members;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"LSRN");
 const VERSION: u8 = 1;
-const LISTS_AT: usize = 32;
+const LISTS_AT: usize = 40;
 
 /// The notes of one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub(crate) struct Notes {
     pub(crate) applied: u64,
     /// Known committed when this was written.
     pub(crate) committed: u64,
+    /// Of the machine's start under which it last knew all that it had acknowledged; 0: unknown.
+    pub(crate) boot: u64,
     /// Whom the cluster began with, the same on every node for ever.
     pub(crate) founders: Members,
     pub(crate) members: Members,
@@ -37,6 +39,7 @@ impl Notes {
         bytes.extend_from_slice(&[0; 4]);
         bytes.extend_from_slice(&self.applied.to_le_bytes());
         bytes.extend_from_slice(&self.committed.to_le_bytes());
+        bytes.extend_from_slice(&self.boot.to_le_bytes());
         self.founders.encode(&mut bytes);
         self.members.encode(&mut bytes);
         bytes
@@ -60,6 +63,7 @@ impl Notes {
             epoch: Epoch(half(8)),
             applied: word(16),
             committed: word(24),
+            boot: word(32),
             founders,
             members,
         })
@@ -78,6 +82,7 @@ mod tests {
             epoch: Epoch(2),
             applied: 17,
             committed: 19,
+            boot: 23,
             members: Members {
                 learners: vec![NodeId(4)],
                 ..founders.clone()

@@ -71,6 +71,11 @@ impl Checker {
         self.position
     }
 
+    /// Under a policy of memory what is written counts.
+    pub fn count_written(&mut self, id: NodeId) {
+        self.seen.entry(id).or_default().disk = DiskLog::of_memory();
+    }
+
     /// How many terms had a leader.
     #[must_use]
     pub fn elections(&self) -> u64 {
@@ -87,9 +92,12 @@ impl Checker {
     pub fn restarted(&mut self, id: NodeId) {
         let seen = self.seen.entry(id).or_default();
         let (term, members) = (seen.term, std::mem::take(&mut seen.members));
+        let mut disk = std::mem::take(&mut seen.disk);
+        disk.forget();
         *seen = Seen {
             term,
             members,
+            disk,
             is_fresh: true,
             ..Seen::default()
         };

@@ -5,7 +5,7 @@
 
 use lockstep_journaler::frame::{FrameHeader, GroupMark, HEADER_BYTES, padded};
 use lockstep_journaler::segment::SegmentHeader;
-use lockstep_journaler::storage::Simulated;
+use lockstep_journaler::storage::{File, Open, Simulated, Storage};
 use lockstep_journaler::{Position, SegmentId};
 
 use super::model::EVENT_BYTES;
@@ -21,6 +21,8 @@ pub struct OnDisk {
     pub segment: u64,
     /// Where in it.
     pub offset: u64,
+    /// Where the mark of its group is.
+    pub group: u64,
 }
 
 /// The frames on one disk, in order, as far as they hold.
@@ -29,30 +31,58 @@ pub struct DiskLog {
     frames: Vec<OnDisk>,
     segment: u64,
     offset: u64,
+    /// What is written counts, synced or not: what a promise of memory rests on.
+    counts_written: bool,
 }
 
 impl DiskLog {
+    /// Of a disk where what is written counts, synced or not.
+    #[must_use]
+    pub fn of_memory() -> DiskLog {
+        DiskLog {
+            counts_written: true,
+            ..DiskLog::default()
+        }
+    }
+
     /// Everything is looked at again: what was there may have been cut.
     pub fn forget(&mut self) {
-        *self = DiskLog::default();
+        *self = DiskLog {
+            counts_written: self.counts_written,
+            ..DiskLog::default()
+        };
     }
 
     /// Looks for more behind what was seen.
     pub fn look(&mut self, disk: &Simulated) {
         // A node that lost power before it had written anything may have begun at a later segment.
-        if self.offset == 0 && header_of(disk, self.segment).is_none() {
-            let begun = (self.segment..self.segment + 16).find(|&id| header_of(disk, id).is_some());
+        if self.offset == 0 && self.header_of(disk, self.segment).is_none() {
+            let begun = (self.segment..self.segment + 16).find(|&id| self.header_of(disk, id).is_some());
             self.segment = begun.unwrap_or(self.segment);
         }
         // Ends: each turn goes to the next segment, or returns.
-        while let Some((header, bytes)) = header_of(disk, self.segment) {
+        while let Some((header, bytes)) = self.header_of(disk, self.segment) {
             self.offset = self.offset.max(header.data_start());
             self.walk(&bytes, &header);
-            if header_of(disk, self.segment + 1).is_none() {
+            if self.header_of(disk, self.segment + 1).is_none() {
                 return;
             }
             (self.segment, self.offset) = (self.segment + 1, 0);
         }
+    }
+
+    fn header_of(&self, disk: &Simulated, segment: u64) -> Option<(SegmentHeader, Vec<u8>)> {
+        let name = SegmentId(segment).file_name();
+        let bytes = if self.counts_written {
+            let file = disk.open(&name, Open::READ).ok()?;
+            let mut bytes = vec![0; usize::try_from(file.len().ok()?).ok()?];
+            file.read_at(&mut bytes, 0).ok()?;
+            bytes
+        } else {
+            disk.durable_bytes(&name).ok()?
+        };
+        let header = SegmentHeader::decode(bytes.get(..4096)?).ok()?;
+        Some((header, bytes))
     }
 
     fn walk(&mut self, bytes: &[u8], header: &SegmentHeader) {
@@ -61,11 +91,8 @@ impl DiskLog {
         while let Some(block) = chunk(bytes, at(self.offset))
             && let Some(mark) = GroupMark::decode(block, header.salt(), self.offset)
         {
-            let (from, to) = (
-                self.offset + HEADER_BYTES as u64,
-                self.offset + HEADER_BYTES as u64 + mark.length,
-            );
-            let Some(group) = frames_of(bytes, self.segment, at(from), at(to)) else {
+            let to = self.offset + HEADER_BYTES as u64 + mark.length;
+            let Some(group) = frames_of(bytes, self.segment, at(self.offset), at(to)) else {
                 return;
             };
             self.frames.extend(group);
@@ -96,20 +123,14 @@ impl DiskLog {
     }
 }
 
-fn header_of(disk: &Simulated, segment: u64) -> Option<(SegmentHeader, Vec<u8>)> {
-    let bytes = disk.durable_bytes(&SegmentId(segment).file_name()).ok()?;
-    let header = SegmentHeader::decode(bytes.get(..4096)?).ok()?;
-    Some((header, bytes))
-}
-
 fn chunk(bytes: &[u8], at: usize) -> Option<&[u8; HEADER_BYTES]> {
     bytes.get(at..at.checked_add(HEADER_BYTES)?)?.first_chunk()
 }
 
 /// The frames between two offsets, if all of them hold: a group is durable whole, or not yet.
-fn frames_of(bytes: &[u8], segment: u64, from: usize, to: usize) -> Option<Vec<OnDisk>> {
+fn frames_of(bytes: &[u8], segment: u64, group: usize, to: usize) -> Option<Vec<OnDisk>> {
     let mut frames = Vec::new();
-    let mut at = from;
+    let mut at = group + HEADER_BYTES;
     // Ends: each turn goes on by a frame.
     while at < to {
         let header = FrameHeader::decode(chunk(bytes, at)?)?;
@@ -123,6 +144,7 @@ fn frames_of(bytes: &[u8], segment: u64, from: usize, to: usize) -> Option<Vec<O
             body: body.to_vec(),
             segment,
             offset: at as u64,
+            group: group as u64,
         });
         at += HEADER_BYTES + usize::try_from(padded(length as u64)).ok()?;
     }

@@ -1,6 +1,7 @@
 //! What a seed decides before anything runs: how large, how fast, and what goes wrong how often.
 
 use super::random::Random;
+use crate::policy::Policy;
 use crate::replica::Mutation;
 
 const MS: u64 = 1_000_000;
@@ -39,6 +40,8 @@ pub struct Plan {
     pub frames_per_append: u16,
     /// Between two ticks.
     pub tick_ns: u64,
+    /// What an acknowledgement means; in memory only minorities lose power, and no disk fails.
+    pub policy: Policy,
     /// Whether processes, machines and disks fail.
     pub breaks_nodes: bool,
     /// Whether the network is cut.
@@ -75,6 +78,8 @@ impl Plan {
                 [usize::try_from(random.below(3)).unwrap_or(0)],
             frames_per_append: [1, 3, 64][usize::try_from(random.below(3)).unwrap_or(0)],
             tick_ns: 10 * MS,
+            policy: [Policy::Memory, Policy::DiskAndMemory, Policy::Disks]
+                [usize::try_from(random.below(10)).unwrap_or(2).min(2)],
             breaks_nodes: !random.chance(100),
             breaks_network: !random.chance(100),
             mutation: None,
