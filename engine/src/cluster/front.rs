@@ -39,6 +39,9 @@ const CONNECTIONS_MAX: usize = 1024;
 /// Bytes that wait for one client before it is cut off.
 const WAITING_BYTES_MAX: usize = 16 << 20;
 
+/// Frames that a learner may be behind when it gets a vote.
+const LAG_MAX: u64 = 512;
+
 /// See the module.
 pub(crate) struct Front<L: Logic> {
     gateway: Gateway,
@@ -152,7 +155,9 @@ impl<L: Logic> Front<L> {
                     command,
                     principal,
                 } => {
-                    tracing::info!(principal, command, is_dry, "an operator asks");
+                    if command != "status" {
+                        tracing::info!(principal, command, is_dry, "an operator asks");
+                    }
                     match administer(node, peers, command, is_dry) {
                         Administered::Answer(code, text) => {
                             admin_answers.push((client, number, code, text));
@@ -365,10 +370,30 @@ fn administer<L: Logic, S: Storage>(
     if let Err(why) = node.replica().members().check(change) {
         return refused(format!("{change}: {why}"));
     }
+    if let Some(why) = not_now(node, change) {
+        return refused(format!("{change}: {why}"));
+    }
     if is_dry {
         return Administered::Answer(0, format!("{{\"would\":\"{change}\"}}"));
     }
     Administered::Change(change)
+}
+
+/// Why the agreement would refuse a change that makes sense by itself.
+fn not_now<L: Logic, S: Storage>(node: &ClusterNode<L, S>, change: Change) -> Option<&'static str> {
+    let replica = node.replica();
+    let last = replica.view().last;
+    let is_close = |id: NodeId| {
+        let mut peers = replica.peers();
+        peers.any(|peer| peer.node == id && peer.is_active && peer.matched + LAG_MAX >= last)
+    };
+    match change {
+        Change::Remove(id) if id == replica.options().node => {
+            Some("it leads: transfer to another node first")
+        }
+        Change::Promote(id) if !is_close(id) => Some("it lags: wait until it has caught up"),
+        _ => None,
+    }
 }
 
 /// The node at a glance, as one JSON object.
