@@ -709,7 +709,8 @@ impl<N: Node> Cluster<N> {
             Ok(()) => {}
             Err(ReceiveError::Fatal(fatal)) => return self.stopped(to, &fatal.to_string()),
             Err(ReceiveError::Step(StepError::Stale { .. } | StepError::Kind { .. })) => {}
-            Err(ReceiveError::Step(StepError::Lost { .. })) if self.plan.policy != Policy::Disks => {}
+            Err(ReceiveError::Step(StepError::Lost { .. }))
+                if self.plan.policy != Policy::Disks => {}
             Err(ReceiveError::Barred) => {}
             Err(error) => {
                 return Err(self.failure(format!("node {to} refuses a message: {error}")));
@@ -1100,9 +1101,15 @@ impl<N: Node> Cluster<N> {
         if self.plan.policy == Policy::Disks {
             return kind;
         }
-        let others = self.processes.iter().filter(|(other, process)| **other != id && !process.is_gone);
+        let others = self
+            .processes
+            .iter()
+            .filter(|(other, process)| **other != id && !process.is_gone);
         let all_know = others.into_iter().all(|(_, process)| {
-            process.node.as_ref().is_some_and(|node| !node.replica().is_barred())
+            process
+                .node
+                .as_ref()
+                .is_some_and(|node| !node.replica().is_barred())
         });
         match kind {
             20..40 if all_know && self.plan.voters >= 3 => kind,

@@ -57,7 +57,8 @@ impl DiskLog {
     pub fn look(&mut self, disk: &Simulated) {
         // A node that lost power before it had written anything may have begun at a later segment.
         if self.offset == 0 && self.header_of(disk, self.segment).is_none() {
-            let begun = (self.segment..self.segment + 16).find(|&id| self.header_of(disk, id).is_some());
+            let begun =
+                (self.segment..self.segment + 16).find(|&id| self.header_of(disk, id).is_some());
             self.segment = begun.unwrap_or(self.segment);
         }
         // Ends: each turn goes to the next segment, or returns.

@@ -61,7 +61,11 @@ fn a_seed_does_the_same_again() {
 
 fn is_found(mutation: Mutation, seeds: u64) {
     let found = (1..=seeds).find_map(|seed| run_mutated(seed, mutation).err());
-    assert!(found.is_some(), "{} survived {seeds} seeds", mutation.name());
+    assert!(
+        found.is_some(),
+        "{} survived {seeds} seeds",
+        mutation.name()
+    );
 }
 
 #[test]
