@@ -48,7 +48,8 @@ impl IoFault {
     pub fn is_full(&self) -> bool {
         matches!(
             self.source.kind(),
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+            // A disk that fills up answers with a short write first.
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::WriteZero
         )
     }
 }

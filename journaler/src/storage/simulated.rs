@@ -1056,7 +1056,9 @@ impl SimulatedFile {
         }
         if written < bytes.len() {
             return Err(match fault {
-                Some(Fault::ShortWrite) => io::Error::new(
+                Some(Fault::NoSpace) => Errno::Full.error(),
+                // As the kernel has it: what there is room for is written, and then there is none.
+                _ if written > 0 || fault.is_some() => io::Error::new(
                     io::ErrorKind::WriteZero,
                     format!(
                         "short write: {written} of {} bytes at offset {at}",

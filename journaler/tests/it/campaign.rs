@@ -326,6 +326,18 @@ impl Life {
             .overwrite(&name, from as u64, &old)
             .map_err(|error| error.to_string())?;
         self.acknowledged = self.log.reached();
+        let next = place.segment.next().file_name();
+        let is_followed = self
+            .disk
+            .durable_bytes(&next)
+            .is_ok_and(|bytes| bytes.starts_with(b"LOCKSEG1"));
+        if !is_followed
+            && let Ok((journal, _)) = open(&self.disk.fork(), &self.options)
+            && let Err(error) = read_journal(&journal)
+        {
+            // Opening reads all of this segment: it would go on behind what nobody can read.
+            return Err(format!("I5: a resurrected group was accepted: {error}"));
+        }
         self.must_not_shorten("a resurrected group")
     }
 
