@@ -181,6 +181,7 @@ impl NodeFile {
         replica.tick_ns = tick_ms * 1_000_000;
         // Each node its own election timeouts, and others at each start.
         replica.settings.seed = u64::from(std::process::id()) << 16 | u64::from(self.node);
+        replica.boot = boot();
         let mut node = NodeOptions::new(replica);
         node.config = self.engine.clone();
         let others = self.peer.iter().filter(|peer| peer.node != self.node);
@@ -222,6 +223,16 @@ impl NodeFile {
             None => Ok(Security::Loopback),
         }
     }
+}
+
+/// Another number at each start of the machine: what was written before has survived since. 0 where the
+/// system does not say; then every unclean end counts as a lost power.
+fn boot() -> u64 {
+    let id = std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    // Any mixing will do: two boots must differ.
+    id.iter().fold(0, |hash: u64, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3) ^ hash.rotate_left(17)
+    })
 }
 
 #[cfg(test)]
