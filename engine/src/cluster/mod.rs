@@ -11,13 +11,13 @@
 //! | file | question |
 //! |---|---|
 //! | [`driver`] | what makes a program of a node: two threads, sockets, counters, an end in order? |
-//! | [`front`] | how do clients and operators come to the door? |
+//! | `front` | how do clients and operators come to the door? |
 //! | [`node`] | what is a whole node, without threads and sockets? |
-//! | [`agreement`] | what does the ring need of the consensus? |
-//! | [`life`] | what is a ring for one role, and what may enter it? |
-//! | [`member`] | how does a node go from role to role with its state? |
-//! | [`answers`] | who asked, and what came of it? |
-//! | [`back`], [`lent`] | where do the stages behind the gate run, and how do they outlive a ring? |
+//! | `agreement` | what does the ring need of the consensus? |
+//! | `life` | what is a ring for one role, and what may enter it? |
+//! | `member` | how does a node go from role to role with its state? |
+//! | `answers` | who asked, and what came of it? |
+//! | `back`, `lent` | where do the stages behind the gate run, and how do they outlive a ring? |
 
 pub(crate) mod agreement;
 pub(crate) mod answers;
