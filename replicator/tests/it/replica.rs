@@ -1,0 +1,239 @@
+//! One node, or three, by hand.
+
+use lockstep_journaler::storage::Simulated;
+use lockstep_journaler::{Background, Options};
+use lockstep_replicator::consensus::Role;
+use lockstep_replicator::replica::{Mutation, StartError};
+use lockstep_replicator::simulation::DiskLog;
+use lockstep_replicator::simulation::model::EVENTS;
+use lockstep_replicator::wire::{Kind, Message};
+use lockstep_replicator::{Fatal, NodeId, Policy, ReceiveError, Replica, ReplicaOptions};
+
+fn journal() -> Options {
+    let mut options = Options::new(&EVENTS).with_segment_bytes(64 << 10);
+    options.background = Background::Stepped;
+    options
+}
+
+fn options(node: u16) -> ReplicaOptions {
+    let founders = [NodeId(1), NodeId(2), NodeId(3)];
+    ReplicaOptions::new("paris".parse().unwrap(), NodeId(node), &founders)
+}
+
+type Sent = Vec<(NodeId, Message)>;
+
+struct Trio {
+    nodes: Vec<Replica<Simulated>>,
+    disks: Vec<Simulated>,
+    now_ns: u64,
+}
+
+impl Trio {
+    fn new(change: impl Fn(&mut ReplicaOptions)) -> Trio {
+        let disks: Vec<Simulated> = (1..=3).map(Simulated::new).collect();
+        let nodes = (1..=3).zip(&disks).map(|(node, disk)| {
+            let mut options = options(node);
+            change(&mut options);
+            Replica::create(disk.clone(), &journal(), &options)
+                .unwrap()
+                .0
+        });
+        Trio {
+            nodes: nodes.collect(),
+            disks,
+            now_ns: 0,
+        }
+    }
+
+    /// A turn of each, and everything that they say delivered.
+    fn turn(&mut self) {
+        self.now_ns += 10_000_000;
+        let mut sent = Sent::new();
+        for node in &mut self.nodes {
+            node.turn(self.now_ns, &mut sent).unwrap();
+        }
+        self.deliver(&sent);
+    }
+
+    fn deliver(&mut self, sent: &Sent) {
+        for (to, message) in sent {
+            let node = &mut self.nodes[usize::from(to.0) - 1];
+            let _ = node.receive(message);
+        }
+    }
+
+    fn elect(&mut self) -> usize {
+        for _ in 0..100 {
+            self.turn();
+            let leader = self.nodes.iter().position(Replica::is_ready_to_lead);
+            if let Some(leader) = leader {
+                return leader;
+            }
+        }
+        panic!("nobody was elected in a hundred ticks");
+    }
+}
+
+/// Lets the leader send one frame to a follower, and looks when the answer leaves, and whether the
+/// follower's synced bytes have the frame then.
+fn answers_on_disk(change: impl Fn(&mut ReplicaOptions)) -> Vec<bool> {
+    let mut trio = Trio::new(change);
+    let leader = trio.elect();
+    let follower = (leader + 1) % 3;
+    let to = NodeId(u16::try_from(follower).unwrap() + 1);
+    trio.nodes[leader].offer([&[7; 64], &[]], 1).unwrap();
+    let index = trio.nodes[leader].view().last;
+    let (mut sent, now_ns) = (Sent::new(), trio.now_ns);
+    trio.nodes[leader].begin(now_ns, &mut sent).unwrap();
+    sent.retain(|(node, message)| *node == to && !message.frames().is_empty());
+    assert_eq!(
+        sent.len(),
+        1,
+        "RP2: the frame leaves before the leader's own write"
+    );
+    trio.deliver(&sent);
+
+    let mut seen = Vec::new();
+    let mut look = |said: &Sent| {
+        let promises =
+            |message: &Message| message.head.kind == Kind::Accepted && message.head.index >= index;
+        if said.iter().any(|(_, message)| promises(message)) {
+            let mut disk = DiskLog::default();
+            disk.look(&trio.disks[follower]);
+            seen.push(disk.frame(index).is_some());
+        }
+    };
+    let mut said = Sent::new();
+    trio.nodes[follower].begin(now_ns, &mut said).unwrap();
+    look(&said);
+    said.clear();
+    trio.nodes[follower].persist(&mut said).unwrap();
+    look(&said);
+    seen
+}
+
+#[test]
+fn r1_an_answer_leaves_when_descriptor_and_events_are_on_the_disk() {
+    assert_eq!(answers_on_disk(|_| {}), [true]);
+}
+
+#[test]
+fn r1_an_answer_before_the_sync_would_be_seen() {
+    let seen = answers_on_disk(|options| options.mutation = Some(Mutation::AcknowledgeBeforeSync));
+    assert_eq!(seen.first(), Some(&false));
+}
+
+#[test]
+fn in_memory_an_answer_does_not_wait_for_the_sync_of_its_frame() {
+    // It leaves within `persist`, so the disk has it by the time that we look: it is one answer all the same.
+    assert_eq!(
+        answers_on_disk(|options| options.policy = Policy::Memory).len(),
+        1
+    );
+}
+
+#[test]
+fn r6_a_node_that_lost_what_it_acknowledged_is_refused() {
+    let mut trio = Trio::new(|_| {});
+    let leader = trio.elect();
+    trio.nodes[leader].offer([&[7; 64], &[]], 1).unwrap();
+    for _ in 0..3 {
+        trio.turn();
+    }
+    let follower = (leader + 1) % 3;
+    let hello = trio.nodes[follower].hello();
+    assert!(trio.nodes[leader].judge(&hello).is_ok());
+    let mut short = hello;
+    short.index -= 1;
+    let error = trio.nodes[leader].judge(&short).unwrap_err();
+    assert!(
+        error.to_string().contains("lost what it had acknowledged"),
+        "{error}"
+    );
+}
+
+#[test]
+fn r6_a_node_whose_disk_was_emptied_stops_by_name() {
+    let mut trio = Trio::new(|_| {});
+    let leader = trio.elect();
+    let follower = (leader + 1) % 3;
+    let id = u16::try_from(follower).unwrap() + 1;
+    let empty = Simulated::new(9);
+    let (fresh, _) = Replica::create(empty, &journal(), &options(id)).unwrap();
+    trio.nodes[follower] = fresh;
+    let mut stopped = None;
+    for _ in 0..5 {
+        trio.now_ns += 10_000_000;
+        let mut sent = Sent::new();
+        trio.nodes[leader].turn(trio.now_ns, &mut sent).unwrap();
+        for (to, message) in &sent {
+            if to.0 == id {
+                let received = trio.nodes[follower].receive(message);
+                stopped = stopped.or(received.err());
+            }
+        }
+    }
+    assert!(
+        matches!(stopped, Some(ReceiveError::Fatal(Fatal::Lost(_)))),
+        "{stopped:?}"
+    );
+}
+
+#[test]
+fn frames_of_a_dead_leader_are_cut_back_for_the_next_ones() {
+    let mut trio = Trio::new(|_| {});
+    let leader = trio.elect();
+    // It writes what nobody else hears of, and goes silent.
+    trio.nodes[leader].offer([&[1; 64], &[]], 1).unwrap();
+    let now_ns = trio.now_ns;
+    trio.nodes[leader].turn(now_ns, &mut Sent::new()).unwrap();
+    let silent = NodeId(u16::try_from(leader).unwrap() + 1);
+    let mut next = None;
+    for _ in 0..100 {
+        trio.now_ns += 10_000_000;
+        let mut sent = Sent::new();
+        for (at, node) in trio.nodes.iter_mut().enumerate() {
+            if at != leader {
+                node.turn(trio.now_ns, &mut sent).unwrap();
+            }
+        }
+        sent.retain(|(to, _)| *to != silent);
+        trio.deliver(&sent);
+        let leads =
+            |(at, node): (usize, &Replica<Simulated>)| at != leader && node.is_ready_to_lead();
+        next = trio.nodes.iter().enumerate().position(leads);
+        if next.is_some() {
+            break;
+        }
+    }
+    let next = next.expect("two of three elect");
+    trio.nodes[next].offer([&[2; 64], &[]], 1).unwrap();
+    for _ in 0..10 {
+        trio.turn();
+    }
+    assert_eq!(trio.nodes[leader].view().role, Role::Follower);
+    assert_eq!(trio.nodes[leader].cuts(), 1);
+    assert_eq!(trio.nodes[leader].tail(), trio.nodes[next].tail(), "R2");
+    assert_eq!(trio.nodes[leader].committed(), trio.nodes[next].committed());
+}
+
+#[test]
+fn a_directory_of_another_node_or_cluster_is_refused_by_name() {
+    let disk = Simulated::new(1);
+    let (node, _) = Replica::create(disk.clone(), &journal(), &options(1)).unwrap();
+    node.close().unwrap();
+    let other_node = Replica::open(disk.clone(), &journal(), &options(2)).unwrap_err();
+    assert!(
+        matches!(other_node, StartError::OtherNode { .. }),
+        "{other_node}"
+    );
+    let mut london = options(1);
+    london.cluster = "london".parse().unwrap();
+    let other_cluster = Replica::open(disk.clone(), &journal(), &london).unwrap_err();
+    assert!(
+        matches!(other_cluster, StartError::OtherCluster { .. }),
+        "{other_cluster}"
+    );
+    assert!(Replica::open(disk, &journal(), &options(1)).is_ok());
+    assert!(Replica::open(Simulated::new(2), &journal(), &options(1)).is_err());
+}
