@@ -305,6 +305,7 @@ fn f8_a_panic_in_a_closure_of_the_application_ends_the_engine_with_its_stage() {
     let hear = Arc::clone(&heard);
     let engine = bank(directory.path())
         .on_output(move |_, balance: &crate::bank::Balance| {
+            // ORDERING: Relaxed, a count.
             hear.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             assert!(balance.cents != 13, "thirteen");
         })
@@ -316,6 +317,7 @@ fn f8_a_panic_in_a_closure_of_the_application_ends_the_engine_with_its_stage() {
     assert!(matches!(error, Error::Stopped { .. }), "{error:?}");
     assert!(error.to_string().contains("egress"), "{error}");
     assert_eq!(engine.position(), durable);
+    // ORDERING: Relaxed, a count; the answers came behind it.
     assert_eq!(heard.load(std::sync::atomic::Ordering::Relaxed), 2);
     let error = engine.close().unwrap_err().to_string();
     assert!(

@@ -26,6 +26,7 @@ impl LateStage<Event64> for Replicate {
 
     fn on_turn(&mut self, _: Standing) -> bool {
         let before = self.gate.released();
+        // ORDERING: Acquire, pairs with the Release of the test.
         let has = Sequence(self.quorum.0.load(Ordering::Acquire));
         self.gate.release_to(has) != before
     }
@@ -37,6 +38,7 @@ impl Quorum {
     }
 
     fn has(&self, position: u64) {
+        // ORDERING: Release, pairs with the Acquire of the stage.
         self.0.store(position, Ordering::Release);
     }
 
