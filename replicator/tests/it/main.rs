@@ -3,5 +3,10 @@
 //! * `replica` one node, or three, by hand: when an answer leaves, who is refused, what is cut back
 //! * `simulation` whole clusters from fixed and fresh seeds, and the mutations that must be found
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests, which the lint does not see as such"
+)]
+
 mod replica;
 mod simulation;
