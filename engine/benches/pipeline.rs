@@ -49,14 +49,15 @@ type Contender = (&'static str, fn(&Path, u64) -> Outcome);
 
 const CONTENDERS: [Contender; 6] = [
     ("journal alone (sync)", journal_alone),
-    ("pipeline, journal sync, gate logic", |dir, events| {
-        pipeline(builder(dir), events)
-    }),
-    ("pipeline, journal sync, gate output", |dir, events| {
-        pipeline(builder(dir).gate(GateAt::Output), events)
-    }),
-    ("pipeline, journal sync, worker thread", |dir, events| {
+    ("sync, gate logic, worker (default)", |dir, events| {
         pipeline(builder(dir).journal_thread(JournalThread::Worker), events)
+    }),
+    ("sync, gate logic, inline", |dir, events| {
+        pipeline(builder(dir).journal_thread(JournalThread::Inline), events)
+    }),
+    ("sync, gate output, worker", |dir, events| {
+        let builder = builder(dir).journal_thread(JournalThread::Worker);
+        pipeline(builder.gate(GateAt::Output), events)
     }),
     ("pipeline, journal none", |dir, events| {
         pipeline(builder(dir).journal(JournalMode::None), events)
