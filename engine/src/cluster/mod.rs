@@ -23,6 +23,7 @@ pub(crate) mod agreement;
 pub(crate) mod answers;
 pub(crate) mod back;
 pub mod driver;
+mod force;
 pub(crate) mod front;
 pub(crate) mod lent;
 pub(crate) mod life;
@@ -34,5 +35,6 @@ mod tests;
 
 pub use answers::{Asker, Done};
 pub use driver::{ClientsOptions, Driver, DriverOptions};
+pub use force::force_single;
 pub use member::Refused;
 pub use node::{ClusterNode, NodeOptions, request};

@@ -90,6 +90,16 @@ pub enum StartError {
         /// As the journal says.
         found: Epoch,
     },
+    /// An epoch that does not rise.
+    #[error(
+        "the journal here is of epoch {found}: a cluster is forced by a higher one than that, {asked} was asked for"
+    )]
+    EpochNotAbove {
+        /// What was asked for.
+        asked: Epoch,
+        /// As the journal says.
+        found: Epoch,
+    },
     /// A frame without its number.
     #[error(
         "the frame at position {position} has index {found}, not {expected}: the journal was written without a cluster, or by another version; start from an empty directory"

@@ -40,10 +40,12 @@ use crate::policy::Policy;
 use crate::wire::{Head, Kind, Message, SharedFrame};
 
 mod error;
+mod force;
 mod log;
 mod notes;
 
 pub use error::{Fatal, ReceiveError, StartError};
+pub use force::{Forced, force_single};
 
 use log::Log;
 use notes::Notes;

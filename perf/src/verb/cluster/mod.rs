@@ -1,5 +1,7 @@
 //! `lockstep cluster`: what a cluster is, and changes of it, over the clients' port.
 //!
+//! `force-single` alone works on a directory: there is nobody left to ask.
+//!
 //! A question goes to the nodes in turn until one answers; a change goes to the leader, who says so if
 //! it is another. What can do harm says what it would do with `--dry-run`, and does it with `--yes`
 //! alone.
@@ -7,9 +9,13 @@
 mod certs;
 
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use lockstep_exchange::exchange::Exchange;
+use lockstep_perf::cluster_file::NodeFile;
 use lockstep_perf::exit::{Exit, Refusal};
+use lockstep_replicator::Epoch;
 use lockstep_replicator::client::admin;
 use serde_json::Value;
 
@@ -64,13 +70,20 @@ enum What {
         #[command(flatten)]
         change: Change,
     },
-    /// One node goes on alone, when the quorum is lost for ever; the others must be off
+    /// A node that has ended is to go on alone, when the quorum is lost for ever; the others must be off
     ForceSingle {
+        /// The file of the node
+        #[arg(long, value_name = "FILE")]
+        node: PathBuf,
         /// A number above the cluster's epoch: whoever has a lower one is refused from then on
         #[arg(long)]
         epoch: u32,
-        #[command(flatten)]
-        change: Change,
+        /// Say what would happen, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Do it
+        #[arg(long, conflicts_with = "dry_run")]
+        yes: bool,
     },
     /// An authority and certificates, for tests and for a first cluster
     Certs(certs::Args),
@@ -107,8 +120,16 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
         What::Remove { id, change } => make(change, &format!("remove {id}"), true, global),
         // Nothing is lost by it, and it is taken back by another one.
         What::Transfer { id, change } => make(change, &format!("transfer {id}"), false, global),
-        What::ForceSingle { epoch, change } => {
-            make(change, &format!("force-single {epoch}"), true, global)
+        What::ForceSingle {
+            node,
+            epoch,
+            dry_run,
+            yes,
+        } => {
+            if !dry_run && !yes {
+                return Err(consent("force-single"));
+            }
+            force_single(node, *epoch, *dry_run, global)
         }
         What::Certs(args) => certs::run(args, global),
     }
@@ -166,11 +187,7 @@ fn make(
     global: &Global,
 ) -> anyhow::Result<Exit> {
     if wants_consent && !change.dry_run && !change.yes {
-        return Err(Refusal::usage(
-            format!("`{command}` changes the cluster"),
-            "look with --dry-run, then do it with --yes",
-        )
-        .into());
+        return Err(consent(command));
     }
     let reach = change.reach.reach(0)?;
     let (code, answer) = ask_leader(&reach, command, change.dry_run)?;
@@ -188,6 +205,49 @@ fn make(
         (Format::Quiet, _) => {}
     }
     Ok(if code == 0 { Exit::Done } else { Exit::Refused })
+}
+
+fn consent(command: &str) -> anyhow::Error {
+    Refusal::usage(
+        format!("`{command}` changes the cluster"),
+        "look with --dry-run, then do it with --yes",
+    )
+    .into()
+}
+
+/// Works on the directory of a node that has ended: there is nobody left to ask.
+fn force_single(node: &Path, epoch: u32, is_dry: bool, global: &Global) -> anyhow::Result<Exit> {
+    let file = NodeFile::read(node)?;
+    let mut options = file.options()?;
+    options.node.replica.epoch = Epoch(epoch);
+    let told = if is_dry {
+        serde_json::json!({
+            "would": "force-single", "node": file.node, "cluster": file.cluster, "epoch": epoch,
+            "directory": options.directory,
+        })
+    } else {
+        let forced =
+            lockstep_engine::cluster::force_single::<Exchange>(&options.directory, &options.node)?;
+        let before: Vec<u16> = forced
+            .members_before
+            .voters
+            .iter()
+            .map(|one| one.0)
+            .collect();
+        serde_json::json!({
+            "did": "force-single", "node": file.node, "cluster": file.cluster, "epoch": epoch,
+            "epoch_before": forced.from_epoch.0, "voters_before": before,
+            "position": forced.position.0, "known_committed_before": forced.committed_before.0,
+            "next": format!("write `epoch = {epoch}` into {} and start the node; the others come back under new ids", node.display()),
+        })
+    };
+    let mut out = std::io::stdout().lock();
+    match global.format {
+        Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&told)?)?,
+        Format::Text => writeln!(out, "{}", line(&told))?,
+        Format::Quiet => {}
+    }
+    Ok(Exit::Done)
 }
 
 /// Who says that it leads is asked first, then the others: a leader may change meanwhile.

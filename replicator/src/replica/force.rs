@@ -1,0 +1,164 @@
+//! One node goes on alone: what an operator does when the quorum is lost for ever.
+//!
+//! The node must have ended, and the others must be off and stay off: nothing here can see whether
+//! they are. All of its log counts as committed, also what no quorum ever had; it is the only member;
+//! and the epoch rises, so that whoever was left behind is refused and comes back under a new id.
+
+use lockstep_journaler::storage::Storage;
+use lockstep_journaler::{Background, Existing, Journal, Options, Position};
+
+use super::{Fatal, ReplicaOptions, StartError, checked_notes, read_index};
+use crate::ids::Epoch;
+use crate::members::Members;
+
+/// What was forced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forced {
+    /// The epoch before.
+    pub from_epoch: Epoch,
+    /// The epoch now: the node's file must say it, too.
+    pub epoch: Epoch,
+    /// The members before.
+    pub members_before: Members,
+    /// Where the log ends: all before it counts as committed now.
+    pub position: Position,
+    /// What was known committed before: what lies between may be unknown to all others.
+    pub committed_before: Position,
+}
+
+/// Makes the node in this directory the only member of its cluster, from the epoch in `options` on.
+///
+/// # Errors
+///
+/// [`StartError`]: it runs, it is another node, or the epoch does not rise. Then nothing was changed.
+pub fn force_single<S: Storage>(
+    storage: S,
+    journal: &Options,
+    options: &ReplicaOptions,
+) -> Result<Forced, StartError> {
+    let journal_options = Options {
+        existing: Existing::Required,
+        // Nothing is written behind the log here: no segment need be prepared.
+        background: Background::Stepped,
+        ..journal.clone()
+    };
+    let (mut journal, _) = Journal::open(storage.clone(), &journal_options)?;
+    let mut notes = checked_notes(&journal, options)?;
+    if notes.epoch >= options.epoch {
+        return Err(StartError::EpochNotAbove {
+            asked: options.epoch,
+            found: notes.epoch,
+        });
+    }
+    let (index, known) = read_index(&storage, &journal, &notes)?;
+    let committed = index
+        .index_reaching(known)
+        .max(notes.committed.min(index.last()));
+    let committed_before = index.position_behind(committed).unwrap_or_default();
+    let forced = Forced {
+        from_epoch: notes.epoch,
+        epoch: options.epoch,
+        members_before: notes.members.clone(),
+        position: journal.tail().reached.position,
+        committed_before,
+    };
+    // MB2: what is applied and the members there, in one durable write.
+    notes.applied = index.last();
+    notes.committed = index.last();
+    notes.members = Members::of_voters(&[options.node]);
+    notes.epoch = options.epoch;
+    journal.set_notes(&notes.encode()).map_err(Fatal::from)?;
+    journal.close().map_err(Fatal::from)?;
+    Ok(forced)
+}
+
+#[cfg(test)]
+mod tests {
+    use lockstep_journaler::storage::Simulated;
+
+    use super::*;
+    use crate::consensus::Role;
+    use crate::ids::NodeId;
+    use crate::members::{CHANGE_AT, Change};
+    use crate::replica::Replica;
+    use crate::simulation::model::{EVENT_BYTES, EVENTS};
+    use crate::wire::Message;
+
+    fn journal() -> Options {
+        Options {
+            background: Background::Stepped,
+            ..Options::new(&EVENTS).with_segment_bytes(64 << 10)
+        }
+    }
+
+    fn options(epoch: u32) -> ReplicaOptions {
+        let mut options = ReplicaOptions::new("paris".parse().unwrap(), NodeId(1), &[NodeId(1)]);
+        options.epoch = Epoch(epoch);
+        options
+    }
+
+    /// Turns until this holds; the number of turns has a limit, time does not matter.
+    fn until(
+        replica: &mut Replica<Simulated>,
+        now: &mut u64,
+        mut is_done: impl FnMut(&mut Replica<Simulated>) -> bool,
+    ) -> bool {
+        let mut sent: Vec<(NodeId, Message)> = Vec::new();
+        for _ in 0..200 {
+            if is_done(replica) {
+                return true;
+            }
+            *now += 10_000_000;
+            replica.turn(*now, &mut sent).unwrap();
+        }
+        false
+    }
+
+    #[test]
+    fn a_node_that_lost_its_quorum_goes_on_alone_and_keeps_its_whole_log() {
+        let disk = Simulated::new(1);
+        let (mut replica, _) = Replica::create(disk.clone(), &journal(), &options(0)).unwrap();
+        let mut now = 0;
+        assert!(until(&mut replica, &mut now, |one| one.is_ready_to_lead()));
+        for change in [Change::AddLearner(NodeId(2)), Change::Promote(NodeId(2))] {
+            let mut event = [0; EVENT_BYTES as usize];
+            change.write_to(&mut event);
+            assert!(event[CHANGE_AT..].iter().any(|byte| *byte != 0));
+            assert!(until(&mut replica, &mut now, |one| one
+                .offer_change(&event, 1)
+                .is_ok()));
+        }
+        assert!(until(&mut replica, &mut now, |one| one
+            .members()
+            .voters
+            .len()
+            == 2));
+        // The other one never comes: this is never committed.
+        let event = [7; EVENT_BYTES as usize];
+        let position = replica.offer([&event, &[]], 2).unwrap();
+        assert!(!until(&mut replica, &mut now, |one| one.committed() > position));
+        drop(replica);
+        let again = options(0);
+        assert!(matches!(
+            force_single(disk.clone(), &journal(), &again),
+            Err(StartError::EpochNotAbove { .. })
+        ));
+        let forced = force_single(disk.clone(), &journal(), &options(1)).unwrap();
+        assert_eq!(forced.members_before.voters, [NodeId(1), NodeId(2)]);
+        assert_eq!(forced.position, Position(position.0 + 1));
+        assert!(forced.committed_before <= position);
+        // Without the new epoch in its file it does not start; with it, it leads alone.
+        assert!(matches!(
+            Replica::open(disk.clone(), &journal(), &options(0)),
+            Err(StartError::OlderEpoch { .. })
+        ));
+        let (mut replica, opened) = Replica::open(disk, &journal(), &options(1)).unwrap();
+        assert_eq!(opened.committed, forced.position);
+        assert!(until(&mut replica, &mut now, |one| one.is_ready_to_lead()));
+        assert_eq!(replica.view().role, Role::Leader);
+        assert_eq!(replica.members().voters, [NodeId(1)]);
+        let next = replica.offer([&event, &[]], 3).unwrap();
+        assert_eq!(next, forced.position);
+        assert!(until(&mut replica, &mut now, |one| one.committed() > next));
+    }
+}
