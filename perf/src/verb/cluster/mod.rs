@@ -27,7 +27,7 @@ use super::{Format, Global};
 #[command(
     after_help = "Examples:\n  lockstep cluster status --node node1.toml\n  \
                         lockstep cluster transfer 2 --node node1.toml\n  \
-                        lockstep cluster add 4 10.0.0.4:7101 --node node1.toml --dry-run\n  \
+                        lockstep cluster add 4 --node node1.toml --dry-run\n  \
                         lockstep cluster certs certs --name demo --nodes 3\n\n\
                         Exit codes: 0 done · 1 nobody answered · 2 bad arguments · 6 the cluster refuses"
 )]
@@ -42,10 +42,8 @@ enum What {
     Status(Ask),
     /// A new node, as a learner: it gets the log and has no vote
     Add {
-        /// Its id, which no node ever had
+        /// Its id, which no node ever had; it stands among the [[peer]]s of every node's file
         id: u16,
-        /// Where other nodes reach it
-        address: std::net::SocketAddr,
         #[command(flatten)]
         change: Change,
     },
@@ -111,11 +109,7 @@ struct Change {
 pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
     match &args.what {
         What::Status(ask) => status(&ask.reach.reach(0)?, global),
-        What::Add {
-            id,
-            address,
-            change,
-        } => make(change, &format!("add {id} {address}"), true, global),
+        What::Add { id, change } => make(change, &format!("add {id}"), true, global),
         What::Promote { id, change } => make(change, &format!("promote {id}"), true, global),
         What::Remove { id, change } => make(change, &format!("remove {id}"), true, global),
         // Nothing is lost by it, and it is taken back by another one.
