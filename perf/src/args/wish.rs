@@ -136,7 +136,7 @@ impl Default for Log {
         Self {
             mode: JournalMode::Sync,
             gate: GateAt::Logic,
-            thread: JournalThread::Inline,
+            thread: JournalThread::Auto,
             directory: None,
         }
     }

@@ -128,6 +128,8 @@ pub fn rank(contenders: &[Contender]) -> Ranking {
             best,
             "the best median; others are not told apart from it and are no cheaper".to_owned(),
         )
+    } else if ranks.len() == 1 {
+        (best, "the only candidate".to_owned())
     } else {
         (
             best,

@@ -203,7 +203,18 @@ struct Turns {
 
 impl Turns {
     fn why(&self) -> String {
-        self.disturbed.join("; ")
+        several(&self.disturbed)
+    }
+}
+
+/// Reasons in a text; the result has them all.
+const REASONS_SHOWN: usize = 3;
+
+fn several(reasons: &[String]) -> String {
+    let shown = &reasons[..reasons.len().min(REASONS_SHOWN)];
+    match reasons.len() - shown.len() {
+        0 => shown.join("; "),
+        more => format!("{}; and {more} more", shown.join("; ")),
     }
 }
 
@@ -641,7 +652,7 @@ fn print(
         n => format!(
             "left out {n} disturbed pair{}: {}\n",
             if n == 1 { "" } else { "s" },
-            answer.disturbed.join("; ")
+            several(&answer.disturbed)
         ),
     };
     let text = format!(

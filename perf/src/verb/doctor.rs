@@ -21,7 +21,7 @@ const SKEW_CPUS: usize = 8;
 /// Arguments of `lockstep doctor`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  lockstep doctor -v\n  lockstep doctor --journal ./j\n  \
+    after_help = "Examples:\n  lockstep doctor -v\n  lockstep doctor --journal-dir ./j\n  \
                         lockstep doctor --require tail && lockstep latency --rate 1M\n\n\
                         Exit codes: 0 done · 6 the machine is not what --require asks for"
 )]
@@ -34,7 +34,7 @@ pub(crate) struct Args {
     require: Option<Require>,
     /// Also examine the disk under this directory, for 2 s
     #[arg(long, value_name = "DIR")]
-    journal: Option<PathBuf>,
+    journal_dir: Option<PathBuf>,
     /// Print the fixes as a shell script; nothing is run
     #[arg(long)]
     fix_script: bool,
@@ -52,7 +52,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
     let bench = Bench::new(global);
     let mut diagnosis = Diagnosis::of(&bench.machine, &bench.clock, &Files(Path::new("/")));
     diagnosis.checks.push(skew(&bench));
-    if let Some(directory) = &args.journal {
+    if let Some(directory) = &args.journal_dir {
         diagnosis.checks.extend(disk(&bench, directory)?);
     }
     if args.fix_script {

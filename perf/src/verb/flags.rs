@@ -41,8 +41,9 @@ pub(crate) struct PipelineFlags {
     /// unless told
     #[arg(long, value_name = "DIR")]
     pub(crate) journal_dir: Option<PathBuf>,
-    /// Where a sync blocks: inline, on the thread of journal, or worker, a thread of its own
-    #[arg(long, default_value = "inline", value_parser = Log::thread, value_name = "WHERE")]
+    /// Where a sync blocks: inline, on the thread of journal; worker, a thread of its own; auto,
+    /// as the engine does: on its own where there is more than one CPU
+    #[arg(long, default_value = "auto", value_parser = Log::thread, value_name = "WHERE")]
     pub(crate) journal_thread: JournalThread,
     /// Who waits for the journal's promise: logic | output
     #[arg(long, default_value = "logic", value_parser = Log::gate, value_name = "STAGE")]

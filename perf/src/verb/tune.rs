@@ -564,7 +564,8 @@ fn conclude(
         "{}\n",
         wrap(&format!("why      {}", ranking.why), 79, "         ")
     ))?;
-    if args.objective.latency.is_some() {
+    let has_points = document.candidates.iter().any(|c| c.p99.is_some());
+    if args.objective.latency.is_some() && has_points {
         bench.say(&format!("\n{}", tune_chart(&document).to_text()))?;
     }
     if let Some(home) = bench.finish(&document, args.result.keep())? {
@@ -692,7 +693,8 @@ fn to_toml(args: &Args, bench: &Bench, candidate: &Candidate, why: &str) -> anyh
     );
     let configuration = Toml::try_from(full::configuration(plan))?;
     for key in TUNED {
-        if let Some(value) = configuration.get(key) {
+        let is_empty = |value: &toml::Value| value.as_array().is_some_and(Vec::is_empty);
+        if let Some(value) = configuration.get(key).filter(|value| !is_empty(value)) {
             let _ = writeln!(text, "{key} = {value}");
         }
     }

@@ -258,7 +258,7 @@ fn words_that_are_no_numbers() {
         ("latency --gate moon", "is no gate: logic, output"),
         (
             "latency --journal-thread far",
-            "is no place for a sync: inline, worker",
+            "is no place for a sync: auto, inline, worker",
         ),
         (
             "latency --pin-policy up",
