@@ -50,6 +50,9 @@ pub struct Config {
     /// How threads wait. Default `auto`.
     #[serde(with = "wait_text")]
     pub wait: Wait,
+    /// How each thread of `place` waits, in its order. Empty, the default: all as `wait`.
+    #[serde(with = "waits_text")]
+    pub waits: Vec<Wait>,
     /// Events between two snapshots; 0 takes none. Default 1 000 000: a restart within a second.
     pub snapshot_every: u64,
     /// Snapshots kept, at least 2. Default 2.
@@ -226,6 +229,7 @@ impl Default for Config {
             place: String::new(),
             pin: Vec::new(),
             wait: Wait::Auto,
+            waits: Vec::new(),
             snapshot_every: 1_000_000,
             snapshots_kept: 2,
             retention: Retention::Keep,
@@ -354,6 +358,12 @@ impl Config {
         self.shadow && self.journal != JournalMode::None
     }
 
+    /// How the thread at this place of `place` waits.
+    #[must_use]
+    pub fn wait_at(&self, thread: usize) -> Wait {
+        self.waits.get(thread).copied().unwrap_or(self.wait)
+    }
+
     /// How long `close` waits.
     #[must_use]
     pub fn drain(&self) -> Duration {
@@ -388,6 +398,22 @@ mod wait_text {
     }
 }
 
+mod waits_text {
+    use lockstep_ringbuffer::Wait;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(waits: &[Wait], to: S) -> Result<S::Ok, S::Error> {
+        let texts: Vec<String> = waits.iter().map(Wait::to_string).collect();
+        texts.serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Wait>, D::Error> {
+        let texts = Vec::<String>::deserialize(from)?;
+        let waits = texts.iter().map(|text| text.parse());
+        waits.collect::<Result<_, _>>().map_err(D::Error::custom)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -407,6 +433,22 @@ mod tests {
         for text in ["[engine]\nslotz = 1", "slotz = 1", "engine = 3"] {
             assert!(of_text(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn threads_wait_alike_or_each_in_its_own_way() {
+        let alike: Config = "wait = \"park\"".parse().unwrap();
+        assert_eq!(
+            (alike.wait_at(0), alike.wait_at(1)),
+            (Wait::Park, Wait::Park)
+        );
+        let text = "waits = [\"spin\", \"backoff:1,2,3\"]";
+        let each: Config = text.parse().unwrap();
+        assert_eq!(each.wait_at(0), Wait::Spin);
+        assert_eq!(each.wait_at(1).to_string(), "backoff:1,2,3");
+        let again = toml::to_string(&each).unwrap();
+        assert_eq!(again.parse::<Config>().unwrap(), each);
+        assert!("waits = [\"never\"]".parse::<Config>().is_err());
     }
 
     #[test]

@@ -133,9 +133,9 @@ impl<L: Logic> Life<L> {
         let egress = graph.stage("egress", &[logic], egress_home.lend(egress));
         graph
             .together(&[order, journal, replicate])
-            .wait(config.wait);
+            .wait(config.wait_at(0));
         let placed = graph.together(&[logic, egress]);
-        placed.wait(config.wait);
+        placed.wait(config.wait_at(1));
         if let Some(&cpu) = config.pin.get(1) {
             placed.pin(cpu);
         }

@@ -29,7 +29,15 @@ pub(crate) fn place<E: Send + Sync + 'static>(
         }
         .into());
     }
-    warn_of_crowding(groups.len(), config.wait);
+    if !config.waits.is_empty() && config.waits.len() != groups.len() {
+        return Err(ConfigError::Value {
+            name: "waits",
+            found: format!("{} strategies", config.waits.len()),
+            expected: "one strategy for each thread of place, in its order; wait is for all",
+        }
+        .into());
+    }
+    warn_of_crowding((0..groups.len()).map(|at| config.wait_at(at)));
     for (at, names) in groups.iter().enumerate() {
         let ids: Result<Vec<StageId>, BuildError> = names
             .iter()
@@ -42,7 +50,7 @@ pub(crate) fn place<E: Send + Sync + 'static>(
             continue;
         }
         let placement = graph.together(&ids);
-        placement.wait(config.wait);
+        placement.wait(config.wait_at(at));
         if let Some(&cpu) = config.pin.get(at) {
             placement.pin(cpu);
         }
@@ -79,9 +87,58 @@ fn default_groups(stages: &[(String, StageId)]) -> Vec<Vec<String>> {
 }
 
 /// Spinning threads that would take turns on the CPUs: said once, at the start.
-fn warn_of_crowding(threads: usize, wait: Wait) {
+fn warn_of_crowding(waits: impl Iterator<Item = Wait>) {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    if wait.spins_for_ever() && threads > cpus {
-        tracing::warn!(threads, cpus, %wait, "more spinning threads than CPUs: they will take turns; use auto or park");
+    let threads = waits.filter(|wait| wait.spins_for_ever()).count();
+    if threads > cpus {
+        tracing::warn!(
+            threads,
+            cpus,
+            "more spinning threads than CPUs: they will take turns; use auto or park"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lockstep_ringbuffer::{Batch, Progress};
+
+    /// A graph of four stages placed as `config` says: how each thread waits, in their order.
+    fn waits(config: &Config) -> Result<Vec<String>, crate::error::Error> {
+        let mut graph = Graph::new(16, || 0_u64).unwrap();
+        let mut stages: Vec<(String, StageId)> = Vec::new();
+        for name in ["order", "journal", "logic", "egress"] {
+            let after: Vec<StageId> = stages.last().map(|(_, id)| *id).into_iter().collect();
+            let id = graph.stage(name, &after, |_: Batch<'_, u64>| Progress::All);
+            stages.push((name.to_owned(), id));
+        }
+        place(&mut graph, config, &stages)?;
+        let (_producer, pipeline) = graph.build()?;
+        let (runners, _running) = pipeline.into_runners();
+        let shown = runners.iter().map(|runner| format!("{runner:?}"));
+        let wait = |text: String| {
+            let (_, after) = text
+                .split_once("wait: ")
+                .expect("a runner shows how it waits");
+            after.split([',', ' ']).next().unwrap_or("").to_owned()
+        };
+        Ok(shown.map(wait).collect())
+    }
+
+    #[test]
+    fn each_thread_waits_as_it_was_told() {
+        let config = |wait: Wait, waits: &[Wait]| Config {
+            place: "order+journal,logic+egress".to_owned(),
+            wait,
+            waits: waits.to_vec(),
+            ..Config::default()
+        };
+        assert_eq!(waits(&config(Wait::Park, &[])).unwrap(), ["Park", "Park"]);
+        let each = config(Wait::Auto, &[Wait::Park, Wait::Spin]);
+        assert_eq!(waits(&each).unwrap(), ["Park", "Spin"]);
+        let few = config(Wait::Auto, &[Wait::Park]);
+        let refused = waits(&few).unwrap_err().to_string();
+        assert!(refused.contains("waits = 1 strategies"), "{refused}");
     }
 }

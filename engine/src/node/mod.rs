@@ -258,6 +258,15 @@ impl<L: Logic, S: Storage> Builder<L, S> {
         self
     }
 
+    /// How each thread of `place` waits, in its order.
+    #[must_use]
+    pub fn waits(mut self, waits: &[Wait]) -> Self {
+        if let Ok(config) = &mut self.config {
+            config.waits = waits.to_vec();
+        }
+        self
+    }
+
     /// Under `retention = snapshots` a segment stays until the archive in this directory has it.
     #[must_use]
     pub fn archive(mut self, directory: impl AsRef<Path>) -> Self {

@@ -272,6 +272,10 @@ fn a_configuration_that_contradicts_itself_or_the_directory_is_refused() {
         (bank(directory.path()).slots(1000), "slots = 1000"),
         (bank(directory.path()).pin(&[0]), "one CPU for each thread"),
         (
+            bank(directory.path()).waits(&[Wait::Park]),
+            "one strategy for each thread",
+        ),
+        (
             bank(directory.path())
                 .retention(Retention::Snapshots)
                 .shadow(false),

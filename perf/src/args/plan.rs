@@ -26,7 +26,7 @@ pub const EVENT_SIZES: [usize; 8] = [16, 32, 64, 128, 256, 512, 1024, 4096];
 /// The only size of an event of the engine that is built in.
 const ENGINE_EVENT_SIZE: usize = 64;
 
-/// Events that a stage takes in one turn, unless told.
+/// Events that a stage of a plain ring takes in one turn, unless told.
 const BATCH: usize = 256;
 
 /// The strategy of threads that have to share CPUs.
@@ -41,8 +41,9 @@ pub struct Wishes {
     pub ring: usize,
     /// Bytes of an event.
     pub event_size: usize,
-    /// Events that a stage takes in one turn at most.
-    pub batch: usize,
+    /// Events that a stage takes in one turn at most; none: 256, and with the engine what it
+    /// chooses itself.
+    pub batch: Option<usize>,
     /// Events published at once.
     pub claim: usize,
     /// How long each last stage works on an event, as logic would.
@@ -68,14 +69,14 @@ pub struct Wishes {
 }
 
 impl Wishes {
-    /// The defaults: 64 Ki slots of 64 bytes, batches of 256.
+    /// The defaults: 64 Ki slots of 64 bytes.
     #[must_use]
     pub fn new(shape: Shape) -> Self {
         Self {
             shape,
             ring: 1 << 16,
             event_size: 64,
-            batch: BATCH,
+            batch: None,
             claim: 1,
             work: std::time::Duration::ZERO,
             waits: Waits::default(),
@@ -111,7 +112,8 @@ pub struct Plan {
     pub ring: usize,
     /// Bytes of an event.
     pub event_size: usize,
-    /// Events that a stage takes in one turn at most.
+    /// Events that a stage takes in one turn at most; 0: the engine chooses, a quarter of its
+    /// ring.
     pub batch: usize,
     /// Events published at once.
     pub claim: usize,
@@ -139,6 +141,7 @@ impl Plan {
     /// What cannot be done, and what can.
     pub fn resolve(wishes: &Wishes, machine: &Machine) -> Result<Self, Refusal> {
         check_sizes(wishes)?;
+        check_roles(wishes)?;
         let inline = wants_one_thread(wishes, machine);
         let groups = if inline {
             Vec::new()
@@ -153,18 +156,17 @@ impl Plan {
         let threads: Vec<Thread> = groups
             .into_iter()
             .zip(thread_cpus)
-            .map(|(stages, &cpu)| Thread {
-                wait: settled(wait_of(wishes, &stages), crowded),
-                stages,
-                cpu,
+            .map(|(stages, &cpu)| {
+                let wait = settled(wait_of(wishes, &stages)?, crowded);
+                Ok(Thread { stages, cpu, wait })
             })
-            .collect();
+            .collect::<Result<_, Refusal>>()?;
         let producer_wait = settled(wishes.waits.of("producer"), crowded);
         let mut plan = Self {
             shape: wishes.shape,
             ring: wishes.ring,
             event_size: wishes.event_size,
-            batch: wishes.batch.min(wishes.ring),
+            batch: batch(wishes),
             claim: wishes.claim,
             work: wishes.work,
             producers: producer_cpus.to_vec(),
@@ -286,7 +288,9 @@ impl Plan {
             ("acknowledged".to_owned(), json!(self.acknowledged())),
         ]);
         if self.shape == Shape::Full {
-            config.remove("batch");
+            if self.batch == 0 {
+                config.remove("batch");
+            }
             for (key, value) in [
                 ("journal", self.log.mode_name()),
                 ("gate", self.log.gate_name()),
@@ -400,22 +404,10 @@ impl Plan {
                 "--event-size 64, or a plain ring: --topology diamond",
             ));
         }
-        if self.batch != BATCH.min(self.ring) {
-            return Err(Refusal::usage(
-                "--batch: the engine takes what waits, up to a quarter of its ring",
-                "leave it out, or a plain ring: --topology diamond",
-            ));
-        }
         if self.ring < 16 {
             return Err(Refusal::usage(
                 format!("--ring {}: the engine wants 16 slots at least", self.ring),
                 "--ring 1Ki",
-            ));
-        }
-        if self.threads.iter().any(|t| t.wait != self.threads[0].wait) {
-            return Err(Refusal::usage(
-                "--wait names several strategies for the engine's threads; it has one for all",
-                "--wait yield, or for the generator alone: --wait spin,producer=yield",
             ));
         }
         let pinned = self
@@ -502,13 +494,20 @@ fn check_sizes(wishes: &Wishes) -> Result<(), Refusal> {
             format!("1 to {}", ring / 2),
         ));
     }
-    if wishes.batch == 0 {
+    if wishes.batch == Some(0) {
         return Err(Refusal::usage(
             "--batch 0 takes nothing",
             "1 or more; 256 is the default",
         ));
     }
     Ok(())
+}
+
+fn batch(wishes: &Wishes) -> usize {
+    match (wishes.batch, wishes.shape) {
+        (None, Shape::Full) => 0,
+        (asked, _) => asked.unwrap_or(BATCH).min(wishes.ring),
+    }
 }
 
 /// On one CPU the generator does the stages' work between two sends.
@@ -573,12 +572,43 @@ fn named_groups(names: &[Vec<String>], shape: Shape) -> Result<Vec<Vec<usize>>, 
     Ok(groups)
 }
 
-/// What the thread's stages were asked to do: the first that was named decides.
-fn wait_of(wishes: &Wishes, stages: &[usize]) -> Wait {
-    let mut waits = stages
+/// What the thread's stages were asked to do: those that were named, or what is for all.
+fn wait_of(wishes: &Wishes, stages: &[usize]) -> Result<Wait, Refusal> {
+    let names: Vec<String> = stages
         .iter()
-        .map(|&index| wishes.waits.of(&wishes.shape.stage_name(index)));
-    waits.find(|wait| *wait != Wait::Auto).unwrap_or(Wait::Auto)
+        .map(|&index| wishes.shape.stage_name(index))
+        .collect();
+    let mut named = names.iter().filter_map(|name| wishes.waits.named(name));
+    let Some(first) = named.next() else {
+        return Ok(wishes.waits.of(&names[0]));
+    };
+    match named.find(|other| *other != first) {
+        None => Ok(first),
+        Some(other) => Err(Refusal::usage(
+            format!(
+                "--wait asks for {first} and for {other} on one thread, {}",
+                names.join("+")
+            ),
+            "one strategy for stages that share a thread, or --place apart",
+        )),
+    }
+}
+
+/// Who is named in `--wait` is there.
+fn check_roles(wishes: &Wishes) -> Result<(), Refusal> {
+    let shape = wishes.shape;
+    let stages = (0..shape.stages()).map(|index| shape.stage_name(index));
+    let producers = (0..shape.producers()).map(|index| format!("producer{index}"));
+    let all: Vec<String> = stages.chain(producers).collect();
+    let is_there =
+        |role: &String| all.contains(role) || all.iter().any(|one| Waits::kind(one) == role);
+    match wishes.waits.roles.keys().find(|role| !is_there(role)) {
+        None => Ok(()),
+        Some(stranger) => Err(Refusal::usage(
+            format!("--wait names {stranger}, which {shape} has not"),
+            format!("its roles are {}", all.join(", ")),
+        )),
+    }
 }
 
 fn settled(wait: Wait, crowded: bool) -> Wait {
@@ -810,6 +840,22 @@ mod tests {
             ),
             (
                 Wishes {
+                    waits: "logic=spin".parse().unwrap(),
+                    ..base.clone()
+                },
+                "--wait names logic, which spsc has not\n  hint: its roles are stage0, producer0",
+            ),
+            (
+                Wishes {
+                    waits: "stage0=spin,stage1=park".parse().unwrap(),
+                    place: "stage0+stage1".parse().unwrap(),
+                    ..Wishes::new(Shape::Pipeline(2))
+                },
+                "--wait asks for spin and for park on one thread, stage0+stage1\n  hint: one strategy \
+                 for stages that share a thread, or --place apart",
+            ),
+            (
+                Wishes {
                     pin: Pin::parse("logic=1", &[]).unwrap(),
                     ..base.clone()
                 },
@@ -819,6 +865,18 @@ mod tests {
         for (wishes, expected) in cases {
             assert_eq!(refuse(&wishes, &two), expected);
         }
+    }
+
+    #[test]
+    fn the_engines_threads_wait_each_in_its_own_way() {
+        let eight = machine("plan-waits", 1, 8, false, 8);
+        let mut wishes = Wishes::new(Shape::Full);
+        wishes.place = "order+journal,logic+egress".parse().unwrap();
+        wishes.waits = "journal=park,logic=spin,producer=yield".parse().unwrap();
+        let plan = Plan::resolve(&wishes, &eight).unwrap();
+        assert_eq!(plan.waits(), "park, spin");
+        assert!(plan.producers_yield);
+        assert_eq!(plan.spinners(), 1);
     }
 
     #[test]

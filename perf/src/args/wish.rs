@@ -289,9 +289,21 @@ impl Waits {
     /// What `role` was asked to do.
     #[must_use]
     pub fn of(&self, role: &str) -> Wait {
-        let kind = role.trim_end_matches(|c: char| c.is_ascii_digit());
-        let named = self.roles.get(role).or_else(|| self.roles.get(kind));
-        named.or(self.all.as_ref()).copied().unwrap_or(Wait::Auto)
+        let named = self.named(role).or(self.all);
+        named.unwrap_or(Wait::Auto)
+    }
+
+    /// The same, if it was named itself or by its kind.
+    #[must_use]
+    pub fn named(&self, role: &str) -> Option<Wait> {
+        let own = self.roles.get(role);
+        own.or_else(|| self.roles.get(Self::kind(role))).copied()
+    }
+
+    /// `stage` of `stage3`.
+    #[must_use]
+    pub fn kind(role: &str) -> &str {
+        role.trim_end_matches(|c: char| c.is_ascii_digit())
     }
 }
 

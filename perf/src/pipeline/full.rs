@@ -206,18 +206,22 @@ pub fn configuration(plan: &Plan) -> Config {
         .iter()
         .map(|thread| thread.cpu.map(|cpu| cpu as usize))
         .collect();
+    let waits: Vec<Wait> = plan.threads.iter().map(|thread| thread.wait).collect();
+    let is_one = waits.iter().all(|wait| *wait == waits[0]);
     Config {
         slots: plan.ring,
         output_slots: plan.ring,
+        batch: plan.batch,
         journal: plan.log.mode,
         journal_thread: plan.log.thread,
         gate: plan.log.gate,
         place: plan.place(),
         pin: pin.unwrap_or_default(),
-        wait: plan
-            .threads
-            .first()
-            .map_or(Wait::Auto, |thread| thread.wait),
+        wait: match waits.first() {
+            Some(wait) if is_one => *wait,
+            _ => Wait::Auto,
+        },
+        waits: if is_one { Vec::new() } else { waits },
         ..Config::default()
     }
 }

@@ -57,9 +57,10 @@ pub(crate) struct PipelineFlags {
     /// Bytes of an event: 16, 32, 64, 128, 256, 512, 1024 or 4096
     #[arg(long, default_value = "64", value_parser = size, value_name = "BYTES")]
     pub(crate) event_size: usize,
-    /// Most events that a stage takes in one turn
-    #[arg(long, default_value = "256", value_parser = size, value_name = "N")]
-    pub(crate) batch: usize,
+    /// Most events that a stage takes in one turn; unless told 256, and with the engine a quarter
+    /// of its ring
+    #[arg(long, value_parser = size, value_name = "N")]
+    pub(crate) batch: Option<usize>,
     /// Events published at once
     #[arg(long, default_value = "1", value_parser = size, value_name = "N")]
     pub(crate) claim: usize,

@@ -160,12 +160,16 @@ pub(crate) fn plan_lines(plan: &Plan, bench: &Bench) -> String {
     } else {
         "spin"
     };
-    let batch = match plan.shape {
-        Shape::Full => format!("gate {}", plan.log.gate_name()),
-        _ => format!("batch {}", plan.batch),
-    };
+    let mut more = Vec::new();
+    if plan.shape == Shape::Full {
+        more.push(format!("gate {}", plan.log.gate_name()));
+    }
+    if plan.batch > 0 {
+        more.push(format!("batch {}", plan.batch));
+    }
+    let more = more.join("   ");
     let mut text = format!(
-        "pipeline {}   ring {} x {} B   {batch}   claim {}\npins     {}   place {}\nwait     {}   generator: {generators}\n",
+        "pipeline {}   ring {} x {} B   {more}   claim {}\npins     {}   place {}\nwait     {}   generator: {generators}\n",
         plan.shape,
         show_short(plan.ring as u64),
         plan.event_size,

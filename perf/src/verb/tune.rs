@@ -52,8 +52,8 @@ pub(crate) struct Args {
     /// pN@RATE[,cpu<N] | throughput[,cpu<N]
     #[arg(long, default_value = "p99@100k", value_name = "GOAL")]
     objective: Objective,
-    /// Limit the space: wait=spin|park,place=1|2,ring=16Ki,batch=64|256 (plain rings),
-    /// sync=inline|worker (the engine)
+    /// Limit the space: wait=spin|park,place=1|2,ring=16Ki,batch=64|256,sync=inline|worker (where
+    /// the engine's syncs block)
     #[arg(long, value_name = "SPACE")]
     space: Option<Space>,
     /// How long it may take
@@ -119,18 +119,18 @@ impl FromStr for Objective {
 }
 
 /// What is tried.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 struct Space {
     waits: Vec<String>,
     places: Vec<usize>,
     rings: Vec<usize>,
-    batches: Vec<usize>,
+    batches: Vec<Option<usize>>,
     syncs: Vec<JournalThread>,
 }
 
 impl Space {
-    /// All that is worth trying for these stages. The engine's stages take what waits, so
-    /// there is no batch to choose; where its syncs block there is.
+    /// All that is worth trying for these stages. The engine chooses its batches, unless they
+    /// are named; where its syncs block is tried.
     fn whole(wishes: &Wishes) -> Self {
         let stages = wishes.shape.stages();
         let is_full = wishes.shape == Shape::Full;
@@ -147,13 +147,27 @@ impl Space {
             batches: if is_full {
                 vec![wishes.batch]
             } else {
-                vec![16, 64, 256]
+                vec![Some(16), Some(64), Some(256)]
             },
             syncs: if has_syncs {
                 vec![JournalThread::Inline, JournalThread::Worker]
             } else {
                 vec![wishes.log.thread]
             },
+        }
+    }
+
+    /// What is named here, and what is not from another.
+    fn or(self, other: Self) -> Self {
+        fn named<T>(own: Vec<T>, other: Vec<T>) -> Vec<T> {
+            if own.is_empty() { other } else { own }
+        }
+        Self {
+            waits: named(self.waits, other.waits),
+            places: named(self.places, other.places),
+            rings: named(self.rings, other.rings),
+            batches: named(self.batches, other.batches),
+            syncs: named(self.syncs, other.syncs),
         }
     }
 }
@@ -163,13 +177,7 @@ impl FromStr for Space {
 
     /// What is not named keeps its own values: an empty list stands for them.
     fn from_str(text: &str) -> Result<Self, String> {
-        let mut space = Self {
-            waits: Vec::new(),
-            places: Vec::new(),
-            rings: Vec::new(),
-            batches: Vec::new(),
-            syncs: Vec::new(),
-        };
+        let mut space = Self::default();
         for part in text.split(',') {
             let (key, values) = part
                 .split_once('=')
@@ -189,7 +197,7 @@ impl FromStr for Space {
                 }
                 "place" => space.places = sizes()?,
                 "ring" => space.rings = sizes()?,
-                "batch" => space.batches = sizes()?,
+                "batch" => space.batches = sizes()?.into_iter().map(Some).collect(),
                 "sync" => {
                     let each = values.split('|').map(Log::thread);
                     space.syncs = each.collect::<Result<_, _>>()?;
@@ -210,7 +218,6 @@ impl FromStr for Space {
 struct Candidate {
     wait: String,
     ring: usize,
-    batch: usize,
     plan: Plan,
     runs: Vec<Outcome>,
 }
@@ -306,20 +313,13 @@ fn candidates(
     wishes: &Wishes,
 ) -> anyhow::Result<(Vec<Candidate>, usize)> {
     let all = Space::whole(wishes);
-    let or = |given: Option<&Vec<usize>>, own: &Vec<usize>| {
-        given.filter(|v| !v.is_empty()).unwrap_or(own).clone()
-    };
-    let given = args.space.as_ref();
-    let waits = given
-        .map(|s| &s.waits)
-        .filter(|v| !v.is_empty())
-        .unwrap_or(&all.waits)
-        .clone();
-    let places = or(given.map(|s| &s.places), &all.places);
-    let rings = or(given.map(|s| &s.rings), &all.rings);
-    let batches = or(given.map(|s| &s.batches), &all.batches);
-    let syncs = given.map(|s| &s.syncs).filter(|v| !v.is_empty());
-    let syncs = syncs.unwrap_or(&all.syncs);
+    let Space {
+        waits,
+        places,
+        rings,
+        batches,
+        syncs,
+    } = args.space.clone().unwrap_or_default().or(all);
     let mut found = Vec::new();
     let mut impossible = 0;
     for wait in &waits {
@@ -328,7 +328,7 @@ fn candidates(
             rings.flat_map(|(threads, ring)| batches.iter().map(move |&b| (threads, ring, b)))
         });
         for (threads, ring, batch) in rest {
-            for &sync in syncs {
+            for &sync in &syncs {
                 let wishes = Wishes {
                     ring,
                     batch,
@@ -344,7 +344,6 @@ fn candidates(
                     Ok(plan) => found.push(Candidate {
                         wait: wait.clone(),
                         ring,
-                        batch,
                         plan,
                         runs: Vec::new(),
                     }),
@@ -471,8 +470,9 @@ impl Candidate {
         ]);
         if self.plan.shape == Shape::Full {
             config.insert("sync".to_owned(), self.plan.log.thread_name().to_owned());
-        } else {
-            config.insert("batch".to_owned(), self.batch.to_string());
+        }
+        if self.plan.batch > 0 {
+            config.insert("batch".to_owned(), self.plan.batch.to_string());
         }
         config
     }
@@ -680,8 +680,10 @@ fn to_toml(args: &Args, bench: &Bench, candidate: &Candidate, why: &str) -> anyh
         args.pipeline.event_size,
         args.pipeline.claim,
     );
+    if plan.batch > 0 {
+        let _ = writeln!(text, "batch = \"{}\"", plan.batch);
+    }
     if plan.shape != Shape::Full {
-        let _ = writeln!(text, "batch = \"{}\"", candidate.batch);
         return Ok(text);
     }
     let _ = write!(
@@ -702,10 +704,12 @@ fn to_toml(args: &Args, bench: &Bench, candidate: &Candidate, why: &str) -> anyh
 }
 
 /// What of the engine's configuration a tuned file says.
-const TUNED: [&str; 8] = [
+const TUNED: [&str; 10] = [
     "slots",
     "output_slots",
+    "batch",
     "wait",
+    "waits",
     "place",
     "pin",
     "journal",
@@ -764,7 +768,6 @@ mod tests {
         let candidate = Candidate {
             wait: "park".to_owned(),
             ring: wishes.ring,
-            batch: wishes.batch,
             plan: Plan::resolve(&wishes, &bench.machine).unwrap(),
             runs: Vec::new(),
         };

@@ -195,14 +195,18 @@ fn what_the_engine_cannot_do_and_rings_do_not() {
              hint: --event-size 64, or a plain ring: --topology diamond",
         ),
         (
-            "--batch 16",
-            "error: --batch: the engine takes what waits, up to a quarter of its ring\n  \
-             hint: leave it out, or a plain ring: --topology diamond",
+            "--place order+journal,logic+egress --wait order=park,journal=yield",
+            "error: --wait asks for park and for yield:100 on one thread, order+journal\n  \
+             hint: one strategy for stages that share a thread, or --place apart",
         ),
         (
-            "--place order+journal,logic+egress --wait order=park,logic=yield",
-            "error: --wait names several strategies for the engine's threads; it has one for all\n  \
-             hint: --wait yield, or for the generator alone: --wait spin,producer=yield",
+            "--wait stage0=spin",
+            "error: --wait names stage0, which full has not\n  \
+             hint: its roles are order, journal, logic, egress, producer0",
+        ),
+        (
+            "--batch 0",
+            "error: --batch 0 takes nothing\n  hint: 1 or more; 256 is the default",
         ),
     ] {
         let line = format!("latency --allow-debug --insist {arguments}");
