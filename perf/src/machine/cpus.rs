@@ -201,7 +201,8 @@ impl Machine {
             plural(shape.l3, "L3"),
             plural(shape.nodes, "node"),
             system_name(),
-            self.kernel
+            // What a distribution adds to the number is in the result.
+            self.kernel.split('-').next().unwrap_or_default()
         )
     }
 }

@@ -122,7 +122,7 @@ impl Diagnosis {
         match self.fitness() {
             Fitness::Tail => "fit for tail latency",
             Fitness::Relative => {
-                "unfit for tail latency (p99+); fit for throughput and relative p50 with --runs 5"
+                "unfit for tails (p99+); fit for throughput and relative p50, --runs 5"
             }
         }
     }

@@ -730,8 +730,9 @@ impl Paused {
         };
         Self {
             thread,
-            preempted: ratio(sum(true), span_ns),
-            interrupted: ratio(sum(false), span_ns),
+            // A pause that began before the span is counted whole.
+            preempted: ratio(sum(true), span_ns).min(1.0),
+            interrupted: ratio(sum(false), span_ns).min(1.0),
         }
     }
 }

@@ -40,6 +40,18 @@ pub enum Grade {
     Invalid,
 }
 
+impl Grade {
+    /// As it is written.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Clean => "clean",
+            Self::Noisy => "noisy",
+            Self::Invalid => "invalid",
+        }
+    }
+}
+
 /// A grade with its reasons.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Verdict {
@@ -68,11 +80,7 @@ impl Verdict {
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.grade {
-            Grade::Clean => "clean",
-            Grade::Noisy => "noisy",
-            Grade::Invalid => "invalid",
-        })?;
+        f.write_str(self.grade.name())?;
         if !self.reasons.is_empty() {
             write!(f, ": {}", self.reasons.join("; "))?;
         }

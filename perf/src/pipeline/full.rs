@@ -9,6 +9,7 @@
 //! behind the gate. The journal's disk is timed from outside; without `--stages` nothing in
 //! the way of an event is there that an application would not have.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;
 use std::io;
@@ -28,13 +29,14 @@ use super::toil::Toil;
 use super::watched::{Times, Watched};
 use crate::args::plan::Plan;
 use crate::args::quantity::nanos;
-use crate::machine::clock::{Clock, Ticks as _};
+use crate::machine::clock::{Clock, Ticks as _, ratio};
 use crate::machine::pin::{ThreadSeen, threads};
 use crate::machine::usage::{Steal, cpu_seconds};
 use crate::measure::generator::Target;
 use crate::measure::harness::{Harness, HarnessError, Recorder, Session};
 use crate::measure::recorder::Ticket;
 use crate::measure::tail::Spans;
+use crate::report::result::Work;
 
 /// Parts of the way of an event, with `--stages`.
 const PARTS: [&str; 4] = ["order", "journal and gate", "logic", "egress"];
@@ -458,13 +460,29 @@ pub(super) fn throughput(
         toil: Toil::of(clock, plan.work),
         split: None,
     };
-    let engine = builder(plan, &home, times, relay)?.start()?;
+    let engine = builder(plan, &home, times.clone(), relay)?.start()?;
     let outcome = push(&engine, clock, plan, duration, stop);
     let seen = threads();
+    let kinds = [
+        ("journal sync", &times.syncs),
+        ("journal write", &times.writes),
+    ];
+    let work = kinds.map(|(name, spans)| (name, spans.take()));
     let closed = engine.close();
     let run = outcome?;
     closed?;
-    Ok(Throughput { seen, ..run })
+    let done = work.into_iter().filter(|(_, spans)| !spans.is_empty());
+    let work = done.map(|(name, spans)| {
+        let busy_ns = spans.iter().map(|span| span.ns).sum();
+        let share = ratio(busy_ns, run.span_ns).min(1.0);
+        let count = spans.len() as u64;
+        (name.to_owned(), Work { count, share })
+    });
+    Ok(Throughput {
+        seen,
+        work: work.collect(),
+        ..run
+    })
 }
 
 fn push(
@@ -516,6 +534,7 @@ fn push(
         cpu_s: cpu_seconds() - cpu_before,
         stolen: steal.share(),
         batches: Vec::new(),
+        work: BTreeMap::new(),
         seen: Vec::new(),
         // ORDERING: Relaxed, the flag carries nothing but itself.
         interrupted: stop.load(Ordering::Relaxed),
@@ -605,6 +624,8 @@ mod tests {
             let clock = Clock::monotonic();
             let run = throughput(&clock, &plan, Duration::from_millis(20), &stop).unwrap();
             assert!(run.events > 0 && run.span_ns > 0);
+            let writes = &run.work["journal write"];
+            assert!(writes.count > 0 && writes.share > 0.0 && writes.share <= 1.0);
         }
     }
 }

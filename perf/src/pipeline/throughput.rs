@@ -18,7 +18,7 @@ use crate::machine::clock::{Clock, Ticks, ratio};
 use crate::machine::pin::{ThreadSeen, pin, threads};
 use crate::machine::usage::{Steal, cpu_seconds};
 use crate::measure::recorder::Ticket;
-use crate::report::result::Batches;
+use crate::report::result::{Batches, Work};
 
 /// Publications between two looks at the clock.
 pub(super) const LOOK_EVERY: u32 = 256;
@@ -38,6 +38,8 @@ pub struct Throughput {
     pub stolen: f64,
     /// Each stage with its batches.
     pub batches: Vec<(String, Batches)>,
+    /// What the journal did, by name: `journal sync`, `journal write`.
+    pub work: BTreeMap<String, Work>,
     /// The threads of this process, near the end.
     pub seen: Vec<ThreadSeen>,
     /// Whether it was ended early.
@@ -128,6 +130,7 @@ fn run<const WORDS: usize>(
         cpu_s: cpu_seconds() - cpu_before,
         stolen: steal.share(),
         batches: book.take(),
+        work: BTreeMap::new(),
         seen,
         // ORDERING: Relaxed, the flag carries nothing but itself.
         interrupted: stop.load(Ordering::Relaxed),

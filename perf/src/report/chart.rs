@@ -7,8 +7,10 @@ use anyhow::Result;
 use hdrhistogram::Histogram;
 
 use super::result::{Document, FloorRecord, SAMPLES_ABOVE_MIN};
+use super::text::wrap;
 use crate::args::quantity::{Units, show_short, whole};
 use crate::machine::clock::ratio;
+use crate::measure::statistics::median;
 
 /// One line or cloud of points.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,8 +19,23 @@ pub struct Series {
     pub name: String,
     /// Points; the second number is nanoseconds.
     pub points: Vec<(f64, f64)>,
-    /// Whether the points are joined.
-    pub joined: bool,
+    /// How they are drawn.
+    pub line: Line,
+    /// The colour, by number; series that belong together share one.
+    pub colour: usize,
+}
+
+/// How the points of a series are drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Line {
+    /// Joined.
+    Solid,
+    /// Joined by dashes: beside a solid one of the same colour.
+    Dashed,
+    /// Each by itself.
+    Points,
+    /// Joined by steps down: the best that can be had.
+    Front,
 }
 
 /// Several series over one axis; the other is always time, logarithmic.
@@ -102,7 +119,8 @@ fn curve(name: &str, reach: f64, value: impl Fn(f64) -> u64) -> Series {
         name: name.to_owned(),
         // Nothing is no latency: a floor begins where an arrival waits at all.
         points: points.filter(|(_, ns)| *ns >= 1.0).collect(),
-        joined: true,
+        line: Line::Solid,
+        colour: 0,
     }
 }
 
@@ -128,6 +146,9 @@ pub fn percentile_chart(document: &Document) -> Result<Chart> {
     }
     if !document.floor.is_empty() {
         series.push(floor("floor", &document.floor)?);
+    }
+    for (colour, series) in series.iter_mut().enumerate() {
+        series.colour = colour;
     }
     Ok(Chart {
         title: "latency by percentile, from the intended send time".to_owned(),
@@ -159,17 +180,21 @@ fn reach(series: &[Series]) -> f64 {
 #[must_use]
 pub fn time_chart(document: &Document) -> Chart {
     let mut series = Vec::new();
-    for rate in &document.summary.rates {
-        for (name, pick) in [
+    let is_alone = document.summary.rates.len() == 1;
+    for (number, rate) in document.summary.rates.iter().enumerate() {
+        for (place, (name, pick)) in [
             (
                 "p50",
                 (|i| i.p50) as fn(&super::result::Interval) -> Option<u64>,
             ),
             ("p99", |i| i.p99),
             ("max", |i| Some(i.max).filter(|_| i.count > 0)),
-        ] {
+        ]
+        .into_iter()
+        .enumerate()
+        {
             // Of several rates two curves each: more of them nobody can tell apart.
-            if name == "max" && document.summary.rates.len() > 1 {
+            if name == "max" && !is_alone {
                 continue;
             }
             let mut offset = 0.0;
@@ -189,55 +214,107 @@ pub fn time_chart(document: &Document) -> Chart {
             series.push(Series {
                 name: format!("{name}{rate}"),
                 points,
-                joined: true,
+                line: if is_alone || place == 0 {
+                    Line::Solid
+                } else {
+                    Line::Dashed
+                },
+                colour: if is_alone { place } else { number },
             });
         }
     }
     let reach = reach(&series);
-    let ticks = (0..=5).map(|n| {
-        let t = reach * f64::from(n) / 5.0;
-        (t, format!("{t:.1}s"))
-    });
     Chart {
         title: "response over time, runs one behind the other".to_owned(),
         x_name: "measured seconds".to_owned(),
-        x_ticks: ticks.collect(),
+        x_ticks: round_ticks(reach, "s"),
         series,
         y_max: None,
     }
 }
 
-/// The trade-off of `tune`: p99 against CPUs used.
+/// Places of an axis from 0 to `reach`, at round numbers.
+fn round_ticks(reach: f64, unit: &str) -> Vec<(f64, String)> {
+    const TICKS_MAX: f64 = 6.0;
+    let rough = (reach / TICKS_MAX).max(1e-3);
+    let decade = 10_f64.powf(rough.log10().floor());
+    let steps = [1.0, 2.0, 5.0, 10.0].map(|step| step * decade);
+    let step = steps.into_iter().find(|step| *step >= rough * 0.999);
+    let step = step.unwrap_or(10.0 * decade);
+    let places = if step < 0.1 {
+        2
+    } else if step < 1.0 {
+        1
+    } else {
+        0
+    };
+    (0..=whole((reach / step + 1e-9).floor()))
+        .map(|n| {
+            let at = ratio(n, 1) * step;
+            (at, format!("{at:.places$}{unit}"))
+        })
+        .collect()
+}
+
+/// The trade-off of `tune`: what is to become small against the CPUs that it takes, and the
+/// front of those that nobody beats in both.
 #[must_use]
 pub fn tune_chart(document: &Document) -> Chart {
+    let ranks = ["recommended", "best", "equal", "worse", "screened out"];
     let mut groups: Vec<Series> = Vec::new();
-    for rank in ["recommended", "best", "equal", "worse", "screened out"] {
+    for (colour, rank) in ranks.into_iter().enumerate() {
         let points: Vec<(f64, f64)> = document
             .candidates
             .iter()
             .filter(|candidate| candidate.rank == rank)
-            .filter_map(|candidate| Some((candidate.cpus, candidate.p99?)))
+            .filter_map(|candidate| Some((candidate.cpus, median(&candidate.scores)?)))
             .collect();
         if !points.is_empty() {
             groups.push(Series {
                 name: rank.to_owned(),
                 points,
-                joined: false,
+                line: Line::Points,
+                // The last ones stay in the background.
+                colour: [3, 0, 1, 4, 2][colour],
             });
         }
     }
-    let reach = reach(&groups).max(1.0).ceil();
-    let ticks = (0..=4).map(|n| {
-        let cpus = reach * f64::from(n) / 4.0;
-        (cpus, format!("{cpus:.2}"))
+    let confirmed = document.candidates.iter().filter(|c| c.confirmed);
+    let points = confirmed.filter_map(|c| Some((c.cpus, median(&c.scores)?)));
+    groups.push(Series {
+        name: "nobody confirmed is better in both".to_owned(),
+        points: front(points.collect()),
+        line: Line::Front,
+        colour: 2,
     });
+    let objective = document.config.get("objective").and_then(|v| v.as_str());
+    let objective = objective.unwrap_or("response");
+    let goal = objective.split(',').next().unwrap_or(objective);
+    let what = if goal == "throughput" {
+        "time of an event at full speed"
+    } else {
+        goal
+    };
+    let reach = reach(&groups).max(1.0).ceil();
     Chart {
-        title: "p99 of the response against CPUs used".to_owned(),
+        title: format!("{what} against CPUs used, each point one configuration"),
         x_name: "CPUs used".to_owned(),
-        x_ticks: ticks.collect(),
+        x_ticks: round_ticks(reach, ""),
         series: groups,
         y_max: None,
     }
+}
+
+/// Of points, those that no other beats in both.
+fn front(mut points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
+    points.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+    let mut best = f64::INFINITY;
+    points.retain(|(_, y)| {
+        let is_better = *y < best;
+        best = best.min(*y);
+        is_better
+    });
+    points
 }
 
 /// Where the data lie: x from 0, y in decades.
@@ -282,6 +359,9 @@ impl Chart {
         let mut grid = vec![vec![' '; WIDTH as usize + 1]; HEIGHT as usize + 1];
         // The first series is drawn last: it lies on top.
         for (index, series) in self.series.iter().enumerate().rev() {
+            if series.line == Line::Front {
+                continue;
+            }
             let mark = MARKS[index % MARKS.len()];
             for (column, y) in columns(series, frame, WIDTH) {
                 if let Some(row) = row_of(y, frame, HEIGHT) {
@@ -307,10 +387,56 @@ impl Chart {
             .series
             .iter()
             .enumerate()
+            .filter(|(_, series)| series.line != Line::Front)
             .map(|(index, series)| format!("{} {}", MARKS[index % MARKS.len()], series.name))
             .collect();
-        let _ = writeln!(text, "{:>9}{}", "", legend.join("   "));
+        let legend = wrap(&legend.join("   "), 70, "         ");
+        let _ = writeln!(text, "{:>9}{legend}", "");
         text
+    }
+
+    /// The names of the series, each behind a piece of its line.
+    fn legend(&self, svg: &mut String, left: f64, top: f64) {
+        let mut cell = 0;
+        for series in &self.series {
+            let wide = series.name.chars().count().div_ceil(LEGEND_LETTERS);
+            // A long name takes more than one place, and never runs over the edge.
+            if cell % LEGEND_COLUMNS + wide > LEGEND_COLUMNS {
+                cell += LEGEND_COLUMNS - cell % LEGEND_COLUMNS;
+            }
+            let x = left + 185.0 * ratio((cell % LEGEND_COLUMNS) as u64, 1);
+            let y = top + 18.0 * ratio((cell / LEGEND_COLUMNS) as u64, 1);
+            cell += wide;
+            let colour = series.colour % COLOURS;
+            let (from, to, middle) = (x - 6.0, x + 10.0, y - 4.0);
+            let _ = match series.line {
+                Line::Points => writeln!(
+                    svg,
+                    "<circle class=\"d c{colour}\" cx=\"{:.1}\" cy=\"{middle:.1}\" r=\"5\"/>",
+                    x + 2.0
+                ),
+                Line::Solid => {
+                    writeln!(
+                        svg,
+                        "<path class=\"s c{colour}\" d=\"M{from:.1} {middle:.1}H{to:.1}\"/>"
+                    )
+                }
+                Line::Dashed => writeln!(
+                    svg,
+                    "<path class=\"s c{colour} a\" d=\"M{from:.1} {middle:.1}H{to:.1}\"/>"
+                ),
+                Line::Front => writeln!(
+                    svg,
+                    "<path class=\"s c{colour} f\" d=\"M{from:.1} {middle:.1}H{to:.1}\"/>"
+                ),
+            };
+            let _ = writeln!(
+                svg,
+                "<text class=\"l\" x=\"{:.1}\" y=\"{y:.1}\">{}</text>",
+                x + 15.0,
+                escape(&series.name)
+            );
+        }
     }
 
     fn tick_line(&self, frame: Frame, width: u32) -> String {
@@ -380,53 +506,67 @@ impl Chart {
             TOP + HEIGHT + 36.0,
             escape(&self.x_name)
         );
-        for (number, series) in self.series.iter().enumerate() {
-            let colour = number % COLOURS;
-            if series.joined {
-                let mut path = String::new();
-                for (point, (x, y)) in series.points.iter().enumerate() {
-                    let command = if point == 0 { 'M' } else { 'L' };
-                    let _ = write!(path, "{command}{:.1} {:.1}", place_x(*x), place_y(*y));
-                }
-                let _ = writeln!(
-                    svg,
-                    "<path class=\"s c{colour}\" d=\"{path}\"><title>{}</title></path>",
-                    escape(&series.name)
-                );
-            }
-            for (x, y) in series
-                .points
-                .iter()
-                .step_by(if series.joined { 10 } else { 1 })
-            {
-                let value = Units::Auto.show(whole(*y));
-                let _ = writeln!(
-                    svg,
-                    "<circle class=\"d c{colour}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"{}\"><title>{} {value}</title></circle>",
-                    place_x(*x),
-                    place_y(*y),
-                    if series.joined { 2.5 } else { 5.0 },
-                    escape(&series.name)
-                );
-            }
-            // Below the axis, where no curve is.
-            let legend_x = LEFT + 5.0 + 185.0 * ratio((number % LEGEND_COLUMNS) as u64, 1);
-            let legend_y = TOP + HEIGHT + 60.0 + 18.0 * ratio((number / LEGEND_COLUMNS) as u64, 1);
-            let _ = writeln!(
-                svg,
-                "<circle class=\"d c{colour}\" cx=\"{legend_x:.1}\" cy=\"{:.1}\" r=\"5\"/><text class=\"l\" x=\"{:.1}\" y=\"{legend_y:.1}\">{}</text>",
-                legend_y - 4.0,
-                legend_x + 10.0,
-                escape(&series.name)
-            );
+        let place = |(x, y): (f64, f64)| (place_x(x), place_y(y));
+        for series in &self.series {
+            curve_of(&mut svg, series, place);
+            marks_of(&mut svg, series, place);
         }
+        // Below the axis, where no curve is.
+        self.legend(&mut svg, LEFT + 5.0, TOP + HEIGHT + 60.0);
         svg.push_str("</svg>\n");
         svg
     }
 }
 
-/// Names in one line of the legend.
+/// Places for names in one line of the legend, and letters that one holds.
 const LEGEND_COLUMNS: usize = 4;
+const LEGEND_LETTERS: usize = 26;
+
+/// What joins the points of a series.
+fn curve_of(svg: &mut String, series: &Series, place: impl Fn((f64, f64)) -> (f64, f64)) {
+    if series.line == Line::Points {
+        return;
+    }
+    let mut path = String::new();
+    for (number, point) in series.points.iter().enumerate() {
+        let (x, y) = place(*point);
+        let _ = match (number, series.line) {
+            (0, _) => write!(path, "M{x:.1} {y:.1}"),
+            (_, Line::Front) => write!(path, "H{x:.1}V{y:.1}"),
+            _ => write!(path, "L{x:.1} {y:.1}"),
+        };
+    }
+    let kind = match series.line {
+        Line::Dashed => " a",
+        Line::Front => " f",
+        Line::Solid | Line::Points => "",
+    };
+    let _ = writeln!(
+        svg,
+        "<path class=\"s c{}{kind}\" d=\"{path}\"><title>{}</title></path>",
+        series.colour % COLOURS,
+        escape(&series.name)
+    );
+}
+
+/// Points that tell their value to whoever stays on them.
+fn marks_of(svg: &mut String, series: &Series, place: impl Fn((f64, f64)) -> (f64, f64)) {
+    let (every, radius) = match series.line {
+        Line::Solid | Line::Dashed => (10, 2.5),
+        Line::Points => (1, 5.0),
+        Line::Front => return,
+    };
+    for point in series.points.iter().step_by(every) {
+        let (x, y) = place(*point);
+        let _ = writeln!(
+            svg,
+            "<circle class=\"d c{}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius}\"><title>{} {}</title></circle>",
+            series.colour % COLOURS,
+            escape(&series.name),
+            Units::Auto.show(whole(point.1))
+        );
+    }
+}
 
 /// Colours of the style sheet below.
 const COLOURS: usize = 7;
@@ -434,10 +574,12 @@ const COLOURS: usize = 7;
 const SVG_HEAD: &str = "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 860 450\" \
 font-family=\"system-ui,sans-serif\" font-size=\"12\"><style>\
 svg{background:#fff}.t{font-size:15px;font-weight:600;fill:#111}.l{fill:#444}.g{stroke:#ddd;fill:none}\
-.s{fill:none;stroke-width:2}.d{stroke:none}\
+.s{fill:none;stroke-width:2}.d{stroke:none}.a{stroke-dasharray:6 4}.f{stroke-width:1.5;stroke-dasharray:2 4}\
 .s.c0{stroke:#0b62d6}.s.c1{stroke:#e07b00}.s.c2{stroke:#777}.s.c3{stroke:#12843f}.s.c4{stroke:#b02a6f}.s.c5{stroke:#6a3fc9}.s.c6{stroke:#0a8f9c}\
 .d.c0{fill:#0b62d6}.d.c1{fill:#e07b00}.d.c2{fill:#777}.d.c3{fill:#12843f}.d.c4{fill:#b02a6f}.d.c5{fill:#6a3fc9}.d.c6{fill:#0a8f9c}\
-@media(prefers-color-scheme:dark){svg{background:#16181d}.t{fill:#eee}.l{fill:#bbb}.g{stroke:#333}}\
+@media(prefers-color-scheme:dark){svg{background:#16181d}.t{fill:#eee}.l{fill:#bbb}.g{stroke:#333}\
+.s.c0{stroke:#5b9bff}.s.c1{stroke:#ff9d2e}.s.c2{stroke:#999}.s.c3{stroke:#3fbf70}.s.c4{stroke:#ea6fae}.s.c5{stroke:#a98bff}.s.c6{stroke:#35c4d1}\
+.d.c0{fill:#5b9bff}.d.c1{fill:#ff9d2e}.d.c2{fill:#999}.d.c3{fill:#3fbf70}.d.c4{fill:#ea6fae}.d.c5{fill:#a98bff}.d.c6{fill:#35c4d1}}\
 </style>\n";
 
 /// A whole index; what is negative is 0.
@@ -452,7 +594,7 @@ fn columns(series: &Series, frame: Frame, width: u32) -> Vec<(usize, f64)> {
     for (x, y) in &series.points {
         let column = place(*x);
         match found.last_mut() {
-            Some((last, highest)) if *last == column && series.joined => {
+            Some((last, highest)) if *last == column && series.line != Line::Points => {
                 *highest = highest.max(*y);
             }
             _ => found.push((column, *y)),
@@ -538,6 +680,23 @@ mod tests {
         // 10,000 samples: 10 above the 99.9th percentile, which is three nines.
         let reach = reach(&chart().series);
         assert!((reach - 3.0).abs() < 1e-9, "{reach}");
+    }
+
+    #[test]
+    fn axes_have_round_numbers() {
+        let names = |reach| {
+            let ticks = round_ticks(reach, "s").into_iter();
+            ticks.map(|(_, name)| name).collect::<Vec<_>>()
+        };
+        assert_eq!(names(2.9), ["0.0s", "0.5s", "1.0s", "1.5s", "2.0s", "2.5s"]);
+        assert_eq!(names(30.0), ["0s", "5s", "10s", "15s", "20s", "25s", "30s"]);
+        assert_eq!(names(0.0), ["0.00s"]);
+    }
+
+    #[test]
+    fn the_front_is_whom_nobody_beats_in_both() {
+        let points = vec![(1.0, 9.0), (0.5, 10.0), (2.0, 9.5), (1.5, 2.0), (1.5, 3.0)];
+        assert_eq!(front(points), [(0.5, 10.0), (1.0, 9.0), (1.5, 2.0)]);
     }
 
     #[test]

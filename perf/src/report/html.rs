@@ -9,14 +9,16 @@ use super::chart::{escape, percentile_chart, time_chart, tune_chart};
 use super::latency::{part_name, show};
 use super::result::{Document, Hist, PART, SPAN, percentile};
 use crate::args::quantity::{Units, show_count, show_rate};
+use crate::measure::validity::Grade;
 
 const HEAD: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\">\
 <meta name=\"viewport\" content=\"width=device-width\"><style>\
 :root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;max-width:920px;margin:2em auto;padding:0 1em}\
 h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em}table{border-collapse:collapse;width:100%}\
 td,th{padding:.25em .6em;text-align:right;border-bottom:1px solid #8884;font-variant-numeric:tabular-nums}\
-td:first-child,th:first-child{text-align:left}.left td{text-align:left}code{background:#8882;padding:.1em .3em}\
+td:first-child,th:first-child{text-align:left}.left td,.left th{text-align:left}code{background:#8882;padding:.1em .3em}\
 .clean{color:#12843f}.noisy{color:#b46a00}.invalid{color:#c22}svg{width:100%;height:auto}\
+@media(prefers-color-scheme:dark){.clean{color:#3fbf70}.noisy{color:#e0962e}.invalid{color:#f66}}\
 </style>";
 
 /// The page.
@@ -67,12 +69,24 @@ pub fn charts(chart: &super::chart::Chart) -> String {
 }
 
 fn header(html: &mut String, document: &Document) {
-    let verdict = document.summary.verdict.to_string();
-    let class = verdict.split(':').next().unwrap_or("clean");
+    let verdict = &document.summary.verdict;
+    let class = verdict.grade.name();
+    let _ = write!(html, "<p class=\"{class}\"><b>{class}</b>");
+    html.push_str(match verdict.grade {
+        Grade::Clean => ": nothing was found that speaks against it</p>",
+        Grade::Noisy => ": true, and as much the machine's as the engine's</p>",
+        Grade::Invalid => ": the figures do not mean what they say</p>",
+    });
+    if !verdict.reasons.is_empty() {
+        html.push_str("<ul>");
+        for reason in &verdict.reasons {
+            let _ = write!(html, "<li>{}</li>", escape(reason));
+        }
+        html.push_str("</ul>");
+    }
     let _ = writeln!(
         html,
-        "<p class=\"{class}\"><b>{}</b></p><p>{}<br>{} · lockstep {} {}<br><code>lockstep {}</code></p>",
-        escape(&verdict),
+        "<p>{}<br>{} · lockstep {} {}<br><code>lockstep {}</code></p>",
         escape(&document.env.summary),
         escape(&document.started),
         escape(&document.tool.version),
@@ -92,7 +106,12 @@ fn header(html: &mut String, document: &Document) {
 }
 
 fn head(html: &mut String, cells: &[&str]) {
-    html.push_str("<table><tr>");
+    html.push_str("<table>");
+    head_row(html, cells);
+}
+
+fn head_row(html: &mut String, cells: &[&str]) {
+    html.push_str("<tr>");
     for cell in cells {
         let _ = write!(html, "<th>{cell}</th>");
     }
@@ -151,7 +170,8 @@ fn latency_table(html: &mut String, document: &Document) -> Result<()> {
 
 fn tail_table(html: &mut String, document: &Document) {
     html.push_str("<h2>What the slowest waited for</h2>");
-    head(html, &["run", "above", "cause", "events"]);
+    html.push_str("<table class=\"left\">");
+    head_row(html, &["run", "above", "cause", "events"]);
     for run in &document.runs {
         for cause in &run.tail {
             let rate = run
@@ -173,13 +193,17 @@ fn tail_table(html: &mut String, document: &Document) {
 
 fn throughput_table(html: &mut String, document: &Document) {
     html.push_str("<h2>Throughput</h2>");
-    head(html, &["run", "rate", "events", "CPU s", "batches"]);
+    head(html, &["run", "rate", "events", "CPU s", "stages"]);
     for run in document.runs.iter().filter(|run| run.hist.is_empty()) {
-        let batches: Vec<String> = run
+        let batches = run
             .batches
             .iter()
-            .map(|(stage, batches)| format!("{stage} {:.1}", batches.mean))
-            .collect();
+            .map(|(stage, batches)| format!("{stage} takes {:.1}", batches.mean));
+        let work = run
+            .work
+            .iter()
+            .map(|(name, work)| format!("{name} {:.0}%", work.share * 100.0));
+        let batches: Vec<String> = batches.chain(work).collect();
         row(
             html,
             &[
@@ -196,7 +220,8 @@ fn throughput_table(html: &mut String, document: &Document) {
 
 fn candidate_table(html: &mut String, document: &Document) {
     html.push_str("<h2>Candidates</h2>");
-    head(
+    html.push_str("<table class=\"left\">");
+    head_row(
         html,
         &[
             "rank",

@@ -130,7 +130,7 @@ fn floor_row(document: &Document, units: Units) -> Result<Option<String>> {
         .map(|floor| floor.lost)
         .fold(0.0, f64::max);
     Ok(Some(format!(
-        "floor    p99 {}  p99.9 {}  of an idle thread on the same CPUs, which lost {:.2}% of its time\n",
+        "floor    p99 {}  p99.9 {}  of an idle thread there, which lost {:.2}% of its time\n",
         show(at(2.0), units),
         show(at(3.0), units),
         lost * 100.0

@@ -159,9 +159,21 @@ pub struct RunRecord {
     /// Events taken per turn, by stage.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub batches: BTreeMap<String, Batches>,
+    /// What the journal did, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub work: BTreeMap<String, Work>,
     /// Share of its time that each thread was preempted.
     #[serde(default)]
     pub preempted: BTreeMap<String, f64>,
+}
+
+/// How often something was done, and how much of the time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Work {
+    /// How often.
+    pub count: u64,
+    /// Share of the time that it took.
+    pub share: f64,
 }
 
 /// How many events a stage took at a time.
@@ -437,6 +449,7 @@ impl RunRecord {
             tail_from_ns: run.tail_from_ns,
             tail: run.tail.clone(),
             batches: BTreeMap::new(),
+            work: BTreeMap::new(),
             preempted: run
                 .paused
                 .iter()

@@ -103,6 +103,27 @@ pub fn save(directory: &Path, document: &Document) -> anyhow::Result<PathBuf> {
     Ok(home)
 }
 
+/// Whether results can be kept below `directory`; asked before anything is measured.
+///
+/// # Errors
+///
+/// Why they cannot.
+pub fn check(directory: &Path) -> Result<(), Refusal> {
+    let probe = directory.join(format!(".lockstep-{}", std::process::id()));
+    fs::create_dir_all(directory)
+        .and_then(|()| fs::write(&probe, ""))
+        .and_then(|()| fs::remove_file(&probe))
+        .map_err(|error| {
+            Refusal::environment(
+                format!(
+                    "--out {}: no result can be kept there: {error}",
+                    directory.display()
+                ),
+                "--out another directory, or --no-save",
+            )
+        })
+}
+
 /// Writes a file so that it is there whole or not at all.
 ///
 /// # Errors

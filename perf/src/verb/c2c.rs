@@ -16,7 +16,7 @@ use super::hiccup::cpus;
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  lockstep c2c\n  lockstep c2c --cpus 0-7 --samples 1000 --format json\n\n\
-                        Exit codes: 0 done · 2 bad arguments · 6 a CPU may not be used"
+                        Exit codes: 0 done · 2 bad arguments · 6 a CPU may not be used · 130 interrupted"
 )]
 pub(crate) struct Args {
     /// CPUs, as taskset; all that may be used
@@ -32,6 +32,7 @@ pub(crate) struct Args {
 /// Measures and tells.
 pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
     let bench = Bench::new(global);
+    args.result.check()?;
     let cpus = cpus(args.cpus.as_deref(), "--cpus", &bench)?;
     let mut document = bench.document("c2c", &args.result.label);
     let mut pairs = Vec::new();
@@ -106,8 +107,9 @@ fn text(cpus: &[u32], pairs: &[Pair], records: &[PairRecord]) -> String {
         let high = values.iter().copied().fold(0.0, f64::max);
         let _ = writeln!(
             text,
-            "{name:<10} {} pairs, {low:.0}-{high:.0} ns one way",
-            values.len()
+            "{name:<10} {} pair{}, {low:.0}-{high:.0} ns one way",
+            values.len(),
+            if values.len() == 1 { "" } else { "s" }
         );
     }
     for record in records {

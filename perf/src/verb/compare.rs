@@ -29,12 +29,14 @@ use super::{Format, Global};
                         lockstep compare --ab 'latency --rate 100k' 'latency --rate 100k --wait yield' --pairs 12\n  \
                         lockstep compare --ab 'throughput --topology spsc --work 500ns' 'throughput --topology spsc --work 550ns'\n  \
                         lockstep compare --aa 'throughput --topology spsc' --pairs 8\n\n\
-                        Of kept results `worse` needs three things: medians beyond the threshold, ranges that do not overlap,\n\
-                        a change beyond the A/A noise learnt by --aa. --ab runs pairs, A B, B A, and takes the ratio within each:\n\
-                        `worse` needs an interval of the ratio that leaves out 1, and an estimate beyond the threshold. A pair in\n\
-                        which a thread lost more than 5% of its time to other tasks, or the hypervisor took more, or a message\n\
-                        between the CPUs took twice as long at one moment as at another, is run again.\n\
-                        Runs of --ab and --aa are short unless told: --duration 400ms --warmup 100ms --floor 0. Exit codes: 0 no regression · 2 bad arguments · 4 regression · 6 not comparable"
+                        Of kept results `worse` needs three things: medians beyond the threshold, ranges that do not overlap, \
+                        a change beyond the A/A noise learnt by --aa. --ab runs pairs, A B, B A, and takes the ratio within each: \
+                        `worse` needs an interval of the ratio that leaves out 1, and an estimate beyond the threshold. A pair in \
+                        which a thread lost more than 5% of its time to other tasks, or the hypervisor took more, or a message \
+                        between the CPUs took twice as long at one moment as at another, is run again. \
+                        Runs of --ab and --aa are short unless told: --duration 400ms --warmup 100ms --floor 0.\n\n\
+                        Exit codes: 0 no regression · 2 bad arguments · 3 nothing could be decided · 4 regression · \
+                        6 not comparable · 130 interrupted"
 )]
 pub(crate) struct Args {
     /// Two results: files, directories, labels (all results of one), last, last~N
@@ -123,6 +125,9 @@ struct Answer {
 
 /// Compares.
 pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
+    for line in args.ab.iter().chain(&args.aa) {
+        check_line(line)?;
+    }
     if let Some(line) = &args.aa {
         return learn(args, global, line);
     }
@@ -293,23 +298,22 @@ fn disturbed(document: &Document) -> Option<String> {
     })
 }
 
+fn check_line(line: &str) -> Result<(), Refusal> {
+    match line.split_whitespace().next() {
+        Some("latency" | "throughput") => Ok(()),
+        _ => Err(Refusal::usage(
+            format!("{line:?} is no command line that can be compared"),
+            "latency ... or throughput ..., as after lockstep",
+        )),
+    }
+}
+
 /// Runs a command line of ours once and reads its result.
 fn run_once(line: &str, program: Option<&Path>) -> anyhow::Result<Document> {
     let this = std::env::current_exe().context("this program cannot find itself")?;
     let program = program.unwrap_or(&this);
-    let words: Vec<&str> = line.split_whitespace().collect();
-    match words.first() {
-        Some(&("latency" | "throughput")) => {}
-        _ => {
-            return Err(Refusal::usage(
-                format!("{line:?} is no command line that can be compared"),
-                "latency ... or throughput ..., as after lockstep",
-            )
-            .into());
-        }
-    }
     let mut command = Command::new(program);
-    command.args(&words);
+    command.args(line.split_whitespace());
     for (variable, value) in SHORT {
         // Flags of the command line win over these, and what the caller has set stays.
         if std::env::var_os(variable).is_none() {

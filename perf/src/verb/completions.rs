@@ -10,7 +10,8 @@ use super::Global;
 /// Arguments of `lockstep completions`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  lockstep completions bash > ~/.local/share/bash-completion/completions/lockstep"
+    after_help = "Example:\n  lockstep completions bash > ~/.local/share/bash-completion/completions/lockstep\n\n\
+                  Exit codes: 0 done · 2 no such shell"
 )]
 pub(crate) struct Args {
     /// Whose completions

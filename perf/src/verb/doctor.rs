@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use lockstep_perf::args::quantity::{Units, show_short};
 use lockstep_perf::exit::Exit;
 use lockstep_perf::machine::c2c;
@@ -70,26 +71,26 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
 /// The first four lines: machine, clock, the worst findings, verdict.
 pub(crate) fn four_lines(bench: &Bench) -> String {
     let diagnosis = Diagnosis::of(&bench.machine, &bench.clock, &Files(Path::new("/")));
-    let worst: Vec<String> = diagnosis
-        .checks
-        .iter()
-        .filter(|check| check.state == State::Bad)
-        .map(|check| format!("{} ({})", check.id, check.evidence))
-        .collect();
-    let findings = if worst.is_empty() {
+    let named = |state| {
+        let checks = diagnosis.checks.iter().filter(|check| check.state == state);
+        checks.map(|check| check.id.as_str()).collect::<Vec<_>>()
+    };
+    let (bad, warned) = (named(State::Bad), named(State::Warn));
+    let mut findings = if bad.is_empty() {
         "nothing bad".to_owned()
     } else {
-        worst.join(" · ")
+        format!("bad: {}", bad.join(", "))
     };
+    if !warned.is_empty() {
+        let _ = write!(findings, " · {} warnings", warned.len());
+    }
+    let more = "   (lockstep doctor says why)";
     format!(
         "{}{}\n{}\n",
         first_lines(bench),
-        wrap(&format!("findings  {findings}"), 79, "          "),
+        wrap(&format!("findings  {findings}{more}"), 79, "          "),
         wrap(
-            &format!(
-                "verdict   {}   (lockstep doctor says more)",
-                diagnosis.verdict()
-            ),
+            &format!("verdict   {}", diagnosis.verdict()),
             79,
             "          "
         )
@@ -205,7 +206,8 @@ fn skew(bench: &Bench) -> Check {
 }
 
 fn disk(bench: &Bench, directory: &Path) -> anyhow::Result<Vec<Check>> {
-    let found = storage::examine(&bench.clock, directory, Duration::from_secs(2))?;
+    let found = storage::examine(&bench.clock, directory, Duration::from_secs(2))
+        .with_context(|| format!("cannot examine the disk under {}", directory.display()))?;
     let check = |id: &str, state, evidence: String, effect: &str| Check {
         id: id.to_owned(),
         state,

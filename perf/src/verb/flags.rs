@@ -169,6 +169,11 @@ pub(crate) struct ResultFlags {
 }
 
 impl ResultFlags {
+    /// Whether the result can be kept; to be asked before it is measured.
+    pub(crate) fn check(&self) -> Result<(), Refusal> {
+        self.keep().map_or(Ok(()), store::check)
+    }
+
     pub(crate) fn keep(&self) -> Option<&std::path::Path> {
         (!self.no_save).then_some(self.out.as_path())
     }

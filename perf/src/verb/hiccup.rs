@@ -19,7 +19,7 @@ use super::flags::ResultFlags;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  lockstep hiccup --duration 30s\n  \
                         lockstep hiccup --cpus 2-5 --one-by-one --stop-above 1ms\n\n\
-                        Exit codes: 0 done · 2 bad arguments · 4 --stop-above was exceeded · 6 a CPU may not be used")]
+                        Exit codes: 0 done · 2 bad arguments · 4 --stop-above was exceeded · 6 a CPU may not be used · 130 interrupted")]
 pub(crate) struct Args {
     /// CPUs to watch, as taskset; all that may be used
     #[arg(long, value_name = "LIST")]
@@ -46,6 +46,7 @@ pub(crate) struct Args {
 /// Watches and tells.
 pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
     let bench = Bench::new(global);
+    args.result.check()?;
     let cpus = cpus(args.cpus.as_deref(), "--cpus", &bench)?;
     let watch = Watch {
         duration: args.duration,

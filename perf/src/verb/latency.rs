@@ -30,8 +30,8 @@ use super::flags::{PhaseFlags, PipelineFlags, ResultFlags, share};
 #[command(after_help = "Examples:\n  lockstep latency --rate 100k,1M\n  \
                         lockstep latency --topology pipeline:3 --rate 1M --pin producer=2,stage0=3,stage1=4,stage2=5\n  \
                         lockstep latency --rate 500k --arrivals poisson --slo 'p99<50us,p99.9<1ms'\n\n\
-                        Exit codes: 0 done · 2 bad arguments · 3 invalid (with --strict: or noisy), or too few samples for --slo\n\
-                        · 4 --slo missed · 6 a pin is impossible · 130 interrupted, the partial result is kept")]
+                        Exit codes: 0 done · 2 bad arguments · 3 invalid (with --strict: or noisy), or too few samples for --slo · \
+                        4 --slo missed · 6 a pin is impossible · 130 interrupted, the partial result is kept")]
 pub(crate) struct Args {
     /// Events a second; several make several measurements
     #[arg(long, default_value = "100k", value_parser = rate, value_delimiter = ',', value_name = "RATE")]
@@ -70,6 +70,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
     }
     let most = args.rate.iter().map(|&rate| args.events_at(rate)).max();
     check_room(&plan, most.unwrap_or(0), "--duration 3s")?;
+    args.result.check()?;
     let mut document = bench.document("latency", &args.result.label);
     document.config = plan.config();
     document
@@ -97,7 +98,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
     let exit = judge(args, &document, &bench)?;
     if let Some(home) = bench.finish(&document, args.result.keep())? {
         bench.say(&format!(
-            "saved    {}/report.html   lockstep plot last · lockstep compare last~1 last\n",
+            "saved    {}/report.html\nnext     lockstep plot last · lockstep compare last~1 last\n",
             home.display()
         ))?;
     }
@@ -238,8 +239,8 @@ fn existing(path: &Path) -> PathBuf {
 }
 
 fn phases_line(args: &Args, rate: u64) -> String {
-    format!(
-        "phases   floor {} · {} runs x (warm-up {} + {}) at {}/s {} · floor {}\n",
+    let line = format!(
+        "phases   floor {} · {} runs x (warm-up {} + {}) at {}/s {} · floor {}",
         seconds(args.phases.floor),
         args.phases.runs,
         seconds(args.phases.warmup),
@@ -247,7 +248,8 @@ fn phases_line(args: &Args, rate: u64) -> String {
         show_count(rate),
         args.arrivals,
         seconds(args.phases.floor)
-    )
+    );
+    wrap(&line, 79, "         ") + "\n"
 }
 
 /// Adds a measured rate to a document: runs, batches, where the threads were.

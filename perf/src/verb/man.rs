@@ -9,7 +9,8 @@ use super::Global;
 /// Arguments of `lockstep man`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  lockstep man | man -l -\n  lockstep man latency > lockstep-latency.1"
+    after_help = "Examples:\n  lockstep man | man -l -\n  lockstep man latency > lockstep-latency.1\n\n\
+                        Exit codes: 0 done · 2 no such verb"
 )]
 pub(crate) struct Args {
     /// The page of one verb; without it, the program's

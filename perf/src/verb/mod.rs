@@ -49,7 +49,7 @@ use lockstep_perf::exit::Exit;
     about = "Run, measure, tune and examine event-sourced pipelines",
     after_help = "Exit codes: 0 done · 1 failed · 2 bad command line · 3 result cannot carry the claim · \
                   4 claim tested and missed · 5 data corrupt · 6 environment refuses · 130 interrupted",
-    max_term_width = 100
+    max_term_width = 80
 )]
 pub(crate) struct Cli {
     #[command(flatten)]

@@ -117,6 +117,10 @@ fn chart(args: &Args, documents: &[Document]) -> anyhow::Result<Chart> {
         match &mut all {
             None => all = Some(one),
             Some(all) => {
+                let taken = all.series.iter().map(|series| series.colour + 1).max();
+                for series in &mut one.series {
+                    series.colour += taken.unwrap_or(0);
+                }
                 all.series.extend(one.series);
                 if one.x_ticks.len() > all.x_ticks.len() {
                     all.x_ticks = one.x_ticks;

@@ -2,14 +2,14 @@
 //! interrupt, and how fast does the engine answer on it, with a journal in a temporary
 //! directory. About 15 seconds.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use lockstep_engine::JournalMode;
 use lockstep_perf::args::plan::{Plan, Wishes};
 use lockstep_perf::args::quantity::{duration, show_short, whole};
 use lockstep_perf::args::shape::Shape;
-use lockstep_perf::exit::Exit;
+use lockstep_perf::exit::{Exit, Refusal};
 use lockstep_perf::machine::clock::ratio;
 use lockstep_perf::pipeline::{full, latency};
 use lockstep_perf::report::chart::percentile_chart;
@@ -57,6 +57,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
     let bench = Bench::new(global);
     bench.say(&doctor::four_lines(&bench))?;
     let (plan, note) = plan(&bench, args.duration)?;
+    let keep = (!args.no_save).then(home).transpose()?;
     let mut document = bench.document("quick", "");
     document.config = plan.config();
     bench.say(&format!("\n{}", plan_lines(&plan, &bench)))?;
@@ -97,14 +98,23 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
         "{}\n",
         wrap(&format!("valid    {}", verdict(&document)), 79, "         ")
     ))?;
-    let keep = (!args.no_save).then(|| Path::new(store::DIRECTORY));
-    if let Some(home) = bench.finish(&document, keep)? {
+    if let Some(home) = bench.finish(&document, keep.as_deref())? {
         bench.say(&format!(
             "report   {}/report.html\nnext     lockstep tune · lockstep latency --rate 1M · lockstep doctor\n",
             home.display()
         ))?;
     }
     Ok(exit_of(&document, false))
+}
+
+/// Where the result is kept: here, or where nothing can be written below the temporary directory.
+fn home() -> Result<PathBuf, Refusal> {
+    let here = PathBuf::from(store::DIRECTORY);
+    if store::check(&here).is_ok() {
+        return Ok(here);
+    }
+    let aside = std::env::temp_dir().join(store::DIRECTORY);
+    store::check(&aside).map(|()| aside)
 }
 
 /// The engine with a journal where there is room and leave for one: below the temporary

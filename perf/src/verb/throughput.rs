@@ -1,7 +1,7 @@
 //! `lockstep throughput`: how many events a second a pipeline carries; with `--search`, at
 //! which rate it still keeps an objective.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use lockstep_perf::measure::validity::Grade;
 use lockstep_perf::pipeline::latency;
 use lockstep_perf::pipeline::throughput::{Throughput, measure};
 use lockstep_perf::report::result::{FloorRecord, RunRecord};
+use lockstep_perf::report::text::wrap;
 
 use super::Global;
 use super::bench::{Bench, clear_status, exit_of, is_interrupted, refuse_debug_build};
@@ -39,8 +40,8 @@ const SEARCH_RATIO: f64 = 1.05;
 #[command(
     after_help = "Examples:\n  lockstep throughput --topology spsc --claim 100\n  \
                         lockstep throughput --search --slo 'p99<50us'\n\n\
-                        Exit codes: 0 done · 2 bad arguments · 3 with --strict: noisy; with --search: no rate keeps the objective\n\
-                        · 6 a pin is impossible · 130 interrupted"
+                        Exit codes: 0 done · 2 bad arguments · 3 with --strict: noisy; with --search: no rate keeps the objective · \
+                        6 a pin is impossible · 130 interrupted"
 )]
 pub(crate) struct Args {
     /// Measured time of each run
@@ -71,6 +72,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
     let plan = args.pipeline.plan(&bench.machine)?;
     let seconds = args.duration.as_secs_f64();
     check_room(&plan, whole(seconds * EVENTS_A_SECOND), "--duration 1s")?;
+    args.result.check()?;
     let mut document = bench.document("throughput", &args.result.label);
     document.config = plan.config();
     bench.say(&plan_lines(&plan, &bench))?;
@@ -166,6 +168,7 @@ fn record(n: usize, run: &Throughput) -> RunRecord {
         tail_from_ns: 0,
         tail: Vec::new(),
         batches: run.batches.iter().cloned().collect(),
+        work: run.work.clone(),
         preempted: run.preempted(),
     }
 }
@@ -229,8 +232,67 @@ fn text(plan: &Plan, runs: &[Throughput], verdict: &Verdict) -> String {
             ratio(events, turns)
         );
     }
-    let _ = writeln!(text, "valid    {verdict}");
+    for name in runs
+        .iter()
+        .flat_map(|run| run.work.keys())
+        .collect::<BTreeSet<_>>()
+    {
+        let work = |run: &Throughput| run.work.get(name).copied().unwrap_or_default();
+        let count: u64 = runs.iter().map(|run| work(run).count).sum();
+        let _ = writeln!(
+            text,
+            "{name:<13} {:.0}% of the time, {} times, {:.0} events each",
+            mean_share(runs, name) * 100.0,
+            show_count(count),
+            ratio(events, count.max(1))
+        );
+    }
+    if let Some(advice) = slowest(plan, runs) {
+        let _ = writeln!(
+            text,
+            "{}",
+            wrap(&format!("slowest  {advice}"), 79, "         ")
+        );
+    }
+    let _ = writeln!(
+        text,
+        "{}",
+        wrap(&format!("valid    {verdict}"), 79, "         ")
+    );
     text
+}
+
+fn mean_share(runs: &[Throughput], work: &str) -> f64 {
+    let shares = runs.iter().filter_map(|run| run.work.get(work));
+    shares.map(|work| work.share).sum::<f64>() / ratio(runs.len().max(1) as u64, 1)
+}
+
+/// A journal that is busy for more of the time holds up the rest.
+const BUSY: f64 = 0.5;
+
+/// Who holds up the others, as far as can be seen, and what would help.
+fn slowest(plan: &Plan, runs: &[Throughput]) -> Option<String> {
+    let busy = ["journal sync", "journal write"].map(|work| mean_share(runs, work));
+    if busy.iter().sum::<f64>() > BUSY {
+        let percent = busy.iter().sum::<f64>().min(1.0) * 100.0;
+        return Some(format!(
+            "journal ({percent:.0}% busy): --journal-dir on a faster disk, --journal direct or async, --gate output"
+        ));
+    }
+    // Whoever is behind finds more waiting: its batches are those of the limit.
+    let behind = runs.iter().flat_map(|run| &run.batches);
+    let behind = behind.max_by(|a, b| a.1.mean.total_cmp(&b.1.mean));
+    if let Some((stage, batches)) =
+        behind.filter(|(_, b)| b.mean * 2.0 > ratio(plan.batch as u64, 1))
+    {
+        return Some(format!(
+            "{stage} (takes {:.0} of {} at a time): a thread of its own (--place), or less work in it",
+            batches.mean, plan.batch
+        ));
+    }
+    let is_alone = plan.shape != Shape::Full && plan.claim == 1;
+    is_alone
+        .then(|| "the generator (no stage is behind): --claim 16 publishes more at once".to_owned())
 }
 
 /// Halves the distance between a rate that keeps the objective and one that does not.

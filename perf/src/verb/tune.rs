@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -259,6 +259,8 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
         }
         return Ok(Exit::Done);
     }
+    args.result.check()?;
+    check_file(&args.write)?;
     let mut random = Random::new(args.seed);
     let confirming = args.budget.mul_f64(0.5);
     let mut screened = Vec::new();
@@ -296,6 +298,19 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
     }
     clear_status();
     conclude(args, &bench, &candidates, &screened)
+}
+
+/// Whether the recommendation can be written, before it is looked for.
+fn check_file(path: &Path) -> Result<(), Refusal> {
+    let probe = path.with_extension("tmp");
+    std::fs::write(&probe, "")
+        .and_then(|()| std::fs::remove_file(&probe))
+        .map_err(|error| {
+            Refusal::environment(
+                format!("--write {}: cannot be written: {error}", path.display()),
+                "--write another file",
+            )
+        })
 }
 
 fn progress(text: &str) {
@@ -541,6 +556,9 @@ fn conclude(
         "topology".to_owned(),
         args.pipeline.topology.to_string().into(),
     );
+    document
+        .config
+        .insert("objective".to_owned(), args.objective.show().into());
     if let Some(candidate) = finalists.first() {
         let done = candidate.plan.acknowledged();
         document
@@ -564,8 +582,7 @@ fn conclude(
         "{}\n",
         wrap(&format!("why      {}", ranking.why), 79, "         ")
     ))?;
-    let has_points = document.candidates.iter().any(|c| c.p99.is_some());
-    if args.objective.latency.is_some() && has_points {
+    if document.candidates.iter().any(|c| !c.scores.is_empty()) {
         bench.say(&format!("\n{}", tune_chart(&document).to_text()))?;
     }
     if let Some(home) = bench.finish(&document, args.result.keep())? {

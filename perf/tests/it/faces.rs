@@ -214,6 +214,56 @@ fn what_the_engine_cannot_do_and_rings_do_not() {
     }
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn what_cannot_be_written_is_refused_before_anything_is_measured() {
+    for arguments in [
+        "latency --allow-debug",
+        "throughput --allow-debug",
+        "tune --allow-debug",
+        "hiccup",
+        "c2c",
+    ] {
+        let ran = lockstep(&format!("{arguments} --out /proc/nowhere"));
+        assert_eq!(ran.code, 6, "{arguments}: {ran:?}");
+        assert_eq!(
+            ran.stderr,
+            "error: --out /proc/nowhere: no result can be kept there: No such file or directory (os error 2)\n  \
+             hint: --out another directory, or --no-save\n"
+        );
+    }
+    let ran = lockstep("tune --allow-debug --no-save --write /proc/nowhere.toml");
+    assert_eq!(ran.code, 6, "{ran:?}");
+    assert!(
+        ran.stderr
+            .starts_with("error: --write /proc/nowhere.toml: cannot be written"),
+        "{ran:?}"
+    );
+    let ran = lockstep("doctor --journal-dir /proc/nowhere");
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(
+        ran.stderr
+            .contains("cannot examine the disk under /proc/nowhere"),
+        "{ran:?}"
+    );
+}
+
+#[test]
+fn only_measurements_are_compared() {
+    for arguments in [
+        ["compare", "--aa", "doctor"].as_slice(),
+        &["compare", "--ab", "latency", "plot"],
+    ] {
+        let ran = lockstep_args(arguments);
+        assert_eq!(ran.code, 2, "{ran:?}");
+        assert!(
+            ran.stderr
+                .contains("is no command line that can be compared"),
+            "{ran:?}"
+        );
+    }
+}
+
 #[test]
 fn a_result_of_another_schema() {
     let path = temporary("schema-3.json");
@@ -281,34 +331,54 @@ fn words_that_are_no_numbers() {
     }
 }
 
+/// The verbs that a help names.
+fn verbs_of(help: &str) -> Vec<String> {
+    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    listed
+        .take_while(|line| !line.is_empty())
+        .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|verb| *verb != "help")
+        .map(str::to_owned)
+        .collect()
+}
+
+#[track_caller]
+fn fits_a_terminal(help: &str) {
+    for line in help.lines() {
+        let is_typed = line.starts_with("  lockstep ") || line.starts_with("Usage: ");
+        let width = if is_typed { 120 } else { 80 };
+        assert!(line.chars().count() <= width, "{line}");
+    }
+}
+
 #[test]
-fn every_verb_has_help_with_an_example_and_a_man_page() {
+fn every_verb_has_help_with_an_example_exit_codes_and_a_man_page() {
     let help = lockstep("--help");
     assert_eq!(help.code, 0);
-    let verbs = [
-        "quick",
-        "latency",
-        "throughput",
-        "tune",
-        "compare",
-        "hiccup",
-        "c2c",
-        "doctor",
-        "plot",
-        "export",
-        "completions",
-        "man",
-    ];
+    fits_a_terminal(&help.stdout);
+    let verbs = verbs_of(&help.stdout);
+    assert!(verbs.len() > 15, "{verbs:?}");
     for verb in verbs {
-        assert!(help.stdout.contains(verb), "{verb} is not in --help");
         let ran = lockstep(&format!("{verb} --help"));
         assert_eq!(ran.code, 0, "{verb}");
-        assert!(ran.stdout.contains("Example"), "{verb}: {}", ran.stdout);
-        for line in ran.stdout.lines() {
-            assert!(line.chars().count() <= 130, "{verb}: {line}");
+        fits_a_terminal(&ran.stdout);
+        for part in ["Example", "\n  lockstep ", "Exit codes: 0 "] {
+            assert!(
+                ran.stdout.contains(part),
+                "{verb}: no {part:?} in {}",
+                ran.stdout
+            );
         }
-        let man = lockstep(&format!("man {verb}"));
-        assert!(man.stdout.contains(".TH"), "{verb}");
+        assert!(
+            lockstep(&format!("man {verb}")).stdout.contains(".TH"),
+            "{verb}"
+        );
+        for below in verbs_of(&ran.stdout) {
+            let ran = lockstep(&format!("{verb} {below} --help"));
+            assert_eq!(ran.code, 0, "{verb} {below}");
+            fits_a_terminal(&ran.stdout);
+        }
     }
     assert!(lockstep("completions bash").stdout.contains("lockstep"));
     assert_eq!(lockstep("man nothing").code, 2);
