@@ -51,7 +51,8 @@ pub struct Core<L: Logic> {
     /// Positions that the log says are to be passed over, known ahead in a replay.
     skip: BTreeSet<u64>,
     beacons: VecDeque<Beacon>,
-    due: Option<Beacon>,
+    /// Made, and not told yet.
+    due: VecDeque<Beacon>,
     upcasters: Upcasters<EventOf<L>>,
     /// The newest version of each kind, by the kind's number.
     versions: Box<[u16]>,
@@ -125,7 +126,7 @@ impl<L: Logic> Core<L> {
             time_ns: 0,
             skip: BTreeSet::new(),
             beacons: VecDeque::with_capacity(BEACONS_KEPT),
-            due: None,
+            due: VecDeque::with_capacity(BEACONS_KEPT),
             upcasters: L::upcasters(),
             versions: versions::<L>(),
             is_validating: false,
@@ -461,7 +462,10 @@ impl<L: Logic> Core<L> {
             self.beacons.pop_front();
         }
         self.beacons.push_back(beacon);
-        self.due = Some(beacon);
+        if self.due.len() == BEACONS_KEPT {
+            self.due.pop_front();
+        }
+        self.due.push_back(beacon);
         Ok(())
     }
 
@@ -482,9 +486,19 @@ impl<L: Logic> Core<L> {
         }
     }
 
-    /// The beacon that the last step made due, once.
+    /// The newest beacon that was made, once; older ones that nobody took are forgotten.
     pub(crate) fn take_due_beacon(&mut self) -> Option<Beacon> {
-        self.due.take()
+        self.due.drain(..).next_back()
+    }
+
+    /// All that were made since the last time, each once.
+    pub(crate) fn take_due_beacons(&mut self) -> Option<impl Iterator<Item = Beacon>> {
+        (!self.due.is_empty()).then(|| self.due.drain(..))
+    }
+
+    /// The newest that this state has passed, told or not.
+    pub(crate) fn newest_beacon(&self) -> Option<Beacon> {
+        self.beacons.back().copied()
     }
 
     /// Positions to be passed over, known ahead.

@@ -6,6 +6,7 @@ use lockstep_replicator::consensus::Role;
 use lockstep_replicator::{NodeId, OfferError, Replica};
 
 use crate::error::Error;
+use crate::system::Beacon;
 
 /// Where this node and its log stand at this moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +42,10 @@ pub(crate) trait Agreement {
     /// Offers the events of one frame to the others; the position that the first one got.
     fn offer(&mut self, body: [&[u8]; 2], time_ns: u64) -> Result<Position, NotNow>;
 
-    /// The same for a change of members, one event.
+    /// The newest beacon that a majority of the voters agrees on, and this node with it.
+    fn agreed_state(&self) -> Option<Beacon>;
+
+    /// As [`offer`](Self::offer) for a change of members, one event.
     fn offer_change(&mut self, event: &[u8], time_ns: u64) -> Result<Position, NotNow>;
 }
 
@@ -70,6 +74,14 @@ impl<S: Storage> Agreement for Replica<S> {
     fn offer(&mut self, body: [&[u8]; 2], time_ns: u64) -> Result<Position, NotNow> {
         // What is fatal the next turn says as well.
         Replica::offer(self, body, time_ns).map_err(|_| NotNow)
+    }
+
+    fn agreed_state(&self) -> Option<Beacon> {
+        let agreed = Replica::agreed_state(self)?;
+        Some(Beacon {
+            position: agreed.position,
+            hash: agreed.hash,
+        })
     }
 
     fn offer_change(&mut self, event: &[u8], time_ns: u64) -> Result<Position, NotNow> {

@@ -23,6 +23,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lockstep_journaler::Position;
 use lockstep_journaler::storage::Disk;
 use lockstep_replicator::consensus::Role;
 use lockstep_replicator::transport::{
@@ -91,7 +92,7 @@ pub struct ClientsOptions {
 
 /// What is seen of a node in its cluster, in the order of its rows; behind them stand those of every
 /// engine.
-const ROWS: [&str; 12] = [
+const ROWS: [&str; 14] = [
     "cluster.node",
     "cluster.leader",
     "cluster.is_leading",
@@ -104,6 +105,8 @@ const ROWS: [&str; 12] = [
     "cluster.elected",
     "cluster.tail",
     "cluster.waiting",
+    "cluster.agreed",
+    "cluster.disputed",
 ];
 
 /// A node that runs on the caller's thread.
@@ -124,6 +127,8 @@ pub struct Driver<L: Logic> {
     /// Since when the disk has not taken what there is to write.
     limps_since_ns: Option<u64>,
     handed_over_ns: u64,
+    /// Where nodes differ and nobody can tell yet who is right: said once.
+    disputed: Option<Position>,
 }
 
 impl<L: Logic> fmt::Debug for Driver<L> {
@@ -211,6 +216,7 @@ impl<L: Logic> Driver<L> {
             worked: true,
             limps_since_ns: None,
             handed_over_ns: 0,
+            disputed: None,
         })
     }
 
@@ -267,9 +273,24 @@ impl<L: Logic> Driver<L> {
         let is_stuck = node.replica().has_unwritten();
         // A full disk is looked at again with the clock, not at once.
         self.worked = (asked | begun | finished) && !is_stuck;
+        let disputed = node.replica().disputed_state();
+        self.tell_of_dispute(disputed);
         self.look_at_disk(now_ns, is_stuck);
         self.count(now_ns);
         Ok(())
+    }
+
+    fn tell_of_dispute(&mut self, disputed: Option<Position>) {
+        if self.disputed == disputed {
+            return;
+        }
+        self.disputed = disputed;
+        if let Some(position) = disputed {
+            tracing::error!(
+                position = position.0,
+                "the states of two nodes differ, and too few are there to tell which is right: start the others"
+            );
+        }
     }
 
     /// Hands over where this node's disk holds everybody up (`DR3`).
@@ -349,6 +370,8 @@ impl<L: Logic> Driver<L> {
             replica.counters().elected,
             replica.tail().reached.position.0,
             node.waiting() as u64,
+            replica.agreed_state().map_or(0, |agreed| agreed.position),
+            replica.disputed_state().map_or(0, |at| at.0),
         ];
         debug_assert!(values.len() == ROWS.len(), "as many numbers as names");
         node.count(rows, &mut values);

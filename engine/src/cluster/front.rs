@@ -415,7 +415,7 @@ fn status<L: Logic, S: Storage>(node: &ClusterNode<L, S>) -> String {
         .collect();
     format!(
         "{{\"cluster\":\"{}\",\"node\":{},\"role\":\"{}\",\"is_open\":{},\"term\":{},\"epoch\":{},\"leader\":{},\"ack\":\"{}\",\
-         \"voters\":{},\"learners\":{},\"last_index\":{},\"committed\":{},\"durable\":{},\"applied\":{},\"waiting\":{},\
+         \"voters\":{},\"learners\":{},\"last_index\":{},\"committed\":{},\"durable\":{},\"applied\":{},\"agreed\":{},\"disputed\":{},\"waiting\":{},\
          \"peers\":[{}]}}",
         options.cluster,
         options.node,
@@ -432,6 +432,10 @@ fn status<L: Logic, S: Storage>(node: &ClusterNode<L, S>) -> String {
         replica.committed(),
         replica.durable(),
         node.applied(),
+        replica.agreed_state().map_or(0, |agreed| agreed.position),
+        replica
+            .disputed_state()
+            .map_or("null".to_owned(), |at| at.to_string()),
         node.waiting(),
         peers.join(",")
     )

@@ -33,7 +33,7 @@ use crate::ledger::Ledger;
 use crate::logic::{EventOf, Logic, OutputOf};
 use crate::runtime::clock::Clock;
 use crate::shared::Shared;
-use crate::system::{Parameters, Tick};
+use crate::system::{Beacon, Parameters, Tick};
 
 /// Full frames that are offered in one turn: they are one write and one sync.
 const FRAMES_PER_TURN: usize = 16;
@@ -81,6 +81,8 @@ pub(crate) struct Member<L: Logic, A: Agreement> {
     /// What the state goes by, as far as this node has said or found.
     parameters: Parameters,
     first_events: Vec<EventOf<L>>,
+    /// The last beacon that is in the log, or need not come into it.
+    marked: Option<Beacon>,
 }
 
 impl<L: Logic, A: Agreement> std::fmt::Debug for Member<L, A> {
@@ -123,6 +125,7 @@ impl<L: Logic, A: Agreement> Member<L, A> {
             shared,
             parameters,
             first_events,
+            marked: None,
         })
     }
 
@@ -210,6 +213,10 @@ impl<L: Logic, A: Agreement> Member<L, A> {
             self.reader = agreement.reader(From::Position(life.next_from_log()))?;
         }
         self.stand = stand;
+        self.mark(agreement.agreed_state());
+        let Some(life) = &mut self.life else {
+            return Ok(worked);
+        };
         worked |= life.feed(&mut self.reader, both)?;
         worked |= life.turn();
         life.promise(stand.durable, stand.committed);
@@ -257,6 +264,8 @@ impl<L: Logic, A: Agreement> Member<L, A> {
             "a new role, a new ring"
         );
         self.reader = agreement.reader(From::Position(position))?;
+        // Who led before has put it into the log, or it is left out: the next one comes.
+        self.marked = agreement.agreed_state();
         let is_leading = stand.leading.is_some();
         let back = &mut self.back;
         self.life = Some(Life::begin(
@@ -294,6 +303,22 @@ impl<L: Logic, A: Agreement> Member<L, A> {
         for event in &self.first_events {
             // LF3: the ring has room, the options say how many there may be.
             let _position = life.publish(|slot| *slot = *event);
+        }
+    }
+
+    /// A beacon enters the log when a majority agrees on it, not before: whoever replays the log
+    /// compares, and must not be measured by the state of one node.
+    fn mark(&mut self, agreed: Option<Beacon>) {
+        let (Some(agreed), marked) = (agreed, self.marked) else {
+            return;
+        };
+        let is_new = marked.is_none_or(|marked| marked.position < agreed.position);
+        let Some(life) = self.life.as_mut().filter(|life| is_new && life.is_open()) else {
+            return;
+        };
+        let told = life.publish(|slot| *slot = EventOf::<L>::event(&agreed));
+        if told.is_ok() {
+            self.marked = Some(agreed);
         }
     }
 

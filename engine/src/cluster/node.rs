@@ -12,6 +12,8 @@
 //!
 //! * `CN1` Nothing moves but within a call, except the logic where it has a thread of its own.
 //! * `CN2` What is applied at opening is known committed; what lies behind it waits for a leader.
+//! * `CN4` A beacon enters the log when a majority of the voters has that state; a node with another
+//!   one stops.
 //! * `CN3` Dropped, it leaves its storage as a killed process does.
 
 use std::fmt;
@@ -41,7 +43,7 @@ use crate::runtime::clock::Clock;
 use crate::shared::Shared;
 use crate::source::stopped;
 use crate::stage::egress::{Desk, Egress, Slow, Subscription};
-use crate::stage::logic::{Exceptions, LogicStage};
+use crate::stage::logic::{Exceptions, LogicStage, Reports};
 
 /// What the wire takes, unless both sides agree on something else.
 const FRAME_BYTES_MAX: usize = 64 << 10;
@@ -122,6 +124,8 @@ pub struct ClusterNode<L: Logic, S: Storage> {
     mailbox: Arc<Mailbox<L>>,
     desk: Arc<Desk<OutputOf<L>>>,
     recovery: Recovery,
+    /// Beacons of the logic, for the others.
+    beacons: Arc<Reports>,
     is_stepped: bool,
 }
 
@@ -201,7 +205,8 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
             on_apply: config.on_apply_panic,
             rebuild: None,
         };
-        let logic = LogicStage::new(
+        let beacons = Arc::new(Reports::default());
+        let mut logic = LogicStage::new(
             made.core,
             ledger,
             Arc::clone(&shared),
@@ -211,6 +216,7 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
             Arc::default(),
             &[],
         );
+        logic.report_beacons(Arc::clone(&beacons));
         let sinks = Vec::new();
         let egress = Egress::new(
             poller,
@@ -239,6 +245,7 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
             mailbox,
             desk,
             recovery,
+            beacons,
             is_stepped: options.background == Background::Stepped,
         })
     }
@@ -339,6 +346,11 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
         };
         self.replica.persist(outbox)?;
         let worked = member.follow(&self.replica, asker)?;
+        // Ends: the logic makes at most one beacon for each 64 events.
+        while let Some(beacon) = self.beacons.take() {
+            self.replica
+                .state_is(Position(beacon.position), beacon.hash)?;
+        }
         if self.is_stepped {
             self.replica.step_background();
         }

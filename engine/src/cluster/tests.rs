@@ -26,6 +26,7 @@ use crate::runtime::clock::Clock;
 use crate::shared::Shared;
 use crate::stage::egress::{Desk, Egress, Slow};
 use crate::stage::logic::{Exceptions, LogicStage};
+use crate::system::Beacon;
 
 crate::bodies! {
     Add, kind 1, version 1: { amount: u64 }
@@ -151,6 +152,10 @@ impl Agreement for Scripted {
 
     fn offer_change(&mut self, event: &[u8], time_ns: u64) -> Result<Position, NotNow> {
         self.offer([event, &[]], time_ns)
+    }
+
+    fn agreed_state(&self) -> Option<Beacon> {
+        None
     }
 }
 

@@ -18,7 +18,8 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use lockstep_journaler::Position;
 use lockstep_ringbuffer::{
@@ -33,7 +34,7 @@ use crate::logic::{EventOf, Logic, OutputOf};
 use crate::mailbox::Mailbox;
 use crate::outputs::Outputs;
 use crate::shared::Shared;
-use crate::system::{Quarantine, code};
+use crate::system::{Beacon, Quarantine, code};
 
 /// Slots claimed in the output ring at a time.
 const CHUNK: usize = 256;
@@ -64,11 +65,41 @@ pub(crate) struct LogicStage<L: Logic> {
     /// The door, for events of the engine's own (`LS3`); `None` where another node decides.
     door: Option<MultiDoor<L>>,
     decided: VecDeque<EventOf<L>>,
+    /// In a cluster: where beacons go, for the nodes to judge before one enters the log.
+    beacons: Option<Arc<Reports>>,
     /// The event that is next made the logic panic: what it said. The state is not to be
     /// used before that is settled.
     panicked: Option<String>,
     refused: u64,
     repeated: u64,
+}
+
+/// Beacons on their way to the thread that talks with the other nodes.
+#[derive(Debug, Default)]
+pub(crate) struct Reports {
+    waiting: AtomicBool,
+    beacons: Mutex<VecDeque<Beacon>>,
+}
+
+impl Reports {
+    fn put(&self, beacons: impl Iterator<Item = Beacon>) {
+        let mut waiting = self.beacons.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.extend(beacons);
+        // ORDERING: Relaxed, a hint: the lock orders what it hints at.
+        self.waiting.store(!waiting.is_empty(), Ordering::Relaxed);
+    }
+
+    /// The oldest, once.
+    pub(crate) fn take(&self) -> Option<Beacon> {
+        // ORDERING: Relaxed, as above; who misses it looks again in the next turn.
+        if !self.waiting.load(Ordering::Relaxed) {
+            return None;
+        }
+        let mut waiting = self.beacons.lock().unwrap_or_else(PoisonError::into_inner);
+        let oldest = waiting.pop_front();
+        self.waiting.store(!waiting.is_empty(), Ordering::Relaxed);
+        oldest
+    }
 }
 
 /// Filled in when the graph is built, since the door leads into the ring that the stage is in.
@@ -114,6 +145,7 @@ impl<L: Logic> LogicStage<L> {
             exceptions,
             door: Some(door),
             decided: marks.collect(),
+            beacons: None,
             panicked: None,
             refused: 0,
             repeated: 0,
@@ -125,6 +157,13 @@ impl<L: Logic> LogicStage<L> {
         self.ledger = ledger;
         self.door = door;
         self.decided.clear();
+    }
+
+    /// From now on beacons go here, and none into the log by this stage.
+    pub(crate) fn report_beacons(&mut self, to: Arc<Reports>) {
+        // A node that came up says where it is: the others may wait for its word.
+        to.put(self.core.newest_beacon().into_iter());
+        self.beacons = Some(to);
     }
 
     /// The state, between two rings.
@@ -268,8 +307,17 @@ impl<L: Logic> LogicStage<L> {
 
     /// What was decided goes into the log, when there is room (`LS3`).
     fn tell(&mut self) -> bool {
-        if let Some(beacon) = self.core.take_due_beacon() {
-            self.decided.push_back(EventOf::<L>::event(&beacon));
+        match &self.beacons {
+            Some(reports) => {
+                if let Some(due) = self.core.take_due_beacons() {
+                    reports.put(due);
+                }
+            }
+            None => {
+                let beacon = self.core.take_due_beacon();
+                let event = beacon.map(|beacon| EventOf::<L>::event(&beacon));
+                self.decided.extend(event);
+            }
         }
         let Some(door) = &self.door else {
             // Who leads decides the same, and says so.

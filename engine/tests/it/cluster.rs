@@ -2,6 +2,8 @@
 //! simulated disks and a network that loses, delays and cuts. What a client was told holds.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use lockstep_engine::cluster::{Asker, ClusterNode, Done, NodeOptions, Refused, request};
 use lockstep_engine::prelude::*;
@@ -10,9 +12,9 @@ use lockstep_engine::{Clock, Config};
 use lockstep_journaler::Background;
 use lockstep_journaler::storage::Simulated;
 use lockstep_replicator::wire::{Decoder, Limits, Message};
-use lockstep_replicator::{NodeId, ReplicaOptions};
+use lockstep_replicator::{NodeId, ReceiveError, ReplicaOptions};
 
-use crate::bank::{Bank, Deposit};
+use crate::bank::{Bank, BankIn, BankOut, Deposit};
 
 const NODES: u16 = 3;
 const TICK_NS: u64 = 10_000_000;
@@ -72,11 +74,56 @@ impl Asker<Event64> for Heard {
     }
 }
 
+/// The bank, which on one node may do another thing than on the others.
+struct Flaky {
+    bank: Bank,
+    /// From this position on every deposit is one cent more. Not part of the state: as broken memory is not.
+    wrong_from: Arc<AtomicU64>,
+}
+
+impl State for Flaky {
+    fn save(&self, out: &mut StateWriter<'_>) {
+        self.bank.save(out);
+    }
+
+    fn load(from: &mut StateReader<'_>) -> Result<Self, LoadError> {
+        Ok(Self {
+            bank: Bank::load(from)?,
+            wrong_from: Arc::new(AtomicU64::new(u64::MAX)),
+        })
+    }
+}
+
+impl Logic for Flaky {
+    type In = BankIn<'static>;
+    type Out = BankOut<'static>;
+
+    fn validate(&self, event: BankIn<'_>, context: &Context) -> Result<(), Reject> {
+        self.bank.validate(event, context)
+    }
+
+    fn apply(
+        &mut self,
+        event: BankIn<'_>,
+        context: &Context,
+        out: &mut Outputs<'_, BankOut<'static>>,
+    ) {
+        self.bank.apply(event, context, out);
+        if context.position().0 >= self.wrong_from.load(Ordering::Relaxed) {
+            *self.bank.balances.entry(0) += 1;
+            self.bank.total += 1;
+        }
+    }
+}
+
 struct Process {
     disk: Simulated,
     clock: Clock,
+    wrong_from: Arc<AtomicU64>,
+    /// Why it stopped by itself.
+    stopped: Option<String>,
     /// `None` while it is down.
-    node: Option<ClusterNode<Bank, Simulated>>,
+    node: Option<ClusterNode<Flaky, Simulated>>,
     is_paused: bool,
 }
 
@@ -125,6 +172,8 @@ impl World {
         let processes = (1..=NODES).map(|node| Process {
             disk: Simulated::new(seed * 8 + u64::from(node)),
             clock: Clock::manual(0),
+            wrong_from: Arc::new(AtomicU64::new(u64::MAX)),
+            stopped: None,
             node: None,
             is_paused: false,
         });
@@ -148,7 +197,13 @@ impl World {
         process.clock.set(self.now_ns);
         let number = u16::try_from(at).unwrap() + 1;
         let options = options(number, self.seed, &process.clock);
-        let node = ClusterNode::open(process.disk.clone(), &options, Bank::default);
+        let wrong_from = Arc::clone(&process.wrong_from);
+        let fresh = move || Flaky {
+            bank: Bank::default(),
+            wrong_from: Arc::clone(&wrong_from),
+        };
+        let node = ClusterNode::open(process.disk.clone(), &options, fresh);
+        process.stopped = None;
         process.node = Some(node.unwrap_or_else(|error| panic!("seed {}: {error}", self.seed)));
         process.is_paused = false;
     }
@@ -188,8 +243,18 @@ impl World {
             decoder.push(&bytes);
             let message = decoder.next().unwrap().unwrap();
             // What is late or from before a restart is refused, and said so: nothing breaks of it.
-            let _refused = node.receive(&message);
+            if let Err(ReceiveError::Fatal(fatal)) = node.receive(&message) {
+                self.stop(to, &fatal.to_string());
+            }
         }
+    }
+
+    /// A node came to its end by itself: right where something was planted.
+    fn stop(&mut self, at: usize, why: &str) {
+        let is_planted = self.processes[at].wrong_from.load(Ordering::Relaxed) != u64::MAX;
+        assert!(is_planted, "seed {}: node {}: {why}", self.seed, at + 1);
+        self.kill(at);
+        self.processes[at].stopped = Some(why.to_owned());
     }
 
     fn send(&mut self, from: usize, messages: Vec<(NodeId, Message)>) {
@@ -225,7 +290,7 @@ impl World {
         process.clock.set(now);
         let (mut outbox, mut heard) = (Vec::new(), Heard::default());
         if let Err(error) = node.turn(now, &mut outbox, &mut heard) {
-            panic!("seed {}: node {}: {error}", self.seed, at + 1);
+            return self.stop(at, &error.to_string());
         }
         self.send(at, outbox);
         for (token, what) in heard.0 {
@@ -390,8 +455,14 @@ impl World {
             .map(|process| {
                 let node = process.node.as_ref().unwrap();
                 node.look(Position(0), |core| {
-                    let balances = (0..4)
-                        .map(|account| core.logic().balances.get(&account).copied().unwrap_or(0));
+                    let balances = (0..4).map(|account| {
+                        core.logic()
+                            .bank
+                            .balances
+                            .get(&account)
+                            .copied()
+                            .unwrap_or(0)
+                    });
                     (
                         core.position().0,
                         core.state_hash(),
@@ -496,6 +567,110 @@ fn a_planned_transfer_and_a_closed_cluster_go_on_where_they_were() {
     world.level();
     let states = world.states();
     assert_eq!(states[0].2, [30; 4]);
+}
+
+/// One node does another thing than the others, from some position on: it stops by name, whoever leads,
+/// and they go on.
+fn one_is_wrong(seed: u64, is_leader: bool) {
+    let mut world = World::new(seed);
+    let is_done = |world: &World, to: u32| world.clients.iter().all(|client| client.request > to);
+    world.until("ten answers", |world| is_done(world, 10));
+    let leader = world.leader().unwrap();
+    let wrong = if is_leader {
+        leader
+    } else {
+        (leader + 1) % usize::from(NODES)
+    };
+    let applied =
+        |world: &World, at: usize| world.processes[at].node.as_ref().map(ClusterNode::applied);
+    let from = applied(&world, wrong).unwrap().0;
+    world.processes[wrong]
+        .wrong_from
+        .store(from, Ordering::Relaxed);
+    world.until("the wrong one stops", |world| {
+        world.processes[wrong].stopped.is_some()
+    });
+    let why = world.processes[wrong].stopped.clone().unwrap();
+    let name = format!("node {} has", wrong + 1);
+    let is_named = why.contains(&name) && why.contains("a majority agrees on another one");
+    assert!(is_named, "{why}");
+    let goal = 60;
+    world.until("the others go on", |world| is_done(world, goal));
+    let others = (0..usize::from(NODES)).filter(|at| *at != wrong);
+    let others: Vec<usize> = others.collect();
+    assert!(
+        others
+            .iter()
+            .all(|at| world.processes[*at].stopped.is_none())
+    );
+    // The log says what was right: whoever replays it wrongly is told where.
+    let end = applied(&world, others[0]).unwrap();
+    world.until("the log is marked", |world| {
+        let replica = world.processes[others[0]]
+            .node
+            .as_ref()
+            .map(ClusterNode::replica);
+        replica
+            .and_then(|replica| replica.agreed_state())
+            .is_some_and(|agreed| agreed.position > end.0)
+    });
+    world.processes[wrong]
+        .wrong_from
+        .store(u64::MAX, Ordering::Relaxed);
+    world.start(wrong);
+    world.deposits_max = world
+        .clients
+        .iter()
+        .map(|client| client.request)
+        .max()
+        .unwrap();
+    world.level();
+    let states = world.states();
+    assert!(
+        states.iter().all(|state| *state == states[0]),
+        "seed {seed}: {states:?}"
+    );
+}
+
+#[test]
+fn cn4_a_follower_with_another_state_stops_by_name_and_the_others_go_on() {
+    (1..=4).for_each(|seed| one_is_wrong(seed, false));
+}
+
+#[test]
+fn cn4_a_leader_with_another_state_stops_by_name_and_the_others_go_on() {
+    (1..=4).for_each(|seed| one_is_wrong(seed, true));
+}
+
+#[test]
+fn cn4_two_that_differ_go_on_until_a_third_tells_which_is_right() {
+    let mut world = World::new(5);
+    let is_done = |world: &World, to: u32| world.clients.iter().all(|client| client.request > to);
+    world.until("ten answers", |world| is_done(world, 10));
+    let leader = world.leader().unwrap();
+    let third = (leader + 1) % usize::from(NODES);
+    world.kill(third);
+    let node = world.processes[leader].node.as_ref().unwrap();
+    let from = node.applied().0;
+    world.processes[leader]
+        .wrong_from
+        .store(from, Ordering::Relaxed);
+    world.until("an alarm", |world| {
+        let node = world.processes[leader].node.as_ref();
+        node.is_some_and(|node| node.replica().disputed_state().is_some())
+    });
+    world.until("they go on", |world| is_done(world, 40));
+    assert!(
+        world
+            .processes
+            .iter()
+            .all(|process| process.stopped.is_none())
+    );
+    world.start(third);
+    world.until("the leader stops", |world| {
+        world.processes[leader].stopped.is_some()
+    });
+    world.until("the others go on", |world| is_done(world, 80));
 }
 
 #[test]

@@ -679,7 +679,12 @@ impl Consensus {
                 with_token(self.message(MessageType::MsgHeartbeatResponse, head), head)
             }
             Kind::TimeoutNow => self.message(MessageType::MsgTimeoutNow, head),
-            Kind::Snapshot | Kind::Hello | Kind::Refuse | Kind::Fetch | Kind::Piece => {
+            Kind::Snapshot
+            | Kind::Beacon
+            | Kind::Hello
+            | Kind::Refuse
+            | Kind::Fetch
+            | Kind::Piece => {
                 return Err(StepError::Kind {
                     kind: head.kind.name(),
                 });

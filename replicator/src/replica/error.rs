@@ -1,6 +1,8 @@
 //! Why a node cannot go on, and why it will not start.
 
-use lockstep_journaler::{ChangeError, OpenError, Poisoned, ReadError, WriteError};
+use std::fmt;
+
+use lockstep_journaler::{ChangeError, OpenError, Poisoned, Position, ReadError, WriteError};
 
 use crate::consensus::StepError;
 use crate::ids::{Epoch, NodeId};
@@ -40,9 +42,40 @@ pub enum Fatal {
     /// The node lost what it had acknowledged, or a message came that says so.
     #[error(transparent)]
     Lost(StepError),
+    /// The state of this node is not that of the others.
+    #[error(
+        "the state of node {node} at position {position} is not that of the others: {said}; {}; \
+         the logic is not deterministic, memory was damaged, or another version of it runs here; \
+         compare two of them with `lockstep replay --compare`",
+        if *.has_majority { "a majority agrees on another one" } else { "all have spoken, and no majority agrees" }
+    )]
+    Diverged {
+        /// This one.
+        node: NodeId,
+        /// Everything before it is in the states.
+        position: Position,
+        /// The hash of each node's state, this one's too.
+        said: Said,
+        /// Whether a majority has another state; else no two majorities could be right, and nobody goes on.
+        has_majority: bool,
+    },
     /// It failed before.
     #[error("this node has failed already; restart it")]
     Failed,
+}
+
+/// What each node said of its state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said(pub Vec<(NodeId, u64)>);
+
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, (node, hash)) in self.0.iter().enumerate() {
+            let comma = if at == 0 { "" } else { ", " };
+            write!(f, "{comma}node {node} has {hash:016x}")?;
+        }
+        Ok(())
+    }
 }
 
 /// Why a node will not start from this directory.

@@ -21,6 +21,8 @@
 //!   otherwise, their sync (`R1`).
 //! * `RP2` The leader's frames leave before its own write.
 //! * `RP3` After a [`Fatal`] nothing is said any more.
+//!
+//! `beacons` judges the states of the nodes by what a majority says (`BJ`).
 
 use std::collections::BTreeMap;
 
@@ -39,14 +41,17 @@ use crate::members::{CHANGE_AT, CHANGE_BYTES, Change, Members};
 use crate::policy::Policy;
 use crate::wire::{Head, Kind, Message, SharedFrame};
 
+mod beacons;
 mod error;
 mod force;
 mod log;
 mod notes;
 
-pub use error::{Fatal, ReceiveError, StartError};
+pub use beacons::Beacon;
+pub use error::{Fatal, ReceiveError, Said, StartError};
 pub use force::{Forced, force_single};
 
+use beacons::{Beacons, Judged};
 use log::Log;
 use notes::Notes;
 
@@ -232,6 +237,8 @@ pub struct Replica<S: Storage> {
     is_barred: bool,
     /// While barred: where the logs of those ended who have greeted us.
     greeted: BTreeMap<NodeId, u64>,
+    beacons: Beacons,
+    ticks: u64,
     has_cut_torn_tail: bool,
     has_failed: bool,
     counters: Counters,
@@ -355,6 +362,8 @@ impl<S: Storage> Replica<S> {
             next_tick_ns: None,
             is_barred,
             greeted: BTreeMap::new(),
+            beacons: Beacons::default(),
+            ticks: 0,
             has_cut_torn_tail: matches!(recovered.verdict, Verdict::TornTail(_)),
             has_failed: false,
             counters: Counters::default(),
@@ -505,6 +514,13 @@ impl<S: Storage> Replica<S> {
                 found: head.epoch,
             });
         }
+        if head.kind == Kind::Beacon {
+            let beacon = Beacon {
+                position: head.a,
+                hash: head.b,
+            };
+            return Ok(self.hear_beacon(head.from, beacon)?);
+        }
         let asks_for_vote = matches!(
             head.kind,
             Kind::Vote | Kind::VoteInTransfer | Kind::PreVote | Kind::TimeoutNow
@@ -609,6 +625,10 @@ impl<S: Storage> Replica<S> {
             // After a pause one tick, not all that were missed: first let the peers be heard.
             self.next_tick_ns = Some((next + self.options.tick_ns).max(now_ns));
             self.consensus.tick();
+            self.ticks += 1;
+            if self.ticks.is_multiple_of(BEACON_TICKS) {
+                self.say_beacon();
+            }
         }
         if self.options.mutation == Some(Mutation::AcknowledgeBeforeSync) {
             self.consensus.durable(self.consensus.handed_out());
@@ -758,6 +778,73 @@ impl<S: Storage> Replica<S> {
         view.role == Role::Leader
             && index.term_at(view.committed) == Some(view.term)
             && self.durable() >= self.committed()
+    }
+
+    /// Everything before this position is applied here, and the state has this hash: the other nodes are
+    /// told, and judge it as this one judges theirs.
+    ///
+    /// # Errors
+    ///
+    /// [`Fatal::Diverged`]: a majority has another state (`BJ2`).
+    pub fn state_is(&mut self, position: Position, hash: u64) -> Result<(), Fatal> {
+        self.check_alive()?;
+        let beacon = Beacon {
+            position: position.0,
+            hash,
+        };
+        let heard = self.hear_beacon(self.options.node, beacon);
+        if heard.is_ok() {
+            self.say_beacon();
+        }
+        heard
+    }
+
+    /// The newest state that a majority of the voters has, and this node with it.
+    #[must_use]
+    pub fn agreed_state(&self) -> Option<Beacon> {
+        self.beacons.agreed()
+    }
+
+    /// Where nodes differ, while too few speak to tell who is right.
+    #[must_use]
+    pub fn disputed_state(&self) -> Option<Position> {
+        self.beacons.disputed().map(Position)
+    }
+
+    fn hear_beacon(&mut self, from: NodeId, beacon: Beacon) -> Result<(), Fatal> {
+        let me = self.options.node;
+        self.beacons.hear(from, beacon);
+        let position = beacon.position;
+        let members = self.consensus.members();
+        let outcome = match self.beacons.judge(me, position, members) {
+            Judged::Open | Judged::Disputed | Judged::Agreed => Ok(()),
+            Judged::Alone { said, has_majority } => Err(Fatal::Diverged {
+                node: me,
+                position: Position(position),
+                said: Said(said),
+                has_majority,
+            }),
+        };
+        self.unless_failed(outcome)
+    }
+
+    /// Tells the others what our state was last: on the control connection a word may be lost, so it is
+    /// said again now and then.
+    fn say_beacon(&mut self) {
+        let me = self.options.node;
+        let Some(own) = self.beacons.newest_of(me) else {
+            return;
+        };
+        let head = Head {
+            epoch: self.options.epoch,
+            a: own.position,
+            b: own.hash,
+            ..Head::new(Kind::Beacon, me)
+        };
+        let others = self.consensus.members().all().into_iter();
+        for to in others.filter(|node| *node != me) {
+            self.unsent.push((to, Message::bare(head)));
+        }
     }
 
     /// The consensus at a glance.
@@ -985,6 +1072,9 @@ pub enum OfferError {
         node: NodeId,
     },
 }
+
+/// Ticks between two tellings of the newest beacon.
+const BEACON_TICKS: u64 = 20;
 
 /// Marks a read's position as an index that is to be looked up yet; no position is as large.
 const INDEX_MARK: u64 = 1 << 63;

@@ -956,6 +956,7 @@ pub const fn connection_of(kind: Kind) -> Connection {
         | Kind::HeartbeatAnswer
         | Kind::Snapshot
         | Kind::TimeoutNow
+        | Kind::Beacon
         | Kind::Hello
         | Kind::Refuse => Connection::Control,
     }

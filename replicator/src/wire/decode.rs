@@ -198,6 +198,7 @@ impl Limits {
             | Kind::HeartbeatAnswer
             | Kind::Snapshot
             | Kind::TimeoutNow
+            | Kind::Beacon
             | Kind::Refuse
             | Kind::Fetch => 0,
         };

@@ -33,6 +33,7 @@ const MAGIC: u16 = u16::from_le_bytes(*b"LW");
 /// | heartbeat and its answer | 0 | known to the receiver | 16 bytes of a read's token |
 /// | snapshot | of its last frame | – | manifest, its bytes |
 /// | timeout-now | 0 | 0 | 0 |
+/// | beacon | 0 | 0 | a position, the hash of the sender's state there |
 /// | hello | last of the log | the sender's | capabilities, versions |
 /// | refuse | 0 | 0 | [`RefuseCode`](super::RefuseCode), what would have been right |
 /// | fetch | what is fetched, 0 | 0 | offset, most bytes |
@@ -123,6 +124,8 @@ kinds! {
     Snapshot = 13 "snapshot",
     /// Campaign at once: the leader hands over.
     TimeoutNow = 14 "timeout-now",
+    /// What the sender's state was at a position.
+    Beacon = 15 "beacon",
     /// The first message of each side of a connection.
     Hello = 32 "hello",
     /// I will not talk with you, and why; the last message of a connection.
