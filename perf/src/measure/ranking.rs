@@ -61,8 +61,12 @@ const CHEAPER: f64 = 0.9;
 /// Scores that spread by more than this share of their median say nothing by themselves.
 const SPREAD_MAX: f64 = 0.5;
 
-/// Ranks the contenders: among those that are not told apart from the best, the one that
-/// uses the least CPU is recommended.
+/// A contender whose median is further from the best is not taken for its CPUs, even where the
+/// runs are too wild to tell the two apart.
+const CLOSE: f64 = 1.25;
+
+/// Ranks the contenders: among those that are not told apart from the best and lie close to
+/// it, the one that uses the least CPU is recommended.
 #[must_use]
 pub fn rank(contenders: &[Contender]) -> Ranking {
     let usable = |c: &Contender| !c.scores.is_empty() && c.scores.iter().all(|s| s.is_finite());
@@ -104,6 +108,7 @@ pub fn rank(contenders: &[Contender]) -> Ranking {
     let cheapest = equals
         .iter()
         .copied()
+        .filter(|&index| score(&contenders[index]) <= score(&contenders[best]) * CLOSE)
         .min_by(|&a, &b| contenders[a].cpus.total_cmp(&contenders[b].cpus))
         .unwrap_or(best);
     let is_cheaper = contenders[cheapest].cpus <= contenders[best].cpus * CHEAPER;
@@ -175,6 +180,15 @@ mod tests {
         ]);
         assert_eq!(ranking.recommended, None);
         assert!(ranking.why.starts_with("no recommendation"));
+    }
+
+    #[test]
+    fn what_may_be_three_times_worse_is_not_taken_for_its_cpus() {
+        let ranking = rank(&[
+            contender(&[100.0, 900.0, 300.0, 5_000.0, 200.0], 2.0),
+            contender(&[110.0, 1_800.0, 910.0, 4_000.0, 500.0], 1.0),
+        ]);
+        assert_eq!(ranking.recommended, None, "{}", ranking.why);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use anyhow::Result;
 use hdrhistogram::Histogram;
+use serde::Serialize;
 
 use super::result::{Document, FloorRecord, SAMPLES_ABOVE_MIN};
 use super::text::wrap;
@@ -13,7 +14,7 @@ use crate::machine::clock::ratio;
 use crate::measure::statistics::median;
 
 /// One line or cloud of points.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Series {
     /// Its name in the legend.
     pub name: String,
@@ -26,7 +27,8 @@ pub struct Series {
 }
 
 /// How the points of a series are drawn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Line {
     /// Joined.
     Solid,
@@ -39,7 +41,7 @@ pub enum Line {
 }
 
 /// Several series over one axis; the other is always time, logarithmic.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Chart {
     /// Above it.
     pub title: String,
@@ -147,16 +149,23 @@ pub fn percentile_chart(document: &Document) -> Result<Chart> {
     if !document.floor.is_empty() {
         series.push(floor("floor", &document.floor)?);
     }
+    let title = "latency by percentile, from the intended send time";
+    Ok(chart_of_percentiles(title, series))
+}
+
+/// Curves of [`percentiles`] over one axis, each with its colour.
+#[must_use]
+pub fn chart_of_percentiles(title: &str, mut series: Vec<Series>) -> Chart {
     for (colour, series) in series.iter_mut().enumerate() {
         series.colour = colour;
     }
-    Ok(Chart {
-        title: "latency by percentile, from the intended send time".to_owned(),
+    Chart {
+        title: title.to_owned(),
         x_name: "percentile".to_owned(),
         x_ticks: nines_ticks(&series),
         series,
         y_max: None,
-    })
+    }
 }
 
 fn nines_ticks(series: &[Series]) -> Vec<(f64, String)> {

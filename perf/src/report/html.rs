@@ -17,6 +17,7 @@ const HEAD: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\">\
 h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em}table{border-collapse:collapse;width:100%}\
 td,th{padding:.25em .6em;text-align:right;border-bottom:1px solid #8884;font-variant-numeric:tabular-nums}\
 td:first-child,th:first-child{text-align:left}.left td,.left th{text-align:left}code{background:#8882;padding:.1em .3em}\
+.heat{width:auto}.heat td,.heat th{text-align:center;padding:.25em .5em}\
 .clean{color:#12843f}.noisy{color:#b46a00}.invalid{color:#c22}svg{width:100%;height:auto}\
 @media(prefers-color-scheme:dark){.clean{color:#3fbf70}.noisy{color:#e0962e}.invalid{color:#f66}}\
 </style>";
@@ -68,21 +69,38 @@ pub fn charts(chart: &super::chart::Chart) -> String {
     )
 }
 
+/// A page with a table of comparisons, what is to be said of them, and curves.
+#[must_use]
+pub fn comparison(
+    title: &str,
+    columns: &[String],
+    rows: &[[String; 5]],
+    notes: &[(&str, String)],
+    chart: Option<&super::chart::Chart>,
+) -> String {
+    let mut html = format!("{HEAD}<title>{0}</title><h1>{0}</h1>", escape(title));
+    html.push_str("<table class=\"left\">");
+    let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+    head_row(&mut html, &columns);
+    for cells in rows {
+        row(&mut html, cells);
+    }
+    html.push_str("</table><ul>");
+    for (name, text) in notes {
+        let _ = write!(html, "<li><b>{name}</b> {}</li>", escape(text));
+    }
+    html.push_str("</ul>");
+    html.push_str(&chart.map(super::chart::Chart::to_svg).unwrap_or_default());
+    html.push_str("</html>\n");
+    html
+}
+
 fn header(html: &mut String, document: &Document) {
-    let verdict = &document.summary.verdict;
-    let class = verdict.grade.name();
-    let _ = write!(html, "<p class=\"{class}\"><b>{class}</b>");
-    html.push_str(match verdict.grade {
-        Grade::Clean => ": nothing was found that speaks against it</p>",
-        Grade::Noisy => ": true, and as much the machine's as the engine's</p>",
-        Grade::Invalid => ": the figures do not mean what they say</p>",
-    });
-    if !verdict.reasons.is_empty() {
-        html.push_str("<ul>");
-        for reason in &verdict.reasons {
-            let _ = write!(html, "<li>{}</li>", escape(reason));
-        }
-        html.push_str("</ul>");
+    if let Some(conclusion) = document.config.get("conclusion") {
+        let text = conclusion.as_str().unwrap_or_default();
+        let _ = writeln!(html, "<p><b>{}</b></p>", escape(text));
+    } else {
+        verdict(html, document);
     }
     let _ = writeln!(
         html,
@@ -105,6 +123,28 @@ fn header(html: &mut String, document: &Document) {
     }
 }
 
+fn verdict(html: &mut String, document: &Document) {
+    if document.runs.is_empty() {
+        return;
+    }
+    let verdict = &document.summary.verdict;
+    let class = verdict.grade.name();
+    let _ = write!(html, "<p class=\"{class}\"><b>{class}</b>");
+    html.push_str(match verdict.grade {
+        Grade::Clean => ": nothing was found that speaks against it</p>",
+        Grade::Noisy => ": true, and as much the machine's as the engine's</p>",
+        Grade::Invalid => ": the figures do not mean what they say</p>",
+    });
+    if !verdict.reasons.is_empty() {
+        html.push_str("<ul>");
+        for reason in &verdict.reasons {
+            let _ = write!(html, "<li>{}</li>", escape(reason));
+        }
+        html.push_str("</ul>");
+    }
+    html.push('\n');
+}
+
 fn head(html: &mut String, cells: &[&str]) {
     html.push_str("<table>");
     head_row(html, cells);
@@ -113,7 +153,7 @@ fn head(html: &mut String, cells: &[&str]) {
 fn head_row(html: &mut String, cells: &[&str]) {
     html.push_str("<tr>");
     for cell in cells {
-        let _ = write!(html, "<th>{cell}</th>");
+        let _ = write!(html, "<th>{}</th>", escape(cell));
     }
     html.push_str("</tr>\n");
 }
@@ -261,8 +301,47 @@ fn candidate_table(html: &mut String, document: &Document) {
     html.push_str("</table>\n");
 }
 
+/// CPUs against CPUs: the darker, the longer a message takes.
+fn heat_map(html: &mut String, document: &Document) {
+    let mut cpus: Vec<u32> = document.pairs.iter().flat_map(|p| [p.from, p.to]).collect();
+    cpus.sort_unstable();
+    cpus.dedup();
+    let values = || document.pairs.iter().map(|pair| pair.p50_ns);
+    let low = values().fold(f64::INFINITY, f64::min);
+    let high = values().fold(0.0, f64::max);
+    let between = |a: u32, b: u32| {
+        let mut pairs = document.pairs.iter();
+        pairs.find(|p| (p.from.min(p.to), p.from.max(p.to)) == (a.min(b), a.max(b)))
+    };
+    html.push_str("<table class=\"heat\"><tr><th>ns</th>");
+    for cpu in &cpus {
+        let _ = write!(html, "<th>{cpu}</th>");
+    }
+    html.push_str("</tr>\n");
+    for &from in &cpus {
+        let _ = write!(html, "<tr><th>{from}</th>");
+        for &to in &cpus {
+            let Some(pair) = between(from, to) else {
+                html.push_str("<td>·</td>");
+                continue;
+            };
+            let share = (pair.p50_ns - low) / (high - low).max(1.0);
+            let _ = write!(
+                html,
+                "<td title=\"{from} to {to}, {}\" style=\"background:rgba(224,123,0,{:.2})\">{:.0}</td>",
+                escape(&pair.distance),
+                0.08 + 0.72 * share,
+                pair.p50_ns
+            );
+        }
+        html.push_str("</tr>\n");
+    }
+    html.push_str("</table>\n");
+}
+
 fn pair_table(html: &mut String, document: &Document) {
     html.push_str("<h2>Core to core, one way</h2>");
+    heat_map(html, document);
     head(html, &["from", "to", "distance", "p50", "min", "regimes"]);
     for pair in &document.pairs {
         let regimes = match (pair.near_ns, pair.far_ns, pair.near_share) {

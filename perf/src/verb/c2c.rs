@@ -46,7 +46,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
         }
     }
     document.pairs = pairs.iter().map(|pair| record(&bench, pair)).collect();
-    bench.say(&text(&cpus, &pairs, &document.pairs))?;
+    bench.say(&text(&document.pairs))?;
     if let Some(home) = bench.finish(&document, args.result.keep())? {
         bench.say(&format!("saved     {}\n", home.display()))?;
     }
@@ -73,24 +73,26 @@ fn record(bench: &Bench, pair: &Pair) -> PairRecord {
     }
 }
 
-fn text(cpus: &[u32], pairs: &[Pair], records: &[PairRecord]) -> String {
-    if cpus.len() < 2 {
+/// The matrix, and what lies between the CPUs.
+pub(crate) fn text(records: &[PairRecord]) -> String {
+    let mut cpus: Vec<u32> = records.iter().flat_map(|r| [r.from, r.to]).collect();
+    cpus.sort_unstable();
+    cpus.dedup();
+    if cpus.is_empty() {
         return "one CPU: there is nobody to send a message to\n".to_owned();
     }
     let mut table = Table::new(&"r".repeat(cpus.len() + 1));
     let mut head = vec!["one way, p50 ns".to_owned()];
     head.extend(cpus.iter().map(ToString::to_string));
     table.row(head);
-    for &row in cpus {
+    for &row in &cpus {
         let mut cells = vec![row.to_string()];
-        for &column in cpus {
+        for &column in &cpus {
             let (low, high) = (row.min(column), row.max(column));
-            let found = pairs
+            let found = records
                 .iter()
                 .find(|p| p.from.min(p.to) == low && p.from.max(p.to) == high);
-            cells.push(
-                found.map_or_else(|| "-".to_owned(), |pair| format!("{:.0}", pair.median_ns())),
-            );
+            cells.push(found.map_or_else(|| "-".to_owned(), |pair| format!("{:.0}", pair.p50_ns)));
         }
         table.row(cells);
     }

@@ -10,22 +10,23 @@ use lockstep_perf::report::html;
 use lockstep_perf::report::result::Document;
 use lockstep_perf::report::store;
 
-use super::Global;
+use super::{Format, Global};
 
 /// Arguments of `lockstep plot`.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  lockstep plot                          terminal, the last result\n  \
-                        lockstep plot last -o last.html\n  lockstep plot main new -o both.svg\n\n\
+                        lockstep plot last -o last.html\n  lockstep plot main new -o both.svg\n  \
+                        lockstep plot --kind time --ymax 1ms\n\n\
                         Exit codes: 0 done · 2 bad arguments · 6 no such result"
 )]
 pub(crate) struct Args {
     /// Files, directories, labels, last, last~N
     #[arg(default_value = "last", value_name = "RESULT")]
     results: Vec<String>,
-    /// What to draw
-    #[arg(long, value_enum, default_value_t = Kind::Percentile)]
-    kind: Kind,
+    /// What to draw; unless told what the result is of
+    #[arg(long, value_enum)]
+    kind: Option<Kind>,
     /// FILE.svg, FILE.html, or - for SVG on stdout; without it, the terminal
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -49,10 +50,12 @@ enum Kind {
     Time,
     /// The trade-off of tune.
     Tune,
+    /// What a message costs from each CPU to each other.
+    C2c,
 }
 
 /// Draws.
-pub(crate) fn run(args: &Args, _: &Global) -> anyhow::Result<Exit> {
+pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
     let mut documents = Vec::new();
     for name in &args.results {
         documents.extend(store::find(&args.out, name)?);
@@ -68,7 +71,16 @@ pub(crate) fn run(args: &Args, _: &Global) -> anyhow::Result<Exit> {
     if wants_page && documents.len() == 1 {
         return write(args, &html::page(&documents[0])?);
     }
-    let chart = chart(args, &documents)?;
+    let kind = args.kind.unwrap_or_else(|| kind_of(&documents));
+    if kind == Kind::C2c {
+        return matrices(args, global, &documents);
+    }
+    let chart = chart(args, kind, &documents)?;
+    if global.format == Format::Json && args.output.is_none() {
+        let text = serde_json::to_string_pretty(&chart)? + "\n";
+        io::stdout().write_all(text.as_bytes())?;
+        return Ok(Exit::Done);
+    }
     match &args.output {
         None => {
             io::stdout().write_all(chart.to_text().as_bytes())?;
@@ -88,6 +100,34 @@ pub(crate) fn run(args: &Args, _: &Global) -> anyhow::Result<Exit> {
     }
 }
 
+/// What the first of them can be drawn as.
+fn kind_of(documents: &[Document]) -> Kind {
+    match documents.first() {
+        Some(document) if !document.candidates.is_empty() => Kind::Tune,
+        Some(document) if !document.pairs.is_empty() => Kind::C2c,
+        _ => Kind::Percentile,
+    }
+}
+
+/// Matrices are tables: in the terminal here, and on a page with colours.
+fn matrices(args: &Args, global: &Global, documents: &[Document]) -> anyhow::Result<Exit> {
+    if args.output.is_some() || documents.iter().any(|document| document.pairs.is_empty()) {
+        return Err(Refusal::usage(
+            "--kind c2c draws one result of c2c, in the terminal or on a page",
+            "lockstep plot RESULT --kind c2c, or -o matrix.html",
+        )
+        .into());
+    }
+    for document in documents {
+        let text = match global.format {
+            Format::Json => serde_json::to_string_pretty(&document.pairs)? + "\n",
+            _ => super::c2c::text(&document.pairs),
+        };
+        io::stdout().write_all(text.as_bytes())?;
+    }
+    Ok(Exit::Done)
+}
+
 fn write(args: &Args, text: &str) -> anyhow::Result<Exit> {
     if let Some(path) = &args.output {
         store::write(path, text)?;
@@ -96,13 +136,13 @@ fn write(args: &Args, text: &str) -> anyhow::Result<Exit> {
 }
 
 /// One chart of all documents: with several, each series says whose it is.
-fn chart(args: &Args, documents: &[Document]) -> anyhow::Result<Chart> {
+fn chart(args: &Args, kind: Kind, documents: &[Document]) -> anyhow::Result<Chart> {
     let mut all: Option<Chart> = None;
     for document in documents {
-        let mut one = match args.kind {
-            Kind::Percentile => percentile_chart(document)?,
+        let mut one = match kind {
             Kind::Time => time_chart(document),
             Kind::Tune => tune_chart(document),
+            Kind::Percentile | Kind::C2c => percentile_chart(document)?,
         };
         if documents.len() > 1 {
             let owner = if document.label.is_empty() {

@@ -558,6 +558,9 @@ fn conclude(
     );
     document
         .config
+        .insert("conclusion".to_owned(), ranking.why.clone().into());
+    document
+        .config
         .insert("objective".to_owned(), args.objective.show().into());
     if let Some(candidate) = finalists.first() {
         let done = candidate.plan.acknowledged();

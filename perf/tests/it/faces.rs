@@ -421,6 +421,11 @@ fn results_are_found_drawn_exported_and_compared() {
         lockstep(&format!("plot last --out {out} -o plot.pdf")).code,
         2
     );
+    let json = lockstep(&format!("plot last --out {out} --format json"));
+    let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(json["series"][0]["name"], "response");
+    let matrix = lockstep(&format!("plot last --out {out} --kind c2c"));
+    assert_eq!(matrix.code, 2, "{matrix:?}");
     let hgrm = lockstep(&format!("export last --to hgrm --four-columns --out {out}"));
     assert!(hgrm.stdout.contains("#[Max"), "{}", hgrm.stdout);
     for line in hgrm
@@ -445,7 +450,15 @@ fn results_are_found_drawn_exported_and_compared() {
             .starts_with("run,rate,kind")
     );
 
-    let same = lockstep(&format!("compare a a --out {out}"));
+    let page = home.join("compare.html");
+    let same = lockstep(&format!(
+        "compare a a --out {out} --html {}",
+        page.display()
+    ));
+    let page = std::fs::read_to_string(page).unwrap();
+    for part in ["<svg", "base, 2k/s", "no regression"] {
+        assert!(page.contains(part), "{part} is not in {page}");
+    }
     assert_eq!(same.code, 0, "{same:?}");
     assert!(
         same.stdout.contains("noise (below the threshold)"),

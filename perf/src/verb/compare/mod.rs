@@ -1,5 +1,7 @@
 //! `lockstep compare`: are two results different, or is it this machine?
 
+mod show;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write as _};
@@ -7,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
-use lockstep_perf::args::quantity::{Units, show_rate, show_short, whole};
 use lockstep_perf::exit::{Exit, Refusal};
 use lockstep_perf::measure::compare::{
     Comparison, DISTURBED_ABOVE, Finding, MOVED_ABOVE, Metric, compare, compare_pairs, noise_of,
@@ -18,6 +19,7 @@ use lockstep_perf::report::store;
 use lockstep_perf::report::text::Table;
 use serde::{Deserialize, Serialize};
 
+use self::show::{row_name, several, show};
 use super::bench::is_interrupted;
 use super::flags::share;
 use super::{Format, Global};
@@ -74,6 +76,9 @@ pub(crate) struct Args {
     /// Another program for side B
     #[arg(long, value_name = "FILE", requires = "ab")]
     program_b: Option<PathBuf>,
+    /// Write the comparison as a page too
+    #[arg(long, value_name = "FILE", conflicts_with = "aa")]
+    html: Option<PathBuf>,
     /// Where results and learnt noise are kept
     #[arg(long, default_value = store::DIRECTORY, value_name = "DIR")]
     out: PathBuf,
@@ -184,7 +189,18 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
         regression,
         disturbed: turns.map(|turns| turns.disturbed).unwrap_or_default(),
     };
-    print(global, &answer, &base.documents, &new.documents, exit)?;
+    if global.format == Format::Json {
+        let text = serde_json::to_string_pretty(&answer)? + "\n";
+        io::stdout().write_all(text.as_bytes())?;
+    }
+    let shown = show::Shown::of(&answer, &base.documents, &new.documents);
+    if global.format == Format::Text {
+        let text = format!("{}(exit {})\n", shown.text(), exit.code());
+        io::stdout().write_all(text.as_bytes())?;
+    }
+    if let Some(path) = &args.html {
+        store::write(path, &shown.page(&base.documents, &new.documents)?)?;
+    }
     Ok(exit)
 }
 
@@ -209,17 +225,6 @@ struct Turns {
 impl Turns {
     fn why(&self) -> String {
         several(&self.disturbed)
-    }
-}
-
-/// Reasons in a text; the result has them all.
-const REASONS_SHOWN: usize = 3;
-
-fn several(reasons: &[String]) -> String {
-    let shown = &reasons[..reasons.len().min(REASONS_SHOWN)];
-    match reasons.len() - shown.len() {
-        0 => shown.join("; "),
-        more => format!("{}; and {more} more", shown.join("; ")),
     }
 }
 
@@ -548,121 +553,4 @@ fn learn(args: &Args, global: &Global, line: &str) -> anyhow::Result<Exit> {
         Format::Quiet => {}
     }
     Ok(Exit::Done)
-}
-
-fn row_name(rate: Option<u64>, metric: Metric) -> String {
-    match rate {
-        Some(rate) => format!("{} at {}/s", metric.name(), show_short(rate)),
-        None => metric.name().to_owned(),
-    }
-}
-
-fn show(metric: Metric, value: f64) -> String {
-    if metric == Metric::Throughput {
-        show_rate(value)
-    } else {
-        Units::Auto.show(whole(value))
-    }
-}
-
-/// The letter of a command line; a path or a label as it is.
-fn short(name: &str) -> &str {
-    match name.split_once(": ") {
-        Some((letter @ ("A" | "B"), _)) => letter,
-        _ => name,
-    }
-}
-
-fn print(
-    global: &Global,
-    answer: &Answer,
-    base: &[Document],
-    new: &[Document],
-    exit: Exit,
-) -> anyhow::Result<()> {
-    match global.format {
-        Format::Quiet => return Ok(()),
-        Format::Json => {
-            let text = serde_json::to_string_pretty(answer)? + "\n";
-            io::stdout().write_all(text.as_bytes())?;
-            return Ok(());
-        }
-        Format::Text => {}
-    }
-    let runs = |documents: &[Document]| documents.iter().map(|d| d.runs.len()).sum::<usize>();
-    let mut table = Table::new("lllrl");
-    table.row([
-        String::new(),
-        format!("base: {} ({} runs)", short(&answer.base), runs(base)),
-        format!("new: {} ({} runs)", short(&answer.new), runs(new)),
-        "change".to_owned(),
-        "verdict".to_owned(),
-    ]);
-    for (rate, comparison) in &answer.comparisons {
-        let side = |spread: Option<Spread>| {
-            spread.map_or_else(
-                || "-".to_owned(),
-                |s| {
-                    let metric = comparison.metric;
-                    format!(
-                        "{} [{}..{}]",
-                        show(metric, s.median),
-                        show(metric, s.min),
-                        show(metric, s.max)
-                    )
-                },
-            )
-        };
-        let with = |reason: &str| match reason {
-            "" => String::new(),
-            reason => format!(", {reason}"),
-        };
-        let verdict = match comparison.finding {
-            Finding::Better => format!("better{}", with(&comparison.reason)),
-            Finding::Worse => format!("WORSE{}", with(&comparison.reason)),
-            Finding::Noise if comparison.interval.is_some() => comparison.reason.clone(),
-            Finding::Noise => format!("noise ({})", comparison.reason),
-            Finding::Insufficient => format!("insufficient ({})", comparison.reason),
-        };
-        table.row([
-            row_name(*rate, comparison.metric),
-            side(comparison.base),
-            side(comparison.new),
-            format!("{:+.1}%", comparison.change * 100.0),
-            verdict,
-        ]);
-    }
-    let differs = if answer.differs.is_empty() {
-        "nothing that was recorded".to_owned()
-    } else {
-        answer.differs.join(", ")
-    };
-    let worse: Vec<&str> = answer
-        .comparisons
-        .iter()
-        .filter(|(_, c)| c.finding == Finding::Worse)
-        .map(|(_, c)| c.metric.name())
-        .collect();
-    let mut findings = answer.comparisons.iter().map(|(_, c)| c.finding);
-    let result = if !worse.is_empty() {
-        format!("regression in {}", worse.join(", "))
-    } else if findings.all(|finding| finding == Finding::Noise) {
-        "no difference".to_owned()
-    } else {
-        "no regression".to_owned()
-    };
-    let left_out = match answer.disturbed.len() {
-        0 => String::new(),
-        n => format!(
-            "left out {n} disturbed pair{}: {}\n",
-            if n == 1 { "" } else { "s" },
-            several(&answer.disturbed)
-        ),
-    };
-    let text = format!(
-        "{table}{left_out}differs  {differs}\nresult   {result}   (exit {})\n",
-        exit.code()
-    );
-    io::stdout().write_all(text.as_bytes())?;
-    Ok(())
 }
