@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::clock::{Clock, Source};
 use super::cpu_list;
 use super::cpus::{Files, Machine};
-use crate::args::quantity::show_short;
+use crate::args::quantity::{show_bytes, show_count};
 
 /// How a check came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -361,7 +361,7 @@ fn interrupts(files: &Files<'_>) -> Check {
             State::Warn,
             format!(
                 "{name} (irq {irq}) has fired {} times on cpu{cpu}",
-                show_short(count)
+                show_count(count)
             ),
         )
         .effect("a few µs each")
@@ -472,13 +472,11 @@ fn memlock(files: &Files<'_>) -> Check {
     };
     match soft.parse::<u64>() {
         Err(_) => Check::new("memlock", State::Ok, soft),
-        Ok(bytes) if bytes >= 64 << 20 => {
-            Check::new("memlock", State::Ok, format!("{} B", show_short(bytes)))
-        }
+        Ok(bytes) if bytes >= 64 << 20 => Check::new("memlock", State::Ok, show_bytes(bytes)),
         Ok(bytes) => Check::new(
             "memlock",
             State::Warn,
-            format!("{} B may be locked", show_short(bytes)),
+            format!("{} may be locked", show_bytes(bytes)),
         )
         .effect("a ring larger than that cannot be kept in memory by force")
         .fix("ulimit -l unlimited, or LimitMEMLOCK=infinity"),

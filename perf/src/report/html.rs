@@ -17,7 +17,7 @@ const HEAD: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\">\
 h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em}table{border-collapse:collapse;width:100%}\
 td,th{padding:.25em .6em;text-align:right;border-bottom:1px solid #8884;font-variant-numeric:tabular-nums}\
 td:first-child,th:first-child{text-align:left}.left td,.left th{text-align:left}code{background:#8882;padding:.1em .3em}\
-.heat{width:auto}.heat td,.heat th{text-align:center;padding:.25em .5em}\
+.left td:last-child{overflow-wrap:anywhere}.left td:first-child{white-space:nowrap}.heat{width:auto;margin-bottom:1em}.heat td,.heat th{text-align:center;padding:.25em .5em}\
 .clean{color:#12843f}.noisy{color:#b46a00}.invalid{color:#c22}svg{width:100%;height:auto}\
 @media(prefers-color-scheme:dark){.clean{color:#3fbf70}.noisy{color:#e0962e}.invalid{color:#f66}}\
 </style>";
@@ -421,16 +421,14 @@ fn config_table(html: &mut String, document: &Document) {
 fn environment_table(html: &mut String, document: &Document) {
     html.push_str("<h2>Environment</h2><table class=\"left\">");
     for check in &document.env.checks {
-        row(
-            html,
-            &[
-                check.id.clone(),
-                check.state.to_string(),
-                check.evidence.clone(),
-                check.effect.clone(),
-                check.fix.clone(),
-            ],
-        );
+        let mut text = check.evidence.clone();
+        if !check.effect.is_empty() {
+            let _ = write!(text, ": {}", check.effect);
+        }
+        if !check.fix.is_empty() {
+            let _ = write!(text, " → {}", check.fix);
+        }
+        row(html, &[check.id.clone(), check.state.to_string(), text]);
     }
     let _ = writeln!(
         html,

@@ -125,21 +125,13 @@ fn text(bench: &Bench, diagnosis: &Diagnosis, verbose: bool) -> String {
         if !check.effect.is_empty() {
             let _ = write!(body, ": {}", check.effect);
         }
-        let indent = " ".repeat(23);
-        let _ = writeln!(
-            text,
-            "{head}{}",
-            wrap(&body, 57, &indent).replace(
-                &format!("\n{indent}"),
-                &format!("\n{}", " ".repeat(head.chars().count()))
-            )
-        );
+        let mut lines = wrap(&body, 57, "");
         if !check.fix.is_empty() {
-            let fix = wrap(&format!("-> {}", check.fix), 55, "   ");
-            for line in fix.lines() {
-                let _ = writeln!(text, "{}{line}", " ".repeat(head.chars().count()));
-            }
+            lines.push('\n');
+            lines.push_str(&wrap(&format!("-> {}", check.fix), 57, "   "));
         }
+        let below = format!("\n{}", " ".repeat(head.chars().count()));
+        let _ = writeln!(text, "{head}{}", lines.replace('\n', &below));
     }
     if hidden > 0 {
         let _ = writeln!(text, "  {hidden} more are in order, absent or unknown (-v)");

@@ -173,7 +173,7 @@ fn chart(args: &Args, kind: Kind, documents: &[Document]) -> anyhow::Result<Char
     if chart.series.iter().all(|series| series.points.is_empty()) {
         return Err(Refusal::environment(
             "there is nothing of that kind in this result",
-            "--kind percentile for latency, --kind tune for tune; lockstep c2c prints its own",
+            "--kind percentile or time for latency, tune for tune, c2c for c2c",
         )
         .into());
     }
