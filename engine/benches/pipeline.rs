@@ -2,7 +2,7 @@
 //! does next to nothing, so that what is measured is the way and not the goal.
 //!
 //! ```text
-//! cargo bench -p lockstep-engine --bench pipeline -- [events] [rounds]
+//! cargo bench -p lockstep-engine --bench pipeline -- [events] [rounds] [slots]
 //! ```
 //!
 //! Saturation only, the contenders in turns within each round; each line is the median of the
@@ -47,17 +47,22 @@ type Outcome = Result<f64, Box<dyn std::error::Error>>;
 /// What is measured: a name, and events per second on a fresh directory.
 type Contender = (&'static str, fn(&Path, u64) -> Outcome);
 
-const CONTENDERS: [Contender; 6] = [
+/// Every stage on one thread: order, journal, logic, egress.
+const ONE_THREAD: &str = "order+journal+logic+egress";
+
+const CONTENDERS: [Contender; 7] = [
     ("journal alone (sync)", journal_alone),
-    ("sync, gate logic, worker (default)", |dir, events| {
+    ("sync, gate logic (default)", |dir, events| {
+        pipeline(builder(dir), events)
+    }),
+    ("sync, gate logic, worker", |dir, events| {
         pipeline(builder(dir).journal_thread(JournalThread::Worker), events)
     }),
-    ("sync, gate logic, inline", |dir, events| {
-        pipeline(builder(dir).journal_thread(JournalThread::Inline), events)
+    ("sync, gate logic, one thread", |dir, events| {
+        pipeline(builder(dir).place(ONE_THREAD), events)
     }),
-    ("sync, gate output, worker", |dir, events| {
-        let builder = builder(dir).journal_thread(JournalThread::Worker);
-        pipeline(builder.gate(GateAt::Output), events)
+    ("sync, gate output", |dir, events| {
+        pipeline(builder(dir).gate(GateAt::Output), events)
     }),
     ("pipeline, journal none", |dir, events| {
         pipeline(builder(dir).journal(JournalMode::None), events)
@@ -66,9 +71,7 @@ const CONTENDERS: [Contender; 6] = [
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let numbers: Vec<u64> = std::env::args()
-        .filter_map(|argument| argument.parse().ok())
-        .collect();
+    let numbers = numbers();
     let events = numbers.first().copied().unwrap_or(2_000_000);
     let rounds = numbers.get(1).copied().unwrap_or(5);
     println!("{events} events of 64 bytes, {rounds} rounds");
@@ -93,6 +96,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
+fn numbers() -> Vec<u64> {
+    let arguments = std::env::args();
+    arguments.filter_map(|text| text.parse().ok()).collect()
+}
+
 fn fresh_directory() -> std::io::Result<tempfile::TempDir> {
     match std::env::var_os("LOCKSTEP_BENCH_DIR") {
         Some(root) => tempfile::tempdir_in(PathBuf::from(root)),
@@ -101,7 +109,15 @@ fn fresh_directory() -> std::io::Result<tempfile::TempDir> {
 }
 
 fn builder(directory: &Path) -> lockstep_engine::Builder<Adder> {
-    Engine::<Adder>::open(directory)
+    let builder = match numbers().get(2) {
+        Some(&slots) => {
+            let slots = usize::try_from(slots).unwrap_or(0);
+            let builder = Engine::<Adder>::open(directory).slots(slots);
+            builder.output_slots(slots)
+        }
+        None => Engine::<Adder>::open(directory),
+    };
+    builder
         .allow_volatile(true)
         .shadow(false)
         .counters(false)

@@ -34,7 +34,7 @@ pub struct Config {
     pub batch: usize,
     /// What the journal promises. Default `sync`.
     pub journal: JournalMode,
-    /// Where the sync blocks. Default `auto`: a thread of its own where there are two CPUs.
+    /// Where the sync blocks. Default `auto`: a thread of its own where a CPU is left for it.
     pub journal_thread: JournalThread,
     /// Bytes of a segment file. Default 256 MiB.
     pub segment_bytes: u64,
@@ -107,7 +107,8 @@ pub enum JournalMode {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum JournalThread {
-    /// As `worker` where there are two CPUs, else as `inline`; and where the caller gives the turns.
+    /// As `worker` where there are more CPUs than threads of stages and one that publishes; else,
+    /// and where the caller gives the turns, as `inline`.
     #[default]
     Auto,
     /// On the thread of the stage.
@@ -117,11 +118,12 @@ pub enum JournalThread {
 }
 
 impl JournalThread {
-    /// Whether a thread of its own blocks in the sync.
+    /// Whether a thread of its own blocks in the sync, on so many CPUs, beside so many threads of
+    /// stages and one that publishes.
     #[must_use]
-    pub fn is_worker(self) -> bool {
+    pub fn is_worker(self, cpus: usize, threads: usize) -> bool {
         match self {
-            JournalThread::Auto => std::thread::available_parallelism().is_ok_and(|n| n.get() > 1),
+            JournalThread::Auto => cpus > threads + 1,
             JournalThread::Inline => false,
             JournalThread::Worker => true,
         }
@@ -423,6 +425,15 @@ mod tests {
         let text = toml::to_string(&Config::default()).unwrap();
         assert_eq!(text.parse::<Config>().unwrap(), Config::default());
         Config::default().checked().unwrap();
+    }
+
+    #[test]
+    fn a_worker_wants_a_cpu_that_nobody_else_keeps_busy() {
+        let auto = JournalThread::Auto;
+        assert!(!auto.is_worker(1, 1) && !auto.is_worker(2, 1));
+        assert!(!auto.is_worker(2, 2) && !auto.is_worker(3, 2));
+        assert!(auto.is_worker(4, 2) && auto.is_worker(3, 1));
+        assert!(JournalThread::Worker.is_worker(1, 4) && !JournalThread::Inline.is_worker(64, 1));
     }
 
     #[test]

@@ -120,7 +120,8 @@ fn journal<E: Slot, S: Storage>(
     shared: &Arc<Shared>,
 ) -> Result<StageId> {
     let committer = |gate| Committer::new(gate, log, ledger, Arc::clone(shared));
-    if !config.journal_thread.is_worker() {
+    let (cpus, threads) = (placement::cpus(), placement::threads(config));
+    if !config.journal_thread.is_worker(cpus, threads) {
         return Ok(graph.late_stage("journal", &[order], |gate| Inline(committer(gate))));
     }
     let mut refused = None;

@@ -58,6 +58,19 @@ pub(crate) fn place<E: Send + Sync + 'static>(
     Ok(())
 }
 
+/// The CPUs that this process may use.
+pub(crate) fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// So many threads run stages.
+pub(crate) fn threads(config: &Config) -> usize {
+    match config.place.as_str() {
+        "" => cpus().min(2),
+        place => place.split(',').count(),
+    }
+}
+
 fn is_there(stages: &[(String, StageId)], name: &str) -> bool {
     stages.iter().any(|(own, _)| own == name)
 }
@@ -78,8 +91,7 @@ fn default_groups(stages: &[(String, StageId)]) -> Vec<Vec<String>> {
         .iter()
         .map(|(name, _)| name.clone())
         .partition(|name| FRONT.contains(&name.as_str()));
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    if cpus == 1 {
+    if cpus() == 1 {
         vec![[front, back].concat()]
     } else {
         vec![front, back]
@@ -88,7 +100,7 @@ fn default_groups(stages: &[(String, StageId)]) -> Vec<Vec<String>> {
 
 /// Spinning threads that would take turns on the CPUs: said once, at the start.
 fn warn_of_crowding(waits: impl Iterator<Item = Wait>) {
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let cpus = cpus();
     let threads = waits.filter(|wait| wait.spins_for_ever()).count();
     if threads > cpus {
         tracing::warn!(
