@@ -2,7 +2,7 @@
 //! takes one, beside those while it does not, in turns within one run.
 //!
 //! ```text
-//! cargo bench -p lockstep-engine --bench snapshot -- [--mib 1024] [--rate 100000] [--phases 5]
+//! cargo bench -p lockstep-engine --bench snapshot -- [--mib 1024] [--rate 100000] [--phases 5] [--place …]
 //! ```
 //!
 //! The state is a table of `--mib` MiB of numbers that hardly compress, and there are two of it, the
@@ -61,7 +61,11 @@ impl Logic for Table {
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
-fn argument(name: &str, otherwise: u64) -> Outcome<u64> {
+fn argument<T>(name: &str, otherwise: T) -> Outcome<T>
+where
+    T: std::str::FromStr,
+    T::Err: std::error::Error + 'static,
+{
     let mut arguments = std::env::args().skip_while(|own| own != name);
     arguments.next();
     Ok(arguments
@@ -79,6 +83,7 @@ fn nanos(since: Duration) -> u64 {
 fn main() -> Outcome<()> {
     let (mib, rate) = (argument("--mib", 1024)?, argument("--rate", 100_000)?);
     let phases = argument("--phases", 5)?;
+    let place: String = argument("--place", String::new())?;
     let directory = match std::env::var_os("LOCKSTEP_BENCH_DIR") {
         Some(root) => tempfile::tempdir_in(PathBuf::from(root))?,
         None => tempfile::tempdir()?,
@@ -95,6 +100,7 @@ fn main() -> Outcome<()> {
         .counters(false)
         .beacon_every(0)
         .snapshot_every(0)
+        .place(&place)
         .on_output(move |_, reply: &Reply| {
             let late = nanos(start.elapsed()).saturating_sub(reply.due_ns);
             if let Ok(mut times) = taken.lock() {

@@ -15,6 +15,7 @@ use thiserror::Error;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::det_map::{DetMap, Key};
+use crate::runtime::priority::breathe;
 
 /// Bytes gathered before they are handed on.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -113,7 +114,10 @@ impl<'a> StateWriter<'a> {
             self.flush();
         }
         if bytes.len() >= BUFFER_BYTES {
-            (self.sink)(bytes);
+            for run in bytes.chunks(BUFFER_BYTES) {
+                (self.sink)(run);
+                breathe();
+            }
         } else {
             self.buffer.extend_from_slice(bytes);
         }
@@ -128,6 +132,7 @@ impl<'a> StateWriter<'a> {
         if !self.buffer.is_empty() {
             (self.sink)(&self.buffer);
             self.buffer.clear();
+            breathe();
         }
     }
 }

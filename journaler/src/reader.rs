@@ -1,8 +1,9 @@
 //! Reading frames back, from any position, as fast as memory gives them.
 //!
-//! Sealed segments are mapped and their events handed out where they are; the
-//! segment that is being written is read by `pread` into an aligned buffer, up to
-//! what is durable and never further: bytes in a cache can vanish.
+//! Sealed segments are mapped and their events handed out where they are, unless the disk
+//! has to be asked for them first: then they are read piece by piece, the next one fetched
+//! while one is walked over. The segment that is being written is read by `pread` into an aligned
+//! buffer, up to what is durable and never further: bytes in a cache can vanish.
 //!
 //! ```text
 //!  seek: segments by header ──► index ──► at most 64 KiB of headers ──► the frame
@@ -31,6 +32,9 @@ use crate::schema::{Described, Schema};
 use crate::segment::{BLOCK, BLOCK_BYTES, Place, SegmentFooter, SegmentHeader, Tail};
 use crate::shared::{Shared, lock};
 use crate::storage::{File, Open, Storage};
+
+/// So much is read at a time where a segment is not mapped.
+const CHUNK: usize = 1 << 20;
 
 /// Reads the frames of a journal in order.
 #[derive(Debug)]
@@ -496,12 +500,17 @@ impl<S: Storage> Reader<S> {
         let (bytes, walk, known_end) = match footer {
             Some(footer) => {
                 let map = file.map(footer.data_end).map_err(fault("map"))?;
+                let bytes = if map.is_resident() {
+                    Bytes::Mapped(map)
+                } else {
+                    Bytes::Window(Window::ahead(file, CHUNK))
+                };
                 let known_end = (footer.data_end, Position(footer.end_position));
                 let walk = walk.until(footer.data_end);
-                (Bytes::Mapped(map), walk, Some(known_end))
+                (bytes, walk, Some(known_end))
             }
             None => {
-                let chunk = usize::try_from(header.segment_bytes.min(1 << 20)).unwrap_or(1 << 20);
+                let chunk = CHUNK.min(usize::try_from(header.segment_bytes).unwrap_or(CHUNK));
                 let limit = if is_last {
                     self.reached.offset
                 } else {
@@ -533,7 +542,8 @@ impl<S: Storage> Reader<S> {
     /// Whether the present segment is handed out where it is mapped.
     #[must_use]
     pub fn is_mapped(&self) -> bool {
-        self.open.as_ref().is_some_and(|open| open.is_sealed)
+        let open = self.open.as_ref();
+        open.is_some_and(|open| matches!(open.bytes, Bytes::Mapped(_)))
     }
 
     /// The layout of the events of the present segment.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  snap/00000000000000123456/     the position
-//!       part-000.zst …            what the taker wrote, compressed in frames of 8 MiB
+//!       part-000.zst …            what the taker wrote, compressed in frames of 256 KiB
 //!       MANIFEST                  whose state, where in the log, and what the parts must be
 //! ```
 //!
@@ -42,8 +42,9 @@ pub const DIRECTORY: &str = "snap";
 /// So many that verify are kept at least: the newest may turn out to be unreadable.
 pub const KEEP_MIN: usize = 2;
 
-/// Raw bytes of a compressed frame: what a thread loads at a time.
-const FRAME_BYTES: usize = 8 << 20;
+/// Raw bytes of a compressed frame: what a thread loads at a time, and less than a millisecond's work
+/// to whoever takes or checks a snapshot and lets others run in between.
+const FRAME_BYTES: usize = 256 << 10;
 
 const MANIFEST_NAME: &str = "MANIFEST";
 const UNFINISHED_NAME: &str = "MANIFEST.tmp";
@@ -270,6 +271,26 @@ impl<S: Storage> Snapshots<S> {
     pub fn verify(&self, position: Position, threads: usize) -> Result<Manifest, SnapshotError> {
         let manifest = self.manifest(position)?;
         self.load(&manifest, threads)?;
+        Ok(manifest)
+    }
+
+    /// The same one frame at a time, in the memory of one, with `between` called behind each: for
+    /// who lets others run meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Snapshots::load).
+    pub fn verify_slowly(
+        &self,
+        position: Position,
+        between: &mut dyn FnMut(),
+    ) -> Result<Manifest, SnapshotError> {
+        let manifest = self.manifest(position)?;
+        let directory = directory_of(position);
+        for (number, row) in manifest.parts.iter().enumerate() {
+            let name = format!("{directory}/{}", part_name(number));
+            OpenPart::open(&self.storage, name, row)?.walk(between)?;
+        }
         Ok(manifest)
     }
 
@@ -705,8 +726,24 @@ impl<F: File> OpenPart<F> {
         })
     }
 
+    /// Reads and checks all of it, a frame at a time.
+    fn walk(&self, between: &mut dyn FnMut()) -> Result<(), SnapshotError> {
+        let mut hasher = xxhash_rust::xxh3::Xxh3Default::new();
+        let mut crcs = Vec::with_capacity(self.table.rows.len());
+        let mut into = Vec::new();
+        for row in &self.table.rows {
+            into.resize(row.raw_bytes, 0);
+            let crc = read_frame(&self.file, row, &mut into)
+                .map_err(|error| unreadable(&self.name, error))?;
+            crcs.push(crc);
+            hasher.update(&into);
+            between();
+        }
+        self.check(hasher.digest(), &crcs)
+    }
+
     /// What only the whole part shows.
-    fn check(&self, raw: &[u8], frame_crcs: &[u32]) -> Result<(), SnapshotError> {
+    fn check(&self, hash: u64, frame_crcs: &[u32]) -> Result<(), SnapshotError> {
         let crc = self.table.stored_crc(frame_crcs);
         if crc != self.row.stored_crc {
             let what = format!(
@@ -715,7 +752,6 @@ impl<F: File> OpenPart<F> {
             );
             return Err(damaged(&self.name, what));
         }
-        let hash = xxhash_rust::xxh3::xxh3_64(raw);
         if hash != self.row.raw_hash {
             let what = format!(
                 "hash {hash:016x}, the manifest says {:016x}",
@@ -755,7 +791,7 @@ fn fill<F: File>(
     });
     done.into_inner().unwrap_or_else(PoisonError::into_inner)?;
     for ((part, raw), crcs) in opened.iter().zip(parts).zip(crcs) {
-        part.check(raw, &crcs)?;
+        part.check(xxhash_rust::xxh3::xxh3_64(raw), &crcs)?;
     }
     Ok(())
 }

@@ -172,7 +172,10 @@ impl<S: Storage> Keeper<S> {
             let is_for_reader = slowest.is_some_and(|at| is_ahead(at) && position <= at);
             if kept.len() >= self.snapshots_kept && !is_for_reader {
                 surplus.push(position);
-            } else if snapshots.verify(position, 1).is_ok() {
+            } else if snapshots
+                .verify_slowly(position, &mut crate::runtime::priority::breathe)
+                .is_ok()
+            {
                 kept.push(position);
             }
         }

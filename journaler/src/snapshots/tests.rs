@@ -135,6 +135,10 @@ fn sn2_any_flipped_bit_is_found_and_named() {
         for at in (0..entry.length).step_by(step) {
             disk.rot(&name, at, 1 << (at % 8)).unwrap();
             let error = snapshots.verify(Position(7), 1).unwrap_err();
+            let slowly = snapshots
+                .verify_slowly(Position(7), &mut || ())
+                .unwrap_err();
+            assert_eq!(slowly.to_string(), error.to_string());
             assert!(error.to_string().contains(&name), "{name} at {at}: {error}");
             let is_expected = error.is_damage() || matches!(error, SnapshotError::Format { .. });
             assert!(is_expected, "{name} at {at}: {error}");
@@ -142,6 +146,11 @@ fn sn2_any_flipped_bit_is_found_and_named() {
         }
     }
     assert_whole(&snapshots, 7);
+    let mut frames = 0;
+    snapshots
+        .verify_slowly(Position(7), &mut || frames += 1)
+        .unwrap();
+    assert!(frames >= 2, "one for each part: {frames}");
 }
 
 #[test]

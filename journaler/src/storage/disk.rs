@@ -296,7 +296,7 @@ impl File for DiskFile {
             write_pieces(file, pieces, from, 0)?;
             let end = from + total(pieces);
             if !is_last {
-                start_writeback(file, start, end)?;
+                write_back(file, start, end, libc::SYNC_FILE_RANGE_WRITE)?;
                 start = end;
             }
             Ok(())
@@ -319,6 +319,12 @@ impl File for DiskFile {
         }
         fill(&mut buffer[filled..]);
         self.write_durable_at(&[IoSlice::new(buffer)], at)
+    }
+
+    fn settle(&self, at: u64, end: u64) -> io::Result<()> {
+        let wait = libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+        let how = wait | libc::SYNC_FILE_RANGE_WRITE;
+        write_back(self.file.as_raw_fd(), at, end, how)
     }
 
     fn read_at(&self, into: &mut [u8], at: u64) -> io::Result<usize> {
@@ -352,6 +358,17 @@ impl File for DiskFile {
 
     fn set_len(&self, length: u64) -> io::Result<()> {
         self.file.set_len(length)
+    }
+
+    fn will_read(&self, at: u64, length: usize) {
+        let (Ok(at), Ok(length)) = (libc::off_t::try_from(at), libc::off_t::try_from(length))
+        else {
+            return;
+        };
+        let file = self.file.as_raw_fd();
+        // SAFETY: `posix_fadvise` wants an open descriptor: `self.file` is one; it touches no memory,
+        // and it is advice: whoever does not take it reads as well.
+        let _ = unsafe { libc::posix_fadvise(file, at, length, libc::POSIX_FADV_WILLNEED) };
     }
 
     fn is_alone(&self) -> bool {
@@ -459,16 +476,15 @@ fn for_each_piece(
     Ok(())
 }
 
-/// Puts what is written on its way. It makes nothing durable, and a write that fails later is told
+/// Puts what is written on its way, and waits for it if asked to. It makes nothing durable, and a write that fails later is told
 /// by the sync that follows; a system that cannot start it early writes when it is synced.
-fn start_writeback(file: RawFd, from: u64, to: u64) -> io::Result<()> {
+fn write_back(file: RawFd, from: u64, to: u64, how: libc::c_uint) -> io::Result<()> {
     let range = |at| libc::off64_t::try_from(at).map_err(|_| io::ErrorKind::InvalidInput);
     let (offset, length) = (range(from)?, range(to - from)?);
     loop {
         // SAFETY: `sync_file_range` wants an open descriptor, which our caller holds, and touches no
         // memory.
-        let answer =
-            unsafe { libc::sync_file_range(file, offset, length, libc::SYNC_FILE_RANGE_WRITE) };
+        let answer = unsafe { libc::sync_file_range(file, offset, length, how) };
         match interrupted(answer) {
             Ok(true) => {}
             Ok(false) => return Ok(()),
@@ -527,6 +543,29 @@ fn entry_of(entry: &fs::DirEntry) -> io::Result<Entry> {
         is_directory,
         length: if is_directory { 0 } else { about.len() },
     })
+}
+
+/// Whether most of a map is in memory, by the pages that are looked at: some, evenly spread.
+pub(super) fn is_resident(map: &memmap2::Mmap) -> bool {
+    const PAGE: usize = 4096;
+    const SAMPLES: usize = 64;
+    let pages = map.len().div_ceil(PAGE);
+    let step = pages.div_ceil(SAMPLES).max(1);
+    let is_there = |page: usize| {
+        let mut found = 0_u8;
+        let address = map[page * PAGE..].as_ptr().cast_mut().cast();
+        // SAFETY: `mincore` wants (1) an address on a page: a map begins on one; (2) room for a byte for
+        // each page asked about: `found` is one. It does not touch what it is asked about. Asking about
+        // larger pages as if they were of 4 KiB is refused, and then all is taken to be there.
+        let answer = unsafe { libc::mincore(address, 1, &raw mut found) };
+        answer != 0 || found & 1 == 1
+    };
+    let (mut asked, mut there) = (0, 0);
+    for page in (0..pages).step_by(step) {
+        asked += 1;
+        there += usize::from(is_there(page));
+    }
+    there * 2 >= asked
 }
 
 /// Names the file system by the number that `statfs` gives.

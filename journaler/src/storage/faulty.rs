@@ -300,6 +300,14 @@ impl<F: File> File for FaultyFile<F> {
         self.inner.set_len(length)
     }
 
+    fn will_read(&self, at: u64, length: usize) {
+        self.inner.will_read(at, length);
+    }
+
+    fn settle(&self, at: u64, end: u64) -> io::Result<()> {
+        self.inner.settle(at, end)
+    }
+
     fn map(&self, length: u64) -> io::Result<Mapped> {
         self.pass(Operation::Read)?;
         self.inner.map(length)

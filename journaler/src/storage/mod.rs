@@ -205,6 +205,17 @@ pub trait File: fmt::Debug + Send + Sync + 'static {
         self.write_durable_at(&[IoSlice::new(buffer)], at)
     }
 
+    /// Waits until what was written from `at` to `end` is with the disk, so that no later sync has it
+    /// all to do at once, its own file's or another's. It makes nothing durable.
+    ///
+    /// # Errors
+    ///
+    /// As they came: a write that could not be carried out.
+    fn settle(&self, at: u64, end: u64) -> io::Result<()> {
+        let _ = (at, end);
+        Ok(())
+    }
+
     /// Reads from `at` on until `into` is full or the file ends, and says how
     /// many bytes that were.
     ///
@@ -259,6 +270,11 @@ pub trait File: fmt::Debug + Send + Sync + 'static {
     ///
     /// `UnexpectedEof` if the file is shorter; whatever the file system says.
     fn map(&self, length: u64) -> io::Result<Mapped>;
+
+    /// Says that these bytes are read soon: the storage may fetch them meanwhile.
+    fn will_read(&self, at: u64, length: usize) {
+        let _ = (at, length);
+    }
 
     /// Whether nobody else has the file open, or mapped: only then may it be cut while it has a name
     /// that nobody opens any more. `false` where the storage cannot tell.
@@ -387,6 +403,17 @@ impl Mapped {
         let mut lines = vec![Line([0; 64]); length.div_ceil(64)];
         fill(&mut bytemuck::cast_slice_mut::<Line, u8>(&mut lines)[..length])?;
         Ok(Mapped(Held::Copy { lines, length }))
+    }
+
+    /// Whether looking at it needs no disk, as far as a few samples tell. Where it does, reading is
+    /// faster: a map fetches what is looked at, piece by piece, and the looker waits for each.
+    #[must_use]
+    pub fn is_resident(&self) -> bool {
+        match &self.0 {
+            #[cfg(target_os = "linux")]
+            Held::Map(map) => disk::is_resident(map),
+            Held::Copy { .. } => true,
+        }
     }
 
     #[cfg(target_os = "linux")]
