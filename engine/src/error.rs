@@ -93,6 +93,17 @@ pub enum Error {
         /// In the journal.
         found: u32,
     },
+    /// The log holds the events of another application.
+    #[error(
+        "the journal holds events of {found}, the logic takes those of {expected}: another application wrote it; \
+         lockstep journal dump shows events of any application"
+    )]
+    OtherSchema {
+        /// The name of the logic's schema.
+        expected: String,
+        /// The name that the journal has.
+        found: String,
+    },
     /// The outputs that are asked for lie before what can be replayed.
     #[error(
         "outputs behind position {wanted} are asked for, and the log can be replayed from {oldest} on only"

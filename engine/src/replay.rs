@@ -158,7 +158,7 @@ impl<L: Logic, S: Storage> Replay<L, S> {
         range: Range,
     ) -> Result<Self> {
         let factory: Factory<L> = Arc::new(fresh);
-        let (mut reader, log, oldest) = open_log(&storage)?;
+        let (mut reader, log, oldest) = open_log::<L::In, S>(&storage)?;
         let config = Config::default();
         let mut source = Source {
             storage: &storage,
@@ -407,8 +407,33 @@ impl<L: Logic, S: Storage> Replay<L, S> {
     }
 }
 
-/// A reader of the log, the log's number, and its first position.
-fn open_log<S: Storage>(storage: &S) -> Result<(Reader<S>, [u8; 16], Position)> {
+/// Where the log was at a time: the position of the first event that is later than `time_ns`, or its
+/// end. A replay [`until`](Range::until) there has the state as of then.
+///
+/// # Errors
+///
+/// There is no log, it is damaged, or its events are not the logic's.
+pub fn position_as_of<L: Logic>(directory: impl AsRef<Path>, time_ns: u64) -> Result<Position> {
+    let (mut reader, _, oldest) = open_log::<L::In, _>(&disk(directory)?)?;
+    reader.seek(From::Oldest)?;
+    let mut end = oldest;
+    while let Some(frame) = reader.next_frame()? {
+        let events = events_of::<EventOf<L>>(&frame)?;
+        let first = frame.first_position().0;
+        if let Some(at) = events
+            .iter()
+            .position(|event| event.header().time > time_ns)
+        {
+            return Ok(Position(first + at as u64));
+        }
+        end = Position(first + events.len() as u64);
+    }
+    Ok(end)
+}
+
+/// A reader of the log, the log's number, and its first position. The log is of events of this name;
+/// which versions of them can be read, each event shows.
+fn open_log<K: Kinds, S: Storage>(storage: &S) -> Result<(Reader<S>, [u8; 16], Position)> {
     let mut reader = Reader::open(storage.clone(), From::Oldest)?;
     let log = match read_meta(storage).map_err(lockstep_journaler::ReadError::from)? {
         MetaFound::Slot(slot) => slot.log_id,
@@ -417,7 +442,17 @@ fn open_log<S: Storage>(storage: &S) -> Result<(Reader<S>, [u8; 16], Position)> 
     let first = reader
         .next_frame()?
         .map(|frame| frame.header().first_position);
-    Ok((reader, log, Position(first.unwrap_or(0))))
+    let Some(first) = first else {
+        return Ok((reader, log, Position(0)));
+    };
+    let (found, expected) = (reader.schema()?.name, K::schema().name);
+    if found != expected {
+        return Err(Error::OtherSchema {
+            expected: expected.into_owned(),
+            found: found.into_owned(),
+        });
+    }
+    Ok((reader, log, Position(first)))
 }
 
 fn error_of(broken: Broken, position: Position) -> Error {

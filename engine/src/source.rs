@@ -223,6 +223,23 @@ impl<L: Logic> Producer<L> {
         Ok(range.unwrap_or(here..here))
     }
 
+    /// The same without ever waiting for room: all of them, in one run, or none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Busy`] if the ring has no room for them now; otherwise as
+    /// [`publish_events`](Self::publish_events).
+    pub fn try_publish_events(&mut self, events: &[EventOf<L>]) -> Result<Range<Position>> {
+        events.iter().try_for_each(|event| self.check(event))?;
+        let claimed = self.ring.try_claim(events.len()).map(|mut claim| {
+            claim.slots().copy_from(events);
+            claim.commit()
+        });
+        let sequence = claimed.map_err(|error| self.refusal(error))?;
+        let first = self.ledger.position(sequence);
+        Ok(first..Position(first.0 + events.len() as u64))
+    }
+
     /// Waits until everything before `position` is answered.
     ///
     /// # Errors

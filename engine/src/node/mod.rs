@@ -5,6 +5,7 @@ pub mod recovery;
 pub mod stepped;
 pub(crate) mod watch;
 
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -723,9 +724,12 @@ impl<L: Logic, S: Storage> Starter<L, S> {
             .filter(|directory| directory.is_dir())
             .map(|directory| CounterFile::create(directory, now_ns, rows.names()))
             .transpose();
-        let file = file.map_err(|source| Error::Beside {
-            what: "the counters",
-            source,
+        let file = file.map_err(|source| match source.kind() {
+            ErrorKind::StorageFull => no_room(&prepared.shared, &prepared.probe),
+            _ => Error::Beside {
+                what: "the counters",
+                source,
+            },
         })?;
         let is_over = Arc::new(AtomicBool::new(false));
         let tick = (self.config.tick_ms != 0).then(|| Duration::from_millis(self.config.tick_ms));
@@ -774,6 +778,13 @@ fn listen(address: &str) -> std::io::Result<(TcpListener, SocketAddr)> {
     Ok((listener, address))
 }
 
+fn no_room(shared: &Shared, probe: &Probe) -> Error {
+    Error::NoRoom {
+        durable: Position(shared.durable.get()),
+        report: probe.look().to_string(),
+    }
+}
+
 fn spawn(what: &'static str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
     let builder = std::thread::Builder::new().name(what.to_owned());
     builder
@@ -811,10 +822,7 @@ impl<L: Logic> Engine<L> {
         loop {
             match ack.wait_for(LOOK_AT_START) {
                 Err(Error::TimedOut { .. }) if self.shared.waits_for_room.get() != 0 => {
-                    return Err(Error::NoRoom {
-                        durable: Position(self.shared.durable.get()),
-                        report: self.probe.look().to_string(),
-                    });
+                    return Err(no_room(&self.shared, &self.probe));
                 }
                 Err(Error::TimedOut { .. }) => {}
                 answered => return answered.map(|_| ()),
@@ -989,6 +997,13 @@ impl<L: Logic> Engine<L> {
     fn readers(&self) -> Result<&dyn LogReaders> {
         let none = || Error::Retention(lockstep_journaler::tools::ToolError::NoJournal);
         self.readers.as_deref().ok_or_else(none)
+    }
+
+    /// Whether the journal waits for room on the disk: nothing is lost, and nothing is answered until
+    /// there is some.
+    #[must_use]
+    pub fn waits_for_room(&self) -> bool {
+        self.shared.waits_for_room.get() != 0
     }
 
     /// Why it stopped, if it did.

@@ -146,6 +146,28 @@ fn the_journal_of_another_application_is_refused() {
     );
 }
 
+#[test]
+fn a_replay_of_another_applications_journal_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = bank(directory.path()).start().unwrap();
+    let mut producer = engine.producer();
+    let end = producer.publish_events(&[deposit(1, 2)]).unwrap().end;
+    producer.wait_until(end).unwrap();
+    engine.close().unwrap();
+    let range = lockstep_engine::replay::Range::default;
+    let own = lockstep_engine::replay::Replay::open(directory.path(), Bank::default, range());
+    own.unwrap().run(|_| ()).unwrap();
+    let other = lockstep_engine::replay::Replay::open(directory.path(), Other::default, range());
+    let as_of = lockstep_engine::replay::position_as_of::<Other>(directory.path(), 0);
+    for error in [other.unwrap_err(), as_of.unwrap_err()] {
+        let text = error.to_string();
+        assert!(
+            text.contains("test.bank") && text.contains("test.other"),
+            "{text}"
+        );
+    }
+}
+
 bodies! { Note, kind 1, version 1: { number: u64 } }
 kinds! { enum OtherIn: "test.other" version 1 { Note } }
 #[derive(Default)]

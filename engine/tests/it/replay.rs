@@ -1,7 +1,9 @@
 //! The same log again: every speed, every stretch, two logics.
 
 use lockstep_engine::prelude::*;
-use lockstep_engine::replay::{FieldDifference, Range, Replay, Speed, Verdict, compare};
+use lockstep_engine::replay::{
+    FieldDifference, Range, Replay, Speed, Verdict, compare, position_as_of,
+};
 use lockstep_engine::state::state_hash;
 
 use crate::bank::{Balance, Bank, BankIn, BankOut, bank, deposit};
@@ -81,6 +83,23 @@ fn d20_as_of_a_position_is_the_state_then() {
         replay.run(|_| ()).unwrap();
         assert_eq!(replay.logic().total, total, "as of {position}");
     }
+    let mut replay =
+        Replay::<Bank>::open(directory.path(), Bank::default, Range::default()).unwrap();
+    let mut before_ns = 0;
+    while let Some(step) = replay.step().unwrap() {
+        let (position, time_ns) = (step.position, step.event.header().time);
+        if position.0 % 37 == 5 && time_ns > before_ns {
+            let as_of = |time_ns| position_as_of::<Bank>(directory.path(), time_ns).unwrap();
+            assert_eq!(as_of(time_ns - 1), position, "what is later than before it");
+            assert!(as_of(time_ns) > position);
+        }
+        before_ns = before_ns.max(time_ns);
+    }
+    let end = replay.core().position();
+    assert_eq!(
+        position_as_of::<Bank>(directory.path(), u64::MAX).unwrap(),
+        end
+    );
 }
 
 /// The bank with a fault planted: one account gets one cent more, from some event on.

@@ -6,16 +6,13 @@ use std::io::{self, BufRead as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use lockstep_engine::replay::{Range, Replay, Speed, Stepped, Verdict, compare};
+use lockstep_engine::replay::{Range, Replay, Speed, Stepped, Verdict, compare, position_as_of};
 use lockstep_engine::runtime::clock::Stopwatch;
 use lockstep_engine::schema::{Field, FieldType, Schema};
 use lockstep_engine::{Kinds, Position};
-use lockstep_exchange::event::Event;
 use lockstep_exchange::exchange::Exchange;
 use lockstep_exchange::logic::{Events, FaultyTick, Reports};
 use lockstep_exchange::output::Output;
-use lockstep_journaler::storage::Disk;
-use lockstep_journaler::{From, Reader};
 use lockstep_perf::args::quantity::{count, show_count, show_rate};
 use lockstep_perf::exit::{Exit, Refusal};
 use lockstep_perf::machine::interrupt;
@@ -169,11 +166,10 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
         let what = format!("there is no directory {}", args.dir.display());
         return Err(Refusal::usage(what, "the directory that lockstep run --dir made").into());
     }
-    is_ours(&args.dir)?;
     let bounds = held::read(&args.dir)?.unwrap_or_default();
     let fresh = move || Exchange::new(bounds);
     let until = match args.as_of {
-        Some(time) => Some(position_as_of(&args.dir, time)?),
+        Some(time) => Some(position_as_of::<Exchange>(&args.dir, time).map_err(refused)?),
         None => args.to.map(Position),
     };
     let range = Range {
@@ -269,23 +265,6 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
 }
 
 /// Refuses the log of another application.
-fn is_ours(directory: &Path) -> anyhow::Result<()> {
-    let read = |error: lockstep_journaler::ReadError| refused(error.into());
-    let mut reader = Reader::open(Disk::at(directory)?, From::Oldest).map_err(read)?;
-    let (found, expected) = (reader.schema().map_err(read)?, Events::schema());
-    if found.name == expected.name {
-        return Ok(());
-    }
-    let what = format!(
-        "{} holds {}, and this program replays {}",
-        directory.display(),
-        found.name,
-        expected.name
-    );
-    let hint = "lockstep journal dump shows events of any application";
-    Err(Refusal::environment(what, hint).into())
-}
-
 fn new_file(path: &Path) -> anyhow::Result<OutputFile> {
     let file = OutputFile::open(path)?;
     if file.last.is_some() {
@@ -293,24 +272,6 @@ fn new_file(path: &Path) -> anyhow::Result<OutputFile> {
         return Err(Refusal::usage(what, "name a new file").into());
     }
     Ok(file)
-}
-
-/// The position behind the last event of the log that is not later than `time`.
-fn position_as_of(directory: &Path, time: u64) -> anyhow::Result<Position> {
-    let mut reader =
-        Reader::open(Disk::at(directory)?, From::Oldest).map_err(|error| refused(error.into()))?;
-    let mut at = 0;
-    while let Some(frame) = reader.next_frame().map_err(|error| refused(error.into()))? {
-        at = frame.first_position().0;
-        for bytes in frame.event_bytes() {
-            let event: Event = bytemuck::pod_read_unaligned(bytes);
-            if event.header.time > time {
-                return Ok(Position(at));
-            }
-            at += 1;
-        }
-    }
-    Ok(Position(at))
 }
 
 fn compared(

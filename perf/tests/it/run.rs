@@ -94,6 +94,68 @@ fn compare_finds_the_planted_tick_and_nothing_in_the_version_itself() {
     assert_eq!(price(0) - price(1), 1);
 }
 
+/// A file system of its own that is taken away at the end.
+struct Small(std::path::PathBuf);
+
+impl Small {
+    /// `None` where this process may not mount one.
+    fn new(at: &Path, size: &str) -> Option<Self> {
+        std::fs::create_dir_all(at).unwrap();
+        let options = format!("size={size}");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "none", text(at)])
+            .stderr(Stdio::null())
+            .status();
+        mounted
+            .is_ok_and(|status| status.success())
+            .then(|| Self(at.to_owned()))
+    }
+
+    fn grow(&self, size: &str) {
+        let options = format!("remount,size={size}");
+        let status = Command::new("mount")
+            .args(["-o", &options, text(&self.0)])
+            .status();
+        assert!(status.unwrap().success());
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").args(["-l", text(&self.0)]).status();
+    }
+}
+
+#[test]
+fn a_full_disk_ends_a_load_that_goes_on_when_there_is_room() {
+    let root = tempfile::tempdir().unwrap();
+    let Some(disk) = Small::new(&root.path().join("disk"), "8m") else {
+        println!("SKIPPED: this process may not mount a file system");
+        return;
+    };
+    let config = root.path().join("engine.toml");
+    std::fs::write(&config, "segment_bytes = 1048576\ndrain_ms = 300\n").unwrap();
+    let load = "generator:seed=8,count=200k";
+    let directory = disk.0.join("x");
+    let more = ["--config", text(&config)];
+    let full = run_with(load, &directory, &more);
+    assert_eq!(full.code, 1, "{full:?}");
+    assert!(full.stderr.contains("error: the disk is full"), "{full:?}");
+    assert!(full.stderr.contains("goes on behind it"), "{full:?}");
+    let part: Value = serde_json::from_str(&full.stdout).unwrap();
+    assert!(part["events"].as_u64().unwrap() > 1_000, "{part}");
+    // Still full: nothing is lost by another try.
+    let again = run_with(load, &directory, &more);
+    assert_eq!(again.code, 1, "{again:?}");
+    assert!(again.stderr.contains("the disk is full"), "{again:?}");
+    disk.grow("64m");
+    let rest = loaded(load, &directory, &more);
+    assert!(rest["behind"].as_u64() >= part["events"].as_u64(), "{rest}");
+    let whole = loaded(load, &root.path().join("whole"), &more);
+    assert_eq!(rest["state_hash"], whole["state_hash"]);
+    assert_eq!(replayed(&directory, &[])["state_hash"], rest["state_hash"]);
+}
+
 /// Kills a load at different moments; the same command goes on, and at the end log, state and
 /// the file of outputs are as if nothing had happened.
 #[test]

@@ -84,9 +84,9 @@ pub(crate) fn refused(error: Error) -> anyhow::Error {
         Error::Read(ReadError::Damaged { .. }) => {
             (Exit::Corrupt, "lockstep journal verify says what survives")
         }
-        Error::Read(ReadError::OtherType { .. }) | Error::EventSize { .. } => {
-            (Exit::Refused, "lockstep journal inspect says whose it is")
-        }
+        Error::Read(ReadError::OtherType { .. })
+        | Error::EventSize { .. }
+        | Error::OtherSchema { .. } => (Exit::Refused, "lockstep journal inspect says whose it is"),
         Error::Step(StepError::Diverged { .. } | StepError::Broken { .. })
         | Error::NoStart { .. }
         | Error::OutputsGone { .. } => (Exit::Corrupt, ""),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use lockstep_engine::event::SYSTEM_KINDS;
 use lockstep_engine::runtime::clock::Clock as LogClock;
-use lockstep_engine::{Builder, Config, Engine, Position, Producer};
+use lockstep_engine::{Builder, Config, Engine, Error, Position, Producer};
 use lockstep_exchange::event::Event;
 use lockstep_exchange::exchange::{Bounds, Exchange};
 use lockstep_exchange::load::LoadError;
@@ -31,7 +31,7 @@ use super::{Args, held};
 use crate::verb::Global;
 use crate::verb::journal::print;
 
-/// Events published at once, at most.
+/// Events published at once, at most, in a ring that has room for some of them.
 const BATCH: usize = 256;
 
 /// As fast as it goes, one position of so many is timed.
@@ -39,6 +39,13 @@ const SAMPLED: u64 = 64;
 
 /// Stamps set beyond a batch: events of the engine's own may come between.
 const BEYOND: u64 = 8;
+
+/// A full ring is looked at again at once so often, then behind a nap.
+const YIELDS: u32 = 64;
+const NAP: Duration = Duration::from_micros(50);
+
+/// How often a wait for answers looks whether the disk is full.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// How long the receiving end may take to tell, once the engine is closed.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -95,6 +102,9 @@ pub(super) fn run(
     };
     let mut pump = Pump {
         producer: started.engine.producer(),
+        engine: &started.engine,
+        full_since: None,
+        most: BATCH.min((started.engine.configuration().slots / 4).max(1)),
         clock,
         stamps: &started.stamps,
         expected: started.engine.position(),
@@ -106,8 +116,8 @@ pub(super) fn run(
         None => pump.as_fast_as_it_goes(&mut events, started.written.as_ref()),
         Some(rate) => pump.paced(&mut events, rate, started.written.as_ref()),
     };
-    if let Err(error) = pump.producer.wait_until(pump.expected) {
-        ended = Ended::Failed(error.to_string());
+    if let Err(cause) = pump.wait_for_answers() {
+        ended = cause;
     }
     let seconds = Duration::from_nanos(clock.to_ns(clock.early() - begun)).as_secs_f64();
     drop(pump);
@@ -373,6 +383,11 @@ fn standing(engine: &Engine<Exchange>) -> Option<Standing> {
 /// Sends events.
 struct Pump<'a> {
     producer: Producer<Exchange>,
+    engine: &'a Engine<Exchange>,
+    /// Since when the disk has no room, in ticks.
+    full_since: Option<u64>,
+    /// Events published at once, at most.
+    most: usize,
     clock: Clock,
     stamps: &'a Stamps,
     /// The position of the next event, if nobody comes between.
@@ -385,7 +400,7 @@ impl Pump<'_> {
     fn as_fast_as_it_goes(&mut self, events: &mut Events, written: Option<&Written>) -> Ended {
         // Ends: with the load, by a signal, or when something fails.
         loop {
-            let over = self.fill(events, BATCH);
+            let over = self.fill(events, self.most);
             if !self.batch.is_empty() {
                 let now = self.clock.early();
                 if let Err(ended) = self.publish(|_| now) {
@@ -417,7 +432,7 @@ impl Pump<'_> {
             let now = self.clock.early();
             let mut over = over;
             while over.is_none()
-                && self.batch.len() < BATCH
+                && self.batch.len() < self.most
                 && due(sent + self.batch.len() as u64) <= now
             {
                 over = self.fill(events, self.batch.len() + 1);
@@ -477,10 +492,16 @@ impl Pump<'_> {
             }
         };
         stamp(self.expected);
-        let range = self
-            .producer
-            .publish_events(&self.batch)
-            .map_err(|error| Ended::Failed(error.to_string()))?;
+        let mut tries = 0;
+        // Ends: there is room, or there will be none.
+        let range = loop {
+            match self.producer.try_publish_events(&self.batch) {
+                Ok(range) => break range,
+                Err(Error::Busy) => self.hold(&mut tries)?,
+                Err(error) => return Err(Ended::Failed(error.to_string())),
+            }
+        };
+        self.full_since = None;
         if range.start != self.expected {
             stamp(range.start);
         }
@@ -488,6 +509,61 @@ impl Pump<'_> {
         self.meter.add(count);
         self.batch.clear();
         Ok(())
+    }
+
+    /// The ring is full: waits a little, unless it will stay so.
+    #[cold]
+    fn hold(&mut self, tries: &mut u32) -> Result<(), Ended> {
+        *tries += 1;
+        if *tries <= YIELDS {
+            std::thread::yield_now();
+            return Ok(());
+        }
+        std::thread::sleep(NAP);
+        if interrupt::is_set() {
+            return Err(Ended::Interrupted);
+        }
+        self.is_there_room()
+    }
+
+    /// Waits until everything that was sent is answered.
+    fn wait_for_answers(&mut self) -> Result<(), Ended> {
+        let Some(last) = self.expected.0.checked_sub(1) else {
+            return Ok(());
+        };
+        let ack = self.producer.ack_of(Position(last));
+        // Ends: answered, stopped, or the disk stays full.
+        loop {
+            match ack.wait_for(LOOK) {
+                Err(Error::TimedOut { .. }) => self.is_there_room()?,
+                Err(error) => return Err(Ended::Failed(error.to_string())),
+                Ok(_) => return Ok(()),
+            }
+        }
+    }
+
+    /// A full disk is told at once, and waited for as long as somebody may take to make room.
+    fn is_there_room(&mut self) -> Result<(), Ended> {
+        if !self.engine.waits_for_room() {
+            self.full_since = None;
+            return Ok(());
+        }
+        let now = self.clock.early();
+        let Some(since) = self.full_since else {
+            self.full_since = Some(now);
+            say("the disk is full: the load waits for room; what was answered is durable");
+            return Ok(());
+        };
+        let patience = self.engine.configuration().drain();
+        if now - since < self.clock.to_ticks(nanos(patience)) {
+            return Ok(());
+        }
+        Err(Ended::Failed(format!(
+            "the disk is full, and there was no room within {:.1?}: everything before position {} is durable and was \
+             answered; make room (lockstep journal archive, retention apply), and the same command goes on behind it",
+            patience,
+            self.engine.position()
+        )))
     }
 
     /// Whether anything asks for an end, and how far it is.
