@@ -36,6 +36,9 @@ use crate::storage::{File, Open, Storage};
 /// So much is read at a time where a segment is not mapped.
 const CHUNK: usize = 1 << 20;
 
+/// The same where the disk is asked: small, so that it reads on while one piece is walked over.
+const PIECE: usize = 256 << 10;
+
 /// Reads the frames of a journal in order.
 #[derive(Debug)]
 pub struct Reader<S: Storage> {
@@ -503,7 +506,8 @@ impl<S: Storage> Reader<S> {
                 let bytes = if map.is_resident() {
                     Bytes::Mapped(map)
                 } else {
-                    Bytes::Window(Window::ahead(file, CHUNK))
+                    file.reads_on();
+                    Bytes::Window(Window::new(file, PIECE))
                 };
                 let known_end = (footer.data_end, Position(footer.end_position));
                 let walk = walk.until(footer.data_end);

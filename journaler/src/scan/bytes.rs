@@ -56,12 +56,8 @@ pub struct Window<F> {
     filled: usize,
     chunk: usize,
     tolerant: bool,
-    is_ahead: bool,
     bad_sectors: Vec<u64>,
 }
-
-/// So many pieces are fetched ahead.
-const AHEAD: usize = 2;
 
 const SECTOR: usize = 512;
 /// What a sector that cannot be read is filled with: neither zero, nor a magic, nor text.
@@ -78,7 +74,6 @@ impl<F: File> Window<F> {
             filled: 0,
             chunk,
             tolerant: false,
-            is_ahead: false,
             bad_sectors: Vec::new(),
         }
     }
@@ -88,15 +83,6 @@ impl<F: File> Window<F> {
     pub fn tolerant(file: F, chunk: usize) -> Window<F> {
         Window {
             tolerant: true,
-            ..Window::new(file, chunk)
-        }
-    }
-
-    /// The same as [`new`](Self::new); while one piece is walked over, the storage fetches the next.
-    #[must_use]
-    pub fn ahead(file: F, chunk: usize) -> Window<F> {
-        Window {
-            is_ahead: true,
             ..Window::new(file, chunk)
         }
     }
@@ -132,10 +118,6 @@ impl<F: File> Window<F> {
             Ok(read) => self.buffer[read..wanted].fill(0),
             Err(_) if self.tolerant => self.fill_by_sector(start, wanted),
             Err(error) => return Err(error),
-        }
-        if self.is_ahead {
-            self.file
-                .will_read(start + wanted as u64, AHEAD * self.chunk);
         }
         (self.start, self.filled) = (start, wanted);
         Ok(())

@@ -360,15 +360,11 @@ impl File for DiskFile {
         self.file.set_len(length)
     }
 
-    fn will_read(&self, at: u64, length: usize) {
-        let (Ok(at), Ok(length)) = (libc::off_t::try_from(at), libc::off_t::try_from(length))
-        else {
-            return;
-        };
+    fn reads_on(&self) {
         let file = self.file.as_raw_fd();
         // SAFETY: `posix_fadvise` wants an open descriptor: `self.file` is one; it touches no memory,
-        // and it is advice: whoever does not take it reads as well.
-        let _ = unsafe { libc::posix_fadvise(file, at, length, libc::POSIX_FADV_WILLNEED) };
+        // and it is advice: a system that does not take it reads as well.
+        let _ = unsafe { libc::posix_fadvise(file, 0, 0, libc::POSIX_FADV_SEQUENTIAL) };
     }
 
     fn is_alone(&self) -> bool {

@@ -300,8 +300,8 @@ impl<F: File> File for FaultyFile<F> {
         self.inner.set_len(length)
     }
 
-    fn will_read(&self, at: u64, length: usize) {
-        self.inner.will_read(at, length);
+    fn reads_on(&self) {
+        self.inner.reads_on();
     }
 
     fn settle(&self, at: u64, end: u64) -> io::Result<()> {

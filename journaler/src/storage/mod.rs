@@ -271,10 +271,8 @@ pub trait File: fmt::Debug + Send + Sync + 'static {
     /// `UnexpectedEof` if the file is shorter; whatever the file system says.
     fn map(&self, length: u64) -> io::Result<Mapped>;
 
-    /// Says that these bytes are read soon: the storage may fetch them meanwhile.
-    fn will_read(&self, at: u64, length: usize) {
-        let _ = (at, length);
-    }
+    /// Says that it is read from front to back: the storage may fetch more at a time.
+    fn reads_on(&self) {}
 
     /// Whether nobody else has the file open, or mapped: only then may it be cut while it has a name
     /// that nobody opens any more. `false` where the storage cannot tell.

@@ -100,13 +100,16 @@ fn the_same_holds_on_a_real_disk() {
 fn a_segment_that_the_cache_has_lost_reads_the_same() {
     let scratch = Scratch::new("cold");
     let disk = Disk::create(&scratch.0).unwrap();
+    // Larger than what the kernel reads ahead when the header is looked at.
     let options = Options {
         allow_volatile_medium: true,
+        segment_bytes: 1 << 20,
+        max_write_bytes: 64 << 10,
         ..small()
     };
     let mut log = Log::default();
     let (mut journal, _) = open(&disk, &options).unwrap();
-    write_durable(&mut journal, &mut log, 60, 20);
+    write_durable(&mut journal, &mut log, 40, 900);
     journal.close().unwrap();
     let sealed = || {
         let mut reader = Reader::open(disk.clone(), From::Oldest).unwrap();
