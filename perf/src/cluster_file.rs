@@ -32,7 +32,7 @@ use lockstep_engine::Config;
 use lockstep_engine::cluster::{ClientsOptions, DriverOptions, NodeOptions};
 use lockstep_replicator::tls::{Tls, TlsFiles};
 use lockstep_replicator::transport::Security;
-use lockstep_replicator::{Epoch, NodeId, Policy, ReplicaOptions};
+use lockstep_replicator::{Ack, Epoch, NodeId, ReplicaOptions, Sites};
 use serde::Deserialize;
 
 /// Ticks without a leader before a follower asks to be one, at least: 10 of 10 ms.
@@ -100,6 +100,9 @@ pub struct PeerTable {
     /// Where it listens for other nodes, if that is not where they reach it.
     #[serde(default)]
     pub listen: Option<SocketAddr>,
+    /// At which site it is: another one's nodes can be waited for (`ack = "disks+dr"`).
+    #[serde(default)]
+    pub site: Option<String>,
     /// Whether it has a vote from the beginning. Default yes.
     #[serde(default = "yes")]
     pub founder: bool,
@@ -171,8 +174,14 @@ impl NodeFile {
         let founders: Vec<NodeId> = founders.map(|peer| NodeId(peer.node)).collect();
         let mut replica = ReplicaOptions::new(self.cluster.parse()?, me, &founders);
         replica.epoch = Epoch(self.epoch);
+        replica.sites = self.sites()?;
         if let Some(ack) = &self.ack {
-            replica.policy = ack.parse::<Policy>()?;
+            let ack = ack.parse::<Ack>()?;
+            replica.policy = ack.policy;
+            replica.sites.gates = ack.is_gated;
+        }
+        if let Some(why) = replica.sites.refuses(&replica.founders) {
+            bail!("ack = {:?}: {why}", self.ack.as_deref().unwrap_or_default());
         }
         let tick_ms = self.tick_ms.unwrap_or(TICK_MS);
         if !(1..=10_000).contains(&tick_ms) {
@@ -208,6 +217,22 @@ impl NodeFile {
         })
     }
 
+    fn sites(&self) -> anyhow::Result<Sites> {
+        let mut sites = Vec::new();
+        for peer in &self.peer {
+            let Some(site) = &peer.site else { continue };
+            let is_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '-';
+            if site.is_empty() || site.len() > 16 || !site.chars().all(is_name) {
+                bail!(
+                    "[[peer]] node {}, site = {site:?}: 1 to 16 letters, digits and `-`",
+                    peer.node
+                );
+            }
+            sites.push((NodeId(peer.node), site.clone()));
+        }
+        Ok(Sites::new(sites))
+    }
+
     fn security(&self) -> anyhow::Result<Security> {
         match &self.tls {
             Some(_) if self.plaintext => {
@@ -237,6 +262,8 @@ fn boot() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use lockstep_replicator::Policy;
+
     use super::*;
 
     const TEXT: &str = r#"
@@ -262,6 +289,14 @@ mod tests {
         assert_eq!(options.peers.len(), 1);
         assert_eq!(options.clients.addresses.len(), 2);
         assert_eq!(options.node.replica.founders.voters.len(), 2);
+        let text = TEXT
+            .replace("disk+mem", "disks+dr")
+            .replace("node = 1,", "node = 1, site = \"paris\",")
+            .replace("node = 2, address", "node = 2, site = \"lyon\", address");
+        let file: NodeFile = toml::from_str(&text).unwrap();
+        let replica = file.options().unwrap().node.replica;
+        assert!(replica.sites.gates && replica.policy == Policy::Disks);
+        assert_eq!(replica.sites.of(NodeId(2)), Some("lyon"));
     }
 
     #[test]
@@ -278,5 +313,7 @@ mod tests {
         assert!(refused("ack = \"disk+mem\"", "ack = \"maybe\"").contains("maybe"));
         assert!(refused("directory", "colour = 1\ndirectory").contains("colour"));
         assert!(refused("{ node = 1,", "{ node = 2,").contains("twice"));
+        assert!(refused("disk+mem", "disks+dr").contains("has no site"));
+        assert!(refused("node = 1,", "node = 1, site = \"a b\",").contains("site = \"a b\""));
     }
 }

@@ -44,11 +44,13 @@ pub mod members;
 pub mod policy;
 pub mod replica;
 pub mod simulation;
+pub mod sites;
 pub mod tls;
 pub mod transport;
 pub mod wire;
 
 pub use ids::{ClusterId, Epoch, IdError, Index, NodeId, Term};
 pub use members::{Change, Members};
-pub use policy::Policy;
+pub use policy::{Ack, Policy};
 pub use replica::{Fatal, OfferError, Outbox, ReceiveError, Replica, ReplicaOptions, StartError};
+pub use sites::{Gating, Sites};

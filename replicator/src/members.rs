@@ -24,6 +24,8 @@ pub struct Members {
     pub learners_next: Vec<NodeId>,
     /// Whether the consensus ends that state by itself.
     pub auto_leave: bool,
+    /// Whether the other site is not waited for, by an operator's word: see [`Gating`](crate::Gating).
+    pub is_degraded: bool,
 }
 
 /// One change of the members.
@@ -52,7 +54,7 @@ pub const CHANGE_AT: usize = 24;
 /// Bytes of it.
 pub const CHANGE_BYTES: usize = 16;
 
-const CHANGE_MAGIC: u32 = u32::from_le_bytes(*b"LSMC");
+pub(crate) const CHANGE_MAGIC: u32 = u32::from_le_bytes(*b"LSMC");
 const MEMBERS_MAX: usize = 64;
 
 impl Members {
@@ -107,9 +109,25 @@ impl Members {
             && (self.voters_outgoing.is_empty() || has_majority(&self.voters_outgoing))
     }
 
+    /// The voters behind this change; nothing else of it.
+    #[must_use]
+    pub(crate) fn after(&self, change: Change) -> Members {
+        let mut members = self.clone();
+        match change {
+            Change::AddLearner(_) => {}
+            Change::Promote(node) => members.voters.push(node),
+            Change::Remove(node) => members.voters.retain(|voter| *voter != node),
+            Change::Replace { gone, by } => {
+                members.voters.retain(|voter| *voter != gone);
+                members.voters.push(by);
+            }
+        }
+        members
+    }
+
     /// Its bytes: flags, then each list with its length.
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
-        out.push(u8::from(self.auto_leave));
+        out.push(u8::from(self.auto_leave) | u8::from(self.is_degraded) << 1);
         for list in [
             &self.voters,
             &self.learners,
@@ -147,6 +165,7 @@ impl Members {
             voters_outgoing,
             learners_next,
             auto_leave: flags & 1 != 0,
+            is_degraded: flags & 2 != 0,
         };
         Some((members, rest))
     }
@@ -297,6 +316,7 @@ mod tests {
             voters_outgoing: ids(&[1, 2]),
             learners_next: ids(&[2]),
             auto_leave: true,
+            is_degraded: true,
         };
         let mut bytes = Vec::new();
         members.encode(&mut bytes);

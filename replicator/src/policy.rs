@@ -59,9 +59,58 @@ impl fmt::Display for Policy {
     }
 }
 
+/// A policy, and whether another site has to have it too: what stands behind `ack =`.
+///
+/// `disks+dr` is committed when a majority of the voters has it on disk, and voters of two sites do; see
+/// [`Sites`](crate::Sites).
+///
+/// ```
+/// use lockstep_replicator::{Ack, Policy};
+/// let ack: Ack = "disks+dr".parse()?;
+/// assert_eq!((ack.policy, ack.is_gated), (Policy::Disks, true));
+/// assert_eq!(ack.to_string(), "disks+dr");
+/// # Ok::<(), lockstep_replicator::policy::PolicyError>(())
+/// ```
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Ack {
+    /// Of each node and the majority.
+    pub policy: Policy,
+    /// Whether voters of two sites have to have it.
+    pub is_gated: bool,
+}
+
+/// What a policy's word ends with where another site has to have it.
+const GATED: &str = "+dr";
+
+impl fmt::Display for Ack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}{}",
+            self.policy,
+            if self.is_gated { GATED } else { "" }
+        )
+    }
+}
+
+impl FromStr for Ack {
+    type Err = PolicyError;
+
+    fn from_str(text: &str) -> Result<Ack, PolicyError> {
+        let (word, is_gated) = match text.strip_suffix(GATED) {
+            Some(word) => (word, true),
+            None => (text, false),
+        };
+        let policy = word.parse().map_err(|_| PolicyError {
+            found: text.to_owned(),
+        })?;
+        Ok(Ack { policy, is_gated })
+    }
+}
+
 /// No policy has this name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no policy is called `{found}`: choose disks, disk+mem or mem")]
+#[error("no policy is called `{found}`: choose disks, disk+mem or mem, or one of them with +dr")]
 pub struct PolicyError {
     /// What was given.
     pub found: String,
@@ -88,6 +137,13 @@ mod tests {
             assert_eq!(policy.name().parse(), Ok(policy));
         }
         assert!("disk".parse::<Policy>().is_err());
+        for policy in Policy::ALL {
+            for is_gated in [false, true] {
+                let ack = Ack { policy, is_gated };
+                assert_eq!(ack.to_string().parse(), Ok(ack));
+            }
+        }
+        assert!("dr".parse::<Ack>().is_err() && "disks+dr+dr".parse::<Ack>().is_err());
         assert!(!Policy::Disks.is_written_enough(false));
         assert!(Policy::DiskAndMemory.is_written_enough(false));
         assert!(!Policy::DiskAndMemory.is_written_enough(true));

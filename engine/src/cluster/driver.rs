@@ -30,7 +30,7 @@ use lockstep_replicator::transport::{
     Incoming, Security, Settings, Sleeper, Transport, Waiting, waker,
 };
 use lockstep_replicator::wire::{Connection, Hello, Limits, Message, RefuseCode};
-use lockstep_replicator::{NodeId, Outbox, ReceiveError};
+use lockstep_replicator::{Ack, Gating, NodeId, Outbox, ReceiveError};
 
 use super::back::{Back, BackThread};
 use super::front::Front;
@@ -49,6 +49,9 @@ const COUNT_EVERY_NS: u64 = 20_000_000;
 /// Ticks after which a leader whose disk does not take its frames hands over: half of the shortest
 /// election, so that the cluster need not find out by itself.
 const LIMPS_TICKS: u32 = 5;
+
+/// Ticks for which answers may wait for the other site before it is said.
+const SITE_TICKS: u32 = 50;
 
 /// A leader that limps hands over at most so often.
 const LIMPS_EVERY_NS: u64 = 1_000_000_000;
@@ -92,7 +95,7 @@ pub struct ClientsOptions {
 
 /// What is seen of a node in its cluster, in the order of its rows; behind them stand those of every
 /// engine.
-const ROWS: [&str; 14] = [
+const ROWS: [&str; 18] = [
     "cluster.node",
     "cluster.leader",
     "cluster.is_leading",
@@ -107,6 +110,10 @@ const ROWS: [&str; 14] = [
     "cluster.waiting",
     "cluster.agreed",
     "cluster.disputed",
+    "cluster.gate",
+    "cluster.held_by_site",
+    "cluster.site_lag_events",
+    "cluster.site_lag_ns",
 ];
 
 /// A node that runs on the caller's thread.
@@ -129,6 +136,8 @@ pub struct Driver<L: Logic> {
     handed_over_ns: u64,
     /// Where nodes differ and nobody can tell yet who is right: said once.
     disputed: Option<Position>,
+    /// Since when frames wait for the other site, and whether that was said.
+    held_since_ns: Option<(u64, bool)>,
 }
 
 impl<L: Logic> fmt::Debug for Driver<L> {
@@ -217,6 +226,7 @@ impl<L: Logic> Driver<L> {
             limps_since_ns: None,
             handed_over_ns: 0,
             disputed: None,
+            held_since_ns: None,
         })
     }
 
@@ -275,9 +285,34 @@ impl<L: Logic> Driver<L> {
         self.worked = (asked | begun | finished) && !is_stuck;
         let disputed = node.replica().disputed_state();
         self.tell_of_dispute(disputed);
+        self.tell_of_site(now_ns);
         self.look_at_disk(now_ns, is_stuck);
         self.count(now_ns);
         Ok(())
+    }
+
+    /// An alarm, once for each time: a majority has frames that the other site has not.
+    fn tell_of_site(&mut self, now_ns: u64) {
+        let Some(node) = &self.node else { return };
+        let frames = node.replica().frames_held_by_site();
+        let (since_ns, was_told) = self.held_since_ns.unwrap_or((now_ns, false));
+        let waited_ns = now_ns.saturating_sub(since_ns);
+        let limit = u64::try_from((self.tick * SITE_TICKS).as_nanos()).unwrap_or(u64::MAX);
+        let is_due = frames > 0 && waited_ns > limit;
+        if is_due && !was_told {
+            tracing::error!(
+                frames,
+                waited_ms = waited_ns / 1_000_000,
+                "answers wait for the other site: a majority here has them; `lockstep cluster degrade` goes on without it"
+            );
+        }
+        if frames == 0 && was_told {
+            tracing::info!(
+                waited_ms = waited_ns / 1_000_000,
+                "the other site has caught up"
+            );
+        }
+        self.held_since_ns = (frames > 0).then_some((since_ns, was_told || is_due));
     }
 
     fn tell_of_dispute(&mut self, disputed: Option<Position>) {
@@ -357,6 +392,7 @@ impl<L: Logic> Driver<L> {
         let policy = lockstep_replicator::Policy::ALL
             .iter()
             .position(|one| *one == options.policy);
+        let lag = replica.lag_of_other_site();
         let mut values = vec![
             u64::from(options.node.0),
             view.leader.map_or(0, |node| u64::from(node.0)),
@@ -372,6 +408,14 @@ impl<L: Logic> Driver<L> {
             node.waiting() as u64,
             replica.agreed_state().map_or(0, |agreed| agreed.position),
             replica.disputed_state().map_or(0, |at| at.0),
+            match replica.gating() {
+                None => 0,
+                Some(Gating::Sites) => 1,
+                Some(Gating::Degraded) => 2,
+            },
+            replica.frames_held_by_site(),
+            lag.map_or(0, |lag| lag.events),
+            lag.map_or(0, |lag| lag.time_ns),
         ];
         debug_assert!(values.len() == ROWS.len(), "as many numbers as names");
         node.count(rows, &mut values);
@@ -487,14 +531,24 @@ fn hello<L: Logic>(options: &NodeOptions) -> Hello {
     let limits = Limits::for_events_of(schema.event_size);
     let config = &options.config;
     let version = schema.version;
-    // What has to be equal on all nodes for their states to stay so.
-    let equal = format!(
-        "{:016x} {:?} {} {}",
+    // What has to be equal on all nodes for their states to stay so, and for an answer to mean the same.
+    let replica = &options.replica;
+    let ack = Ack {
+        policy: replica.policy,
+        is_gated: replica.sites.gates,
+    };
+    let mut equal = format!(
+        "{:016x} {:?} {ack} {}",
         schema.hash(),
         config.parameters(),
-        options.replica.policy.name(),
         config.tick_ms
     );
+    for node in replica.founders.voters.iter().filter(|_| ack.is_gated) {
+        equal.push_str(&format!(
+            " {node}@{}",
+            replica.sites.of(*node).unwrap_or("")
+        ));
+    }
     let started = Clock::System.now_ns().unwrap_or(0);
     Hello {
         cluster: options.replica.cluster,

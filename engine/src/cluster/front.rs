@@ -20,8 +20,9 @@ use lockstep_replicator::client::codec::ReplyHead;
 use lockstep_replicator::client::{
     Admit, Asked, ClientId, Gateway, GatewaySettings, Leadership, code as clients,
 };
+use lockstep_replicator::consensus::Role;
 use lockstep_replicator::transport::Waiting;
-use lockstep_replicator::{Change, NodeId};
+use lockstep_replicator::{Change, Gating, NodeId};
 
 use super::answers::{Asker, Done};
 use super::driver::DriverOptions;
@@ -347,13 +348,15 @@ fn administer<L: Logic, S: Storage>(
                 Err(error) => refused(error.to_string()),
             };
         }
+        ("degrade", None) => return go_by(node, Gating::Degraded, is_dry),
+        ("gate", None) => return go_by(node, Gating::Sites, is_dry),
         ("add", Some(Ok(node))) => Change::AddLearner(node),
         ("promote", Some(Ok(node))) => Change::Promote(node),
         ("remove", Some(Ok(node))) => Change::Remove(node),
         (_, Some(Err(error))) => return refused(format!("{command}: {error}")),
         _ => {
             return refused(format!(
-                "{command}: not known; status, add N, promote N, remove N, transfer N are"
+                "{command}: not known; status, add N, promote N, remove N, transfer N, degrade and gate are"
             ));
         }
     };
@@ -377,6 +380,34 @@ fn administer<L: Logic, S: Storage>(
         return Administered::Answer(0, format!("{{\"would\":\"{change}\"}}"));
     }
     Administered::Change(change)
+}
+
+/// An operator's word on the other site. It counts here at once, and follows into the log as soon as there
+/// is room: while nothing is committed there may be none.
+fn go_by<L: Logic, S: Storage>(
+    node: &mut ClusterNode<L, S>,
+    word: Gating,
+    is_dry: bool,
+) -> Administered {
+    let replica = node.replica();
+    let held = replica.frames_held_by_site();
+    if is_dry {
+        let now = replica.gating().map_or("none", Gating::name);
+        let leads = replica.view().role == Role::Leader;
+        let would = word.name();
+        let text = format!(
+            "{{\"gate\":\"{now}\",\"would\":\"{would}\",\"leads\":{leads},\"held_by_site\":{held}}}"
+        );
+        return Administered::Answer(u16::from(!leads || now == "none"), text);
+    }
+    match node.go_by(word) {
+        Ok(()) => {
+            tracing::warn!(gate = word.name(), held, "by an operator's word");
+            let text = format!("{{\"gate\":\"{}\",\"held_by_site\":{held}}}", word.name());
+            Administered::Answer(0, text)
+        }
+        Err(error) => Administered::Answer(1, error.to_string()),
+    }
 }
 
 /// Why the agreement would refuse a change that makes sense by itself.
@@ -407,14 +438,23 @@ fn status<L: Logic, S: Storage>(node: &ClusterNode<L, S>) -> String {
     let peers: Vec<String> = replica
         .peers()
         .map(|peer| {
+            let lag = replica.lag_of(&peer);
+            let site = options.sites.of(peer.node);
             format!(
-                "{{\"node\":{},\"acknowledged\":{},\"is_active\":{},\"is_learner\":{}}}",
-                peer.node, peer.matched, peer.is_active, peer.is_learner
+                "{{\"node\":{},\"acknowledged\":{},\"is_active\":{},\"is_learner\":{},\"site\":{},\
+                 \"lag_events\":{},\"lag_ms\":{}}}",
+                peer.node,
+                peer.matched,
+                peer.is_active,
+                peer.is_learner,
+                site.map_or("null".to_owned(), |site| format!("\"{site}\"")),
+                lag.events,
+                lag.time_ns / 1_000_000
             )
         })
         .collect();
     format!(
-        "{{\"cluster\":\"{}\",\"node\":{},\"role\":\"{}\",\"is_open\":{},\"term\":{},\"epoch\":{},\"leader\":{},\"ack\":\"{}\",\
+        "{{\"cluster\":\"{}\",\"node\":{},\"role\":\"{}\",\"is_open\":{},\"term\":{},\"epoch\":{},\"leader\":{},\"ack\":\"{}\",\"gate\":\"{}\",\"held_by_site\":{},\
          \"voters\":{},\"learners\":{},\"last_index\":{},\"committed\":{},\"durable\":{},\"applied\":{},\"agreed\":{},\"disputed\":{},\"waiting\":{},\
          \"peers\":[{}]}}",
         options.cluster,
@@ -425,7 +465,9 @@ fn status<L: Logic, S: Storage>(node: &ClusterNode<L, S>) -> String {
         options.epoch,
         view.leader
             .map_or("null".to_owned(), |leader| leader.to_string()),
-        options.policy.name(),
+        replica.ack(),
+        replica.gating().map_or("none", Gating::name),
+        replica.frames_held_by_site(),
         list(&members.voters),
         list(&members.learners),
         view.last,

@@ -15,6 +15,7 @@
 //! * `MB2` The state lives on from ring to ring: no event is applied twice, none is left out.
 //! * `MB3` A ring is left before the promises are looked at that belong to the next one.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -81,6 +82,8 @@ pub(crate) struct Member<L: Logic, A: Agreement> {
     /// What the state goes by, as far as this node has said or found.
     parameters: Parameters,
     first_events: Vec<EventOf<L>>,
+    /// What this node has decided while it leads, on its way into the log.
+    decided: VecDeque<EventOf<L>>,
     /// The last beacon that is in the log, or need not come into it.
     marked: Option<Beacon>,
 }
@@ -125,6 +128,7 @@ impl<L: Logic, A: Agreement> Member<L, A> {
             shared,
             parameters,
             first_events,
+            decided: VecDeque::new(),
             marked: None,
         })
     }
@@ -214,6 +218,7 @@ impl<L: Logic, A: Agreement> Member<L, A> {
         }
         self.stand = stand;
         self.mark(agreement.agreed_state());
+        self.tell_decided();
         let Some(life) = &mut self.life else {
             return Ok(worked);
         };
@@ -266,6 +271,7 @@ impl<L: Logic, A: Agreement> Member<L, A> {
         self.reader = agreement.reader(From::Position(position))?;
         // Who led before has put it into the log, or it is left out: the next one comes.
         self.marked = agreement.agreed_state();
+        self.decided.clear();
         let is_leading = stand.leading.is_some();
         let back = &mut self.back;
         self.life = Some(Life::begin(
@@ -303,6 +309,25 @@ impl<L: Logic, A: Agreement> Member<L, A> {
         for event in &self.first_events {
             // LF3: the ring has room, the options say how many there may be.
             let _position = life.publish(|slot| *slot = *event);
+        }
+    }
+
+    /// A decision of this leader's, to be put into the log; it is lost if the leadership ends before.
+    pub(crate) fn decide(&mut self, event: EventOf<L>) {
+        self.decided.push_back(event);
+        self.tell_decided();
+    }
+
+    fn tell_decided(&mut self) {
+        let Some(life) = self.life.as_mut().filter(|life| life.is_open()) else {
+            return;
+        };
+        // Ends: with what was decided, or with the room.
+        while let Some(event) = self.decided.front() {
+            if life.publish(|slot| *slot = *event).is_err() {
+                return;
+            }
+            self.decided.pop_front();
         }
     }
 

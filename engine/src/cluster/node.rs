@@ -22,7 +22,9 @@ use std::sync::Arc;
 use lockstep_journaler::storage::Storage;
 use lockstep_journaler::{Background, From, Options, Position};
 use lockstep_replicator::wire::Message;
-use lockstep_replicator::{NodeId, OfferError, Outbox, ReceiveError, Replica, ReplicaOptions};
+use lockstep_replicator::{
+    Gating, NodeId, OfferError, Outbox, ReceiveError, Replica, ReplicaOptions,
+};
 
 use super::answers::{Answers, Asker};
 use super::back::Back;
@@ -44,6 +46,7 @@ use crate::shared::Shared;
 use crate::source::stopped;
 use crate::stage::egress::{Desk, Egress, Slow, Subscription};
 use crate::stage::logic::{Exceptions, LogicStage, Reports};
+use crate::system::Membership;
 
 /// What the wire takes, unless both sides agree on something else.
 const FRAME_BYTES_MAX: usize = 64 << 10;
@@ -394,6 +397,22 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
     /// If this node does not lead, or that node cannot.
     pub fn transfer_to(&mut self, to: NodeId) -> Result<(), OfferError> {
         self.replica.transfer_to(to)
+    }
+
+    /// An operator's word on whether the other site is waited for: it counts on this leader at once, and
+    /// enters the log when there is room.
+    ///
+    /// # Errors
+    ///
+    /// If this node does not lead, or waits for no site.
+    pub fn go_by(&mut self, word: Gating) -> Result<(), OfferError> {
+        self.replica.go_by(word)?;
+        let mut event = EventOf::<L>::event(&Membership::default());
+        word.write_to(bytemuck::bytes_of_mut(&mut event));
+        if let Some(member) = &mut self.member {
+            member.decide(event);
+        }
+        Ok(())
     }
 
     /// The agreement, to look at.

@@ -12,7 +12,7 @@ use lockstep_engine::{Clock, Config};
 use lockstep_journaler::Background;
 use lockstep_journaler::storage::Simulated;
 use lockstep_replicator::wire::{Decoder, Limits, Message};
-use lockstep_replicator::{NodeId, ReceiveError, ReplicaOptions};
+use lockstep_replicator::{Gating, NodeId, ReceiveError, ReplicaOptions, Sites};
 
 use crate::bank::{Bank, BankIn, BankOut, Deposit};
 
@@ -145,6 +145,8 @@ struct World {
     loss_percent: u64,
     clients: Vec<Client>,
     deposits_max: u32,
+    /// Node 3 is at another site, and is waited for.
+    is_gated: bool,
 }
 
 fn options(node: u16, seed: u64, clock: &Clock) -> NodeOptions {
@@ -187,8 +189,20 @@ impl World {
             loss_percent: 0,
             clients: (0..4).map(|_| Client::default()).collect(),
             deposits_max: u32::MAX,
+            is_gated: false,
         };
         (0..usize::from(NODES)).for_each(|at| world.start(at));
+        world
+    }
+
+    /// Two nodes at one site and one at another, which is waited for.
+    fn gated(seed: u64) -> Self {
+        let mut world = Self::new(seed);
+        world.is_gated = true;
+        for at in 0..usize::from(NODES) {
+            world.processes[at].node = None;
+            world.start(at);
+        }
         world
     }
 
@@ -196,7 +210,12 @@ impl World {
         let process = &mut self.processes[at];
         process.clock.set(self.now_ns);
         let number = u16::try_from(at).unwrap() + 1;
-        let options = options(number, self.seed, &process.clock);
+        let mut options = options(number, self.seed, &process.clock);
+        if self.is_gated {
+            let of = [(1, "paris"), (2, "paris"), (3, "lyon")];
+            let of = of.map(|(node, site)| (NodeId(node), site.to_owned()));
+            options.replica.sites = Sites::new(of).gated();
+        }
         let wrong_from = Arc::clone(&process.wrong_from);
         let fresh = move || Flaky {
             bank: Bank::default(),
@@ -674,6 +693,83 @@ fn cn4_two_that_differ_go_on_until_a_third_tells_which_is_right() {
 }
 
 #[test]
+fn answers_wait_for_the_other_site_until_an_operator_says_otherwise() {
+    let mut world = World::gated(3);
+    let is_done = |world: &World, to: u32| world.clients.iter().all(|client| client.request > to);
+    world.until("ten answers", |world| is_done(world, 10));
+    // Node 3 is the other site: without it a majority is there, and nothing is answered.
+    world.kill(2);
+    world.until("frames that wait", |world| {
+        let leader = world
+            .leader()
+            .and_then(|at| world.processes[at].node.as_ref());
+        leader.is_some_and(|node| node.replica().frames_held_by_site() > 0)
+    });
+    let answers = |world: &World| -> usize {
+        world
+            .clients
+            .iter()
+            .map(|client| client.answers.len())
+            .sum()
+    };
+    let before = answers(&world);
+    (0..3000).for_each(|_| world.step());
+    // Who was committed and not told yet may have been told.
+    assert!(
+        answers(&world) <= before + 4,
+        "answers without the other site"
+    );
+    let leader = world.leader().unwrap();
+    let tell = |world: &mut World, at: usize, word: Gating| {
+        world.processes[at]
+            .node
+            .as_mut()
+            .unwrap()
+            .go_by(word)
+            .unwrap();
+    };
+    tell(&mut world, leader, Gating::Degraded);
+    let more = world
+        .clients
+        .iter()
+        .map(|client| client.request)
+        .max()
+        .unwrap()
+        + 10;
+    world.until("answers again", |world| is_done(world, more));
+    // The word is in the log: whoever leads next goes by it, and nobody tells that one.
+    let other = 1 - leader;
+    world.kill(leader);
+    world.start(leader);
+    world.processes[leader].is_paused = false;
+    world.until("a leader", |world| world.leader().is_some());
+    let more = more + 10;
+    world.until("answers of whoever leads", |world| is_done(world, more));
+    let degraded = |world: &World, at: usize| {
+        let node = world.processes[at].node.as_ref();
+        node.and_then(|node| node.replica().gating()) == Some(Gating::Degraded)
+    };
+    assert!(degraded(&world, leader) && degraded(&world, other));
+    // And back, when the other site is there again.
+    world.start(2);
+    let leader = world.leader().unwrap();
+    tell(&mut world, leader, Gating::Sites);
+    let more = more + 10;
+    world.until("answers with both sites", |world| is_done(world, more));
+    world.deposits_max = world
+        .clients
+        .iter()
+        .map(|client| client.request)
+        .max()
+        .unwrap();
+    world.level();
+    let all = 0..usize::from(NODES);
+    assert!(all.clone().all(|at| !degraded(&world, at)));
+    let states = world.states();
+    assert!(states.iter().all(|state| *state == states[0]), "{states:?}");
+}
+
+#[test]
 fn what_cannot_work_in_a_cluster_is_refused_by_name() {
     let clock = Clock::manual(0);
     let refused = |change: fn(&mut NodeOptions)| {
@@ -688,6 +784,11 @@ fn what_cannot_work_in_a_cluster_is_refused_by_name() {
     assert!(journal.contains("journal = none in a cluster"), "{journal}");
     let segment = refused(|options| options.config.segment_bytes = 1 << 19);
     assert!(segment.contains("segment_bytes = 524288"), "{segment}");
+    let sites = refused(|options| {
+        let of = (1..=3).map(|node| (NodeId(node), "paris".to_owned()));
+        options.replica.sites = Sites::new(of).gated();
+    });
+    assert!(sites.contains("all voters are at one site"), "{sites}");
     // A directory belongs to one node of one cluster.
     let disk = Simulated::new(3);
     drop(ClusterNode::open(disk.clone(), &options(1, 1, &clock), Bank::default).unwrap());

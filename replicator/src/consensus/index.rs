@@ -19,6 +19,7 @@ use lockstep_journaler::{FrameHeader, FrameKind, Position, Tail};
 use super::REFUSED;
 use crate::descriptor::Descriptor;
 use crate::members::Members;
+use crate::sites::{DEGRADED, GATED, Gating};
 
 /// One frame: 40 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +40,7 @@ pub struct Row {
     pub schema_version: u16,
     /// What it is.
     pub kind: u8,
-    /// [`REFUSED`].
+    /// [`REFUSED`], [`DEGRADED`] or [`GATED`].
     pub flags: u8,
 }
 
@@ -73,7 +74,14 @@ impl Row {
     pub fn changes_members(&self) -> bool {
         let is_change =
             self.kind == FrameKind::Membership as u8 || self.kind == FrameKind::LeaveJoint as u8;
-        is_change && self.flags & REFUSED == 0
+        is_change && self.flags & (REFUSED | DEGRADED | GATED) == 0
+    }
+
+    /// The operator's word on the other site that stands here, if there is one.
+    #[must_use]
+    pub fn gating(&self) -> Option<Gating> {
+        let is_word = self.kind == FrameKind::Membership as u8;
+        Gating::of_flags(self.flags).filter(|_| is_word)
     }
 
     /// Its descriptor, behind the frame with this `header_crc`.

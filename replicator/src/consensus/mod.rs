@@ -21,6 +21,7 @@ use lockstep_journaler::{FrameHeader, Position, Tail, Term};
 
 use crate::ids::NodeId;
 use crate::members::{Change, Members};
+use crate::sites::{DEGRADED, GATED};
 use crate::wire::Head;
 
 mod index;
@@ -261,5 +262,6 @@ pub struct View {
 
 /// The kind of a frame in the consensus' eyes.
 pub(crate) fn changes_members(header: &FrameHeader) -> bool {
-    header.kind == lockstep_journaler::FrameKind::Membership as u8 && header.flags & REFUSED == 0
+    let is_change = header.kind == lockstep_journaler::FrameKind::Membership as u8;
+    is_change && header.flags & (REFUSED | DEGRADED | GATED) == 0
 }

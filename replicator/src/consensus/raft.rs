@@ -18,6 +18,7 @@
 //! | after a lost connection it goes on hoping, in `Snapshot` for ever | `unreachable`, `snapshot_sent` |
 //! | a campaign and a restart read all that is committed and not applied | applied at once, and bounded for each Ready |
 //! | a leader that is removed leads on, drops every proposal, and panics at its next commit | it hands over and follows as soon as the change is applied |
+//! | commit groups live on one leader only | assigned after every election and change of members |
 //! | a leader that fails before its joint members end leaves them joint | whoever leads ends them, at a tick |
 
 use std::collections::VecDeque;
@@ -41,6 +42,7 @@ use super::{
 use crate::descriptor::{DESCRIPTOR_BYTES, Descriptor};
 use crate::ids::NodeId;
 use crate::members::{Change, Members};
+use crate::sites::Gating;
 use crate::wire::{Head, Kind};
 
 /// No timeout is as long: "do not campaign".
@@ -57,6 +59,16 @@ pub struct Consensus {
     held: VecDeque<Held>,
     released: Vec<Message>,
     members: Members,
+    /// The site of each node, by number; empty where commits do not wait for two of them.
+    groups: Vec<(u64, u64)>,
+    /// In which term the groups were assigned.
+    assigned_in: u64,
+    /// The members have changed since.
+    must_assign: bool,
+    /// As this leader goes by: the last word in its log, or its own.
+    gating: Gating,
+    /// To be noticed by the simulator: groups are not assigned when elected.
+    forgets_groups: bool,
     /// To be noticed by the simulator: messages do not wait for what is not durable yet.
     lets_messages_out_early: bool,
 }
@@ -110,10 +122,84 @@ impl Consensus {
             held: VecDeque::new(),
             released: Vec::new(),
             members,
+            groups: Vec::new(),
+            assigned_in: 0,
+            must_assign: false,
+            gating: Gating::Sites,
+            forgets_groups: false,
             lets_messages_out_early: false,
         };
         consensus.set_timeout();
         consensus
+    }
+
+    /// Commits wait until voters of two sites have a frame (`ST1`); which node is where.
+    pub fn gate_sites(&mut self, groups: &[(NodeId, u64)]) {
+        self.groups = groups
+            .iter()
+            .map(|(node, group)| (node.number(), *group))
+            .collect();
+    }
+
+    /// Whether commits wait for two sites, as this node leads; `None` where they never do.
+    #[must_use]
+    pub fn gating(&self) -> Option<Gating> {
+        (!self.groups.is_empty()).then_some(self.gating)
+    }
+
+    /// An operator's word: from now on this leader goes by it. It is to follow into the log.
+    ///
+    /// # Errors
+    ///
+    /// If this node does not lead.
+    pub fn go_by(&mut self, gating: Gating) -> Result<(), NotNow> {
+        if self.raw.raft.state != StateRole::Leader {
+            return Err(self.not_leader());
+        }
+        self.keep_groups();
+        self.gating = gating;
+        self.must_assign = true;
+        self.keep_groups();
+        Ok(())
+    }
+
+    /// Groups live on one leader only: they are assigned after every election and change of members.
+    fn keep_groups(&mut self) {
+        let raft = &self.raw.raft;
+        if self.groups.is_empty() || raft.state != StateRole::Leader {
+            return;
+        }
+        let is_elected = raft.term != self.assigned_in;
+        if is_elected && self.forgets_groups {
+            return;
+        }
+        if is_elected {
+            self.assigned_in = raft.term;
+            self.gating = self.last_word();
+        }
+        if is_elected || self.must_assign {
+            self.must_assign = false;
+            let is_gated = self.gating == Gating::Sites;
+            // First the groups: enabled without them nothing would be committed at all.
+            self.raw.raft.assign_commit_groups(&self.groups);
+            self.raw.raft.enable_group_commit(is_gated);
+            // A commit that waited may move now.
+            self.raw.raft.assign_commit_groups(&self.groups);
+        }
+    }
+
+    /// The last word in the log, committed or not (`ST1`).
+    fn last_word(&self) -> Gating {
+        let index = self.index();
+        let behind = index.applied + 1..=index.last();
+        let word = behind
+            .rev()
+            .find_map(|at| index.row(at).and_then(Row::gating));
+        word.unwrap_or(if self.members.is_degraded {
+            Gating::Degraded
+        } else {
+            Gating::Sites
+        })
     }
 
     /// One tick of the clock; always, whatever the node is.
@@ -281,6 +367,7 @@ impl Consensus {
     ///
     /// What the owner says; the consensus is not to be used again.
     pub fn drain<E: Effects>(&mut self, effects: &mut E) -> Result<(), E::Fault> {
+        self.keep_groups();
         self.let_go(effects);
         // Ends: everything that makes a Ready is taken with it, and a leader appends at most one entry
         // by itself for each change that it applies.
@@ -383,6 +470,7 @@ impl Consensus {
         };
         for entry in committed {
             if entry.get_entry_type() == EntryType::EntryNormal {
+                self.apply_word(entry.index, effects)?;
                 continue;
             }
             let is_leave = self
@@ -398,7 +486,11 @@ impl Consensus {
             if let Some(change) = change
                 && let Ok(state) = self.raw.apply_conf_change(&change)
             {
-                self.members = members(&state);
+                self.members = Members {
+                    is_degraded: self.members.is_degraded,
+                    ..members(&state)
+                };
+                self.must_assign = true;
             }
             effects.members(entry.index, &self.members)?;
             self.leave_if_removed();
@@ -407,6 +499,17 @@ impl Consensus {
         }
         self.raw.mut_store().0.applied = last.index;
         self.raw.advance_apply_to(last.index);
+        Ok(())
+    }
+
+    /// An operator's word is remembered with the members: the log before it may go.
+    fn apply_word<E: Effects>(&mut self, index: u64, effects: &mut E) -> Result<(), E::Fault> {
+        let Some(word) = self.index().row(index).and_then(Row::gating) else {
+            return Ok(());
+        };
+        self.members.is_degraded = word == Gating::Degraded;
+        effects.members(index, &self.members)?;
+        self.raw.mut_store().0.members = self.members.clone();
         Ok(())
     }
 
@@ -599,6 +702,12 @@ impl Consensus {
                 is_learner: !self.members.is_voter(node),
             })
         })
+    }
+
+    /// Breaks `ST1`, for the simulator to notice.
+    #[doc(hidden)]
+    pub fn forget_groups(&mut self) {
+        self.forgets_groups = true;
     }
 
     /// Breaks `C2`, for the simulator to notice.
@@ -924,6 +1033,7 @@ fn members(state: &ConfState) -> Members {
         voters_outgoing: nodes(&state.voters_outgoing),
         learners_next: nodes(&state.learners_next),
         auto_leave: state.auto_leave,
+        is_degraded: false,
     }
 }
 

@@ -145,6 +145,9 @@ pub enum StartError {
         /// As the frame says.
         found: u64,
     },
+    /// The voters cannot gate.
+    #[error("{0}")]
+    Sites(String),
     /// Nobody could be elected.
     #[error("a cluster begins with at least one voter; the founders are empty")]
     NoFounders,

@@ -38,7 +38,8 @@ use crate::consensus::{
 };
 use crate::ids::{ClusterId, Epoch, NodeId};
 use crate::members::{CHANGE_AT, CHANGE_BYTES, Change, Members};
-use crate::policy::Policy;
+use crate::policy::{Ack, Policy};
+use crate::sites::{Gating, Sites};
 use crate::wire::{Head, Kind, Message, SharedFrame};
 
 mod beacons;
@@ -81,6 +82,8 @@ pub struct ReplicaOptions {
     pub founders: Members,
     /// What an acknowledgement means.
     pub policy: Policy,
+    /// Which node is at which site, and whether commits wait for two of them. The same on all nodes.
+    pub sites: Sites,
     /// Another number at every start of the machine, 0 if that is not known: what was written and not
     /// synced survives the end of a process, and no start of the machine.
     pub boot: u64,
@@ -124,6 +127,8 @@ pub enum Mutation {
     AppliedApartFromMembers,
     /// A failed sync is tried again, and believed.
     RetryFailedSync,
+    /// A leader is elected and does not wait for the other site.
+    ForgetGroups,
 }
 
 impl Mutation {
@@ -139,6 +144,7 @@ impl Mutation {
         Mutation::RecutOnResend,
         Mutation::AppliedApartFromMembers,
         Mutation::RetryFailedSync,
+        Mutation::ForgetGroups,
     ];
 
     /// Its name on the command line of the campaign.
@@ -155,6 +161,7 @@ impl Mutation {
             Mutation::RecutOnResend => "recut-on-resend",
             Mutation::AppliedApartFromMembers => "applied-apart-from-members",
             Mutation::RetryFailedSync => "retry-failed-sync",
+            Mutation::ForgetGroups => "forget-groups",
         }
     }
 }
@@ -169,6 +176,7 @@ impl ReplicaOptions {
             epoch: Epoch(0),
             founders: Members::of_voters(founders),
             policy: Policy::default(),
+            sites: Sites::default(),
             boot: 0,
             settings: Settings::default(),
             tick_ns: 10_000_000,
@@ -344,7 +352,13 @@ impl<S: Storage> Replica<S> {
             && recovered.reached.frames > 0
             && (options.boot == 0 || options.boot != notes.boot)
             && notes.members.voters != [options.node];
-        let consensus = Consensus::new(options.node, index, options.settings);
+        if let Some(why) = options.sites.refuses(&options.founders) {
+            return Err(StartError::Sites(why));
+        }
+        let mut consensus = Consensus::new(options.node, index, options.settings);
+        if options.sites.gates {
+            consensus.gate_sites(&options.sites.groups());
+        }
         let log = Log::new(
             journal,
             options.recent_bytes_max,
@@ -375,6 +389,9 @@ impl<S: Storage> Replica<S> {
         }
         if options.mutation == Some(Mutation::MessagesLetOutEarly) {
             replica.consensus.let_messages_out_early();
+        }
+        if options.mutation == Some(Mutation::ForgetGroups) {
+            replica.consensus.forget_groups();
         }
         replica.drain()?;
         let opened = Opened {
@@ -414,6 +431,9 @@ impl<S: Storage> Replica<S> {
     /// [`OfferError`]; then nothing was changed.
     pub fn offer_change(&mut self, event: &[u8], time_ns: u64) -> Result<Position, OfferError> {
         self.check_alive()?;
+        if let Some(word) = Gating::read_from(event) {
+            return self.offer_word(event, word, time_ns);
+        }
         let (index, term) = self.may_offer()?;
         let change = Change::read_from(event).ok_or(OfferError::NoChange)?;
         self.check_change(change)?;
@@ -439,11 +459,141 @@ impl<S: Storage> Replica<S> {
         Ok(position)
     }
 
+    /// A word on the other site counts for this leader at once, and for others when it is in their log.
+    fn offer_word(
+        &mut self,
+        event: &[u8],
+        word: Gating,
+        time_ns: u64,
+    ) -> Result<Position, OfferError> {
+        self.check_word(word)?;
+        let (index, term) = self.consensus.next()?;
+        let flags = word.flag();
+        let kind = FrameKind::Membership;
+        let frame = self.cut(index, term, kind, flags, [event, &[]], time_ns);
+        let position = Position(frame.header().first_position);
+        self.consensus.propose(frame.header())?;
+        self.log.arrived.push(frame);
+        self.counters.frames_cut += 1;
+        self.consensus.go_by(word)?;
+        self.drain()?;
+        Ok(position)
+    }
+
+    /// An operator's word on the other site, for this leader at once; it is to follow into the log by
+    /// [`offer_change`](Self::offer_change), for which there may be no room before.
+    ///
+    /// # Errors
+    ///
+    /// If this node does not lead, or nothing is gated here.
+    pub fn go_by(&mut self, word: Gating) -> Result<(), OfferError> {
+        self.check_alive()?;
+        self.check_word(word)?;
+        self.consensus.go_by(word)?;
+        Ok(self.drain()?)
+    }
+
+    fn check_word(&self, word: Gating) -> Result<(), OfferError> {
+        let refused = |why: &str| OfferError::Word {
+            word,
+            why: why.to_owned(),
+        };
+        if !self.options.sites.gates {
+            return Err(refused(
+                "`ack` does not end with +dr here: no site is waited for",
+            ));
+        }
+        match (word, self.options.sites.refuses(self.members())) {
+            (Gating::Sites, Some(why)) => Err(refused(&why)),
+            (Gating::Sites, None) | (Gating::Degraded, _) => Ok(()),
+        }
+    }
+
+    /// Whether commits wait for two sites, as this node leads or knows; `None` where they never do.
+    #[must_use]
+    pub fn gating(&self) -> Option<Gating> {
+        let own = self.consensus.gating()?;
+        if self.consensus.view().role == Role::Leader {
+            return Some(own);
+        }
+        let is_degraded = self.members().is_degraded;
+        Some(if is_degraded {
+            Gating::Degraded
+        } else {
+            Gating::Sites
+        })
+    }
+
+    /// What an answer of this cluster means, with its word.
+    #[must_use]
+    pub fn ack(&self) -> Ack {
+        Ack {
+            policy: self.options.policy,
+            is_gated: self.options.sites.gates,
+        }
+    }
+
+    /// Frames that a majority has and that wait for a voter of another site; 0 on a node that does not
+    /// lead.
+    #[must_use]
+    pub fn frames_held_by_site(&self) -> u64 {
+        if self.gating() != Some(Gating::Sites) {
+            return 0;
+        }
+        let peers: Vec<Peer> = self.consensus.peers().collect();
+        let has_majority = |at: &u64| {
+            let holders = peers.iter().filter(|peer| peer.matched >= *at);
+            let holders: Vec<NodeId> = holders.map(|peer| peer.node).collect();
+            self.members().is_quorum(&holders)
+        };
+        let most = peers.iter().map(|peer| peer.matched).filter(has_majority);
+        most.max()
+            .unwrap_or(0)
+            .saturating_sub(self.consensus.committed())
+    }
+
+    /// How far a node is behind this leader: events, and nanoseconds of the log. What it has acknowledged
+    /// counts.
+    #[must_use]
+    pub fn lag_of(&self, peer: &Peer) -> Lag {
+        let tail = &self.log.tail;
+        let Some(at) = self.consensus.index().tail_at(peer.matched) else {
+            return Lag {
+                events: tail.reached.position.0,
+                time_ns: tail.time_ns,
+            };
+        };
+        Lag {
+            events: tail.reached.position.0 - at.reached.position.0.min(tail.reached.position.0),
+            time_ns: tail.time_ns.saturating_sub(at.time_ns),
+        }
+    }
+
+    /// How far the best of the nodes at other sites than this one is behind; learners count. `None` on a
+    /// node that does not lead, or where there is none.
+    #[must_use]
+    pub fn lag_of_other_site(&self) -> Option<Lag> {
+        let own = self.options.sites.of(self.options.node)?;
+        let elsewhere = |peer: &Peer| {
+            let site = self.options.sites.of(peer.node);
+            site.is_some_and(|site| site != own)
+        };
+        let peers = self.consensus.peers().filter(elsewhere);
+        peers
+            .map(|peer| self.lag_of(&peer))
+            .min_by_key(|lag| lag.events)
+    }
+
     fn check_change(&self, change: Change) -> Result<(), OfferError> {
         let refused = |reason| OfferError::Change { change, reason };
         self.consensus.members().check(change).map_err(refused)?;
         if change.leaves() == Some(self.options.node) {
             return Err(refused("it leads: hand over to another node first"));
+        }
+        if self.consensus.gating() == Some(Gating::Sites)
+            && let Some(why) = self.options.sites.refuses(&self.members().after(change))
+        {
+            return Err(OfferError::Sites { change, why });
         }
         let gets_a_vote = matches!(change, Change::Promote(_) | Change::Replace { .. });
         let last = self.consensus.last();
@@ -1065,12 +1215,37 @@ pub enum OfferError {
         /// Why not.
         reason: &'static str,
     },
+    /// The change would leave the voters on one site, while commits wait for two.
+    #[error("{change}: {why}")]
+    Sites {
+        /// Which.
+        change: Change,
+        /// Why not.
+        why: String,
+    },
+    /// The word on the other site makes no sense here.
+    #[error("{}: {why}", word.name())]
+    Word {
+        /// Which.
+        word: Gating,
+        /// Why not.
+        why: String,
+    },
     /// Leadership goes to voters only.
     #[error("node {node} is no voter: leadership is handed over to voters only")]
     NoVoter {
         /// Who.
         node: NodeId,
     },
+}
+
+/// How far a node is behind the leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lag {
+    /// In events.
+    pub events: u64,
+    /// In nanoseconds of the log's time.
+    pub time_ns: u64,
 }
 
 /// Ticks between two tellings of the newest beacon.

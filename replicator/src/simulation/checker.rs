@@ -11,9 +11,10 @@
 //! | `S7` the logic is behind both promises | its position against `S3` and the synced bytes of its own disk |
 //! | `S8` equal positions, equal states | by hash, against a model that applies the committed events once |
 //! | `S9` replies are those of the model, and committed | each reply that leaves a node, before any network |
+//! | `S11` where the other site gates, what is committed is on disks of two sites | as `S3`, unless an operator said otherwise, to this leader or in its log |
 //! | `S10` one order for all clients | a request that began behind an answer is done behind it |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lockstep_journaler::Position;
 use lockstep_journaler::storage::Simulated;
@@ -24,6 +25,7 @@ use super::node::Node;
 use crate::consensus::Role;
 use crate::ids::NodeId;
 use crate::members::Members;
+use crate::sites::{Gating, Sites};
 
 /// What has been seen of one node.
 #[derive(Debug, Default)]
@@ -54,6 +56,11 @@ pub struct Checker {
     hashes: BTreeMap<u64, u64>,
     replies: BTreeMap<u64, Reply>,
     seen: BTreeMap<NodeId, Seen>,
+    sites: Sites,
+    /// Terms whose leader was told by an operator not to wait for the other site.
+    waived: BTreeSet<u64>,
+    /// Commits that two sites had, where that was asked for.
+    gated: u64,
 }
 
 impl Checker {
@@ -63,6 +70,25 @@ impl Checker {
         let mut checker = Checker::default();
         checker.hashes.insert(0, checker.model.hash());
         checker
+    }
+
+    /// Commits wait for two of these sites (`S11`).
+    pub fn gate(&mut self, sites: &Sites) {
+        self.sites = sites.clone();
+    }
+
+    /// An operator's word was taken by the leader of this term.
+    pub fn told(&mut self, term: u64, word: Gating) {
+        match word {
+            Gating::Degraded => self.waived.insert(term),
+            Gating::Sites => self.waived.remove(&term),
+        };
+    }
+
+    /// How many commits two sites had, where that was asked for.
+    #[must_use]
+    pub fn gated(&self) -> u64 {
+        self.gated
     }
 
     /// Before this position everything is really committed.
@@ -290,6 +316,7 @@ impl Checker {
                 replica.members().voters
             ));
         }
+        self.check_sites(id, node, term, own, &holders)?;
         let from = self.committed.len() as u64 + 1;
         let holder = holders.first().copied().unwrap_or(id);
         for at in from..=index.index_at(Position(committed)).min(own) {
@@ -312,6 +339,46 @@ impl Checker {
         self.position = committed;
         self.committed_in = self.committed_in.max(term);
         Ok(())
+    }
+
+    /// `S11`
+    fn check_sites<N: Node>(
+        &mut self,
+        id: NodeId,
+        node: &N,
+        term: u64,
+        at: u64,
+        holders: &[NodeId],
+    ) -> Result<(), String> {
+        if !self.sites.gates {
+            return Ok(());
+        }
+        let (replica, seen) = (node.replica(), self.seen.get(&id));
+        let is_voter = |holder: &NodeId| {
+            let before = seen.is_some_and(|seen| seen.members.is_voter(*holder));
+            before || replica.members().is_voter(*holder)
+        };
+        let voters: Vec<NodeId> = holders.iter().copied().filter(is_voter).collect();
+        if self.sites.has_two(&voters) {
+            self.gated += 1;
+            return Ok(());
+        }
+        // A node that comes up knows of a commit, and not always of the word under which it was made.
+        let is_fresh = seen.is_none_or(|seen| seen.is_fresh);
+        let is_waived = self.waived.contains(&term) || (is_fresh && !self.waived.is_empty());
+        let index = replica.index();
+        let words = (index.first()..=index.last()).rev();
+        let word = words.into_iter().find_map(|at| index.row(at)?.gating());
+        if is_waived
+            || word == Some(Gating::Degraded)
+            || (word.is_none() && replica.members().is_degraded)
+        {
+            return Ok(());
+        }
+        Err(format!(
+            "S11: node {id} commits index {at} in term {term}, which the voters {voters:?} hold, all at one site; \
+             the last word in its log is {word:?}"
+        ))
     }
 
     fn check_logic<N: Node>(

@@ -16,11 +16,12 @@ use super::node::{Admitted, Node, Request, Setup};
 use super::plan::Plan;
 use super::random::Random;
 use super::tally::Tally;
-use crate::consensus::StepError;
+use crate::consensus::{Role, StepError};
 use crate::ids::{ClusterId, NodeId};
 use crate::members::Change;
 use crate::policy::Policy;
 use crate::replica::{Mutation, ReceiveError, ReplicaOptions};
+use crate::sites::{Gating, Sites};
 use crate::wire::{Decoder, HEAD_BYTES, Head, Kind, Limits, Message, SharedFrame};
 
 const MS: u64 = 1_000_000;
@@ -175,6 +176,18 @@ pub(super) struct Cluster<N: Node> {
 
 type Outcome = Result<(), Box<Failure>>;
 
+/// Even numbers at one site, the others at another.
+fn sites() -> Sites {
+    let name = |node: u16| {
+        if node.is_multiple_of(2) {
+            "lyon"
+        } else {
+            "paris"
+        }
+    };
+    Sites::new((1..=64).map(|node| (NodeId(node), name(node).to_owned()))).gated()
+}
+
 impl<N: Node> Cluster<N> {
     pub(super) fn new(plan: &Plan) -> Result<Cluster<N>, Box<Failure>> {
         let founders: Vec<NodeId> = (1..=plan.voters).map(NodeId).collect();
@@ -196,6 +209,9 @@ impl<N: Node> Cluster<N> {
             lost_for_ever: 0,
             is_healed: false,
         };
+        if plan.has_sites {
+            cluster.checker.gate(&sites());
+        }
         for node in founders {
             cluster.add_process(node);
             cluster.start(node)?;
@@ -239,6 +255,7 @@ impl<N: Node> Cluster<N> {
         }
         self.tally.elections = self.checker.elections();
         self.tally.done = self.checker.done();
+        self.tally.gated = self.checker.gated();
         for process in self.processes.values() {
             if let Some(node) = &process.node {
                 self.tally.cut_back += node.replica().cuts();
@@ -298,6 +315,9 @@ impl<N: Node> Cluster<N> {
         replica.mutation = self.plan.mutation;
         replica.policy = self.plan.policy;
         replica.boot = 1;
+        if self.plan.has_sites {
+            replica.sites = sites();
+        }
         if self.plan.policy != Policy::Disks {
             self.checker.count_written(id);
         }
@@ -870,11 +890,17 @@ impl<N: Node> Cluster<N> {
     }
 
     fn operator(&mut self) -> Outcome {
-        if self.is_healed {
+        if self.is_healed && !self.plan.has_sites {
             return Ok(());
         }
         let delay = self.random.between(1, self.plan.operator_every_ns);
         self.after(delay, Happening::Operator);
+        if self.plan.has_sites {
+            self.say_a_word()?;
+        }
+        if self.is_healed {
+            return Ok(());
+        }
         self.stop_removed();
         let Some(leader) = self.leader() else {
             return Ok(());
@@ -897,6 +923,48 @@ impl<N: Node> Cluster<N> {
             return Ok(());
         };
         self.make(leader, change)
+    }
+
+    /// The other site is given up where it is lost, and now and then without need; and is waited for again.
+    fn say_a_word(&mut self) -> Outcome {
+        let gating = |id: &NodeId| {
+            let replica = self.replica(*id)?;
+            let leads = replica.view().role == Role::Leader;
+            replica.gating().filter(|_| leads).map(|word| (*id, word))
+        };
+        let Some((leader, gating)) = self.alive().iter().find_map(gating) else {
+            return Ok(());
+        };
+        let is_lost = self.replica(leader).is_some_and(|replica| {
+            let gone = |id: &NodeId| self.processes.get(id).is_none_or(|process| process.is_gone);
+            let voters = replica.members().voters.iter().copied();
+            let left: Vec<NodeId> = voters.filter(|id| !gone(id)).collect();
+            !sites().has_two(&left)
+        });
+        let word = match gating {
+            Gating::Sites if is_lost => Gating::Degraded,
+            Gating::Sites if !self.is_healed && self.random.chance(30) => Gating::Degraded,
+            Gating::Degraded if !is_lost && self.random.chance(200) => Gating::Sites,
+            Gating::Sites | Gating::Degraded => return Ok(()),
+        };
+        let Some(process) = self.processes.get_mut(&leader) else {
+            return Ok(());
+        };
+        let wall_ns = EPOCH_NS + self.now_ns + process.wall_offset_ns;
+        let Some(node) = &mut process.node else {
+            return Ok(());
+        };
+        let term = node.replica().view().term;
+        let outcome = node.go_by(word, wall_ns);
+        if outcome.is_ok() {
+            self.checker.told(term, word);
+            match word {
+                Gating::Degraded => self.tally.degraded += 1,
+                Gating::Sites => self.tally.regated += 1,
+            }
+        }
+        self.trace(|| format!("{leader} is told to go by {}: {outcome:?}", word.name()));
+        self.begin(leader)
     }
 
     fn make(&mut self, leader: NodeId, change: Change) -> Outcome {

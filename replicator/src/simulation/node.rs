@@ -7,6 +7,7 @@ use super::model::{ADD, Event, Model, OPEN, Reply};
 use crate::ids::NodeId;
 use crate::members::Change;
 use crate::replica::{Mutation, OfferError, ReceiveError, Replica, ReplicaOptions};
+use crate::sites::Gating;
 use crate::wire::Message;
 
 /// What a process is started from; all of it survives the process.
@@ -108,6 +109,13 @@ pub trait Node: Sized {
     ///
     /// Why not.
     fn change(&mut self, change: Change, wall_ns: u64) -> Result<(), OfferError>;
+
+    /// An operator says whether the other site is waited for.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    fn go_by(&mut self, word: Gating, wall_ns: u64) -> Result<(), OfferError>;
 
     /// Before this position the logic has applied everything.
     fn applied(&self) -> Position;
@@ -293,6 +301,12 @@ impl Node for ModelNode {
     fn change(&mut self, change: Change, wall_ns: u64) -> Result<(), OfferError> {
         let mut event = [0; size_of::<Event>()];
         change.write_to(&mut event);
+        self.replica.offer_change(&event, wall_ns).map(drop)
+    }
+
+    fn go_by(&mut self, word: Gating, wall_ns: u64) -> Result<(), OfferError> {
+        let mut event = [0; size_of::<Event>()];
+        word.write_to(&mut event);
         self.replica.offer_change(&event, wall_ns).map(drop)
     }
 

@@ -42,6 +42,8 @@ pub struct Plan {
     pub tick_ns: u64,
     /// What an acknowledgement means; in memory only minorities lose power, and no disk fails.
     pub policy: Policy,
+    /// Whether commits wait for two sites: nodes with even numbers are at one, the others at another.
+    pub has_sites: bool,
     /// Whether processes, machines and disks fail.
     pub breaks_nodes: bool,
     /// Whether the network is cut.
@@ -58,9 +60,11 @@ impl Plan {
     #[must_use]
     pub fn of_seed(seed: u64) -> Plan {
         let mut random = Random::new(seed ^ 0x5eed);
+        // Of its own, so that the numbers of older seeds stay what they were.
+        let is_gated = Random::new(seed ^ 0x0517_e5ed).chance(200);
         let delays = [(20_000, 200_000), (100_000, 2 * MS), (MS / 2, 8 * MS)];
         let disks = [(50_000, 300_000), (200_000, 3 * MS), (MS, 15 * MS)];
-        Plan {
+        let plan = Plan {
             seed,
             voters: [1, 3, 3, 3, 3, 5][usize::try_from(random.below(6)).unwrap_or(1)],
             clients: random.between(1, 4),
@@ -80,10 +84,15 @@ impl Plan {
             tick_ns: 10 * MS,
             policy: [Policy::Memory, Policy::DiskAndMemory, Policy::Disks]
                 [usize::try_from(random.below(10)).unwrap_or(2).min(2)],
+            has_sites: false,
             breaks_nodes: !random.chance(100),
             breaks_network: !random.chance(100),
             mutation: None,
             is_traced: false,
+        };
+        Plan {
+            has_sites: is_gated && plan.policy == Policy::Disks && plan.voters >= 3,
+            ..plan
         }
     }
 }

@@ -87,6 +87,12 @@ tally! {
     jumps "clocks that jumped" 50,
     /// Changes of members.
     changes "changes of members" 50,
+    /// Where the other site is waited for.
+    gated "commits that two sites had, where that was asked for" 1000,
+    /// An operator's word that it is not.
+    degraded "times that an operator gave the other site up" 5,
+    /// An operator's word that it is again.
+    regated "times that it was waited for again" 2,
     /// Leaders that handed over.
     transfers "transfers of leadership" 20,
 }

@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, Hasher};
 
 use lockstep_replicator::Policy;
 use lockstep_replicator::replica::Mutation;
-use lockstep_replicator::simulation::{Plan, Tally, run_mutated, run_seed};
+use lockstep_replicator::simulation::{ModelNode, Plan, Tally, run_mutated, run_seed, run_seed_of};
 
 fn run(seeds: impl Iterator<Item = u64>) -> Tally {
     let mut total = Tally::default();
@@ -16,6 +16,12 @@ fn run(seeds: impl Iterator<Item = u64>) -> Tally {
         }
     }
     total
+}
+
+fn run_plan(plan: &Plan) {
+    if let Err(failure) = run_seed_of::<ModelNode>(plan) {
+        panic!("{failure}");
+    }
 }
 
 #[test]
@@ -50,6 +56,28 @@ fn fresh_seeds_keep_every_rule() {
 fn promises_of_memory_are_kept_as_far_as_they_go() {
     let of_memory = |seed: &u64| Plan::of_seed(*seed).policy != Policy::Disks;
     run((1..=100).filter(of_memory).take(4));
+}
+
+#[test]
+fn what_two_sites_have_to_have_they_have() {
+    let has_sites = |seed: &u64| Plan::of_seed(*seed).has_sites;
+    let total = run((1..=400).filter(has_sites).take(8));
+    println!("{total}");
+    assert!(total.gated > 100, "too few commits were gated");
+    assert!(
+        total.degraded > 0 && total.regated > 0,
+        "no operator said a word"
+    );
+}
+
+#[test]
+fn a_leader_that_forgets_the_sites_when_elected_is_found() {
+    let gated = (1..=200).filter(|&seed| Plan::of_seed(seed).has_sites);
+    let found = gated
+        .take(10)
+        .find_map(|seed| run_mutated(seed, Mutation::ForgetGroups).err());
+    let what = found.expect("it survived ten seeds").what;
+    assert!(what.starts_with("S11"), "{what}");
 }
 
 #[test]
@@ -123,7 +151,12 @@ macro_rules! failed_once {
     ($($name:ident: $seed:literal,)*) => {$(
         #[test]
         fn $name() {
-            run(std::iter::once($seed));
+            // As the plan of this seed was then.
+            let plan = Plan {
+                has_sites: false,
+                ..Plan::of_seed($seed)
+            };
+            run_plan(&plan);
         }
     )*};
 }

@@ -68,6 +68,17 @@ enum What {
         #[command(flatten)]
         change: Change,
     },
+    /// Go on without the other site, where `ack` ends with +dr and it cannot be reached: what is answered
+    /// from then on is at one site
+    Degrade {
+        #[command(flatten)]
+        change: Change,
+    },
+    /// Wait for the other site again
+    Gate {
+        #[command(flatten)]
+        change: Change,
+    },
     /// A node that has ended is to go on alone, when the quorum is lost for ever; the others must be off
     ForceSingle {
         /// The file of the node
@@ -114,6 +125,9 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
         What::Remove { id, change } => make(change, &format!("remove {id}"), true, global),
         // Nothing is lost by it, and it is taken back by another one.
         What::Transfer { id, change } => make(change, &format!("transfer {id}"), false, global),
+        What::Degrade { change } => make(change, "degrade", true, global),
+        // Nothing is weakened by it.
+        What::Gate { change } => make(change, "gate", false, global),
         What::ForceSingle {
             node,
             epoch,
