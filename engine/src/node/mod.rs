@@ -879,10 +879,19 @@ impl<L: Logic> Engine<L> {
         self.read_core(move |core| (core.position(), look(core.logic())))
     }
 
-    /// Waits until everything before `position` is answered; then `read` sees it.
+    /// Waits until everything before `position` is answered; then `read` sees it, whoever was told of
+    /// the position: another thread, another process's client.
     ///
-    /// ```text
-    /// engine.at_least(ack.position())?.read(|bank| …)
+    /// ```no_run
+    /// # use lockstep_engine::logic::EventOf;
+    /// # use lockstep_engine::prelude::*;
+    /// # fn show<Bank: Logic + Default>(events: &[EventOf<Bank>]) -> lockstep_engine::Result<()> {
+    /// let engine = Engine::<Bank>::open("./bank").start()?;
+    /// let end = engine.producer().publish_events(events)?.end;
+    /// let (position, _) = engine.at_least(end)?.read(|bank| bank.state_hash())?;
+    /// assert!(position >= end);
+    /// # Ok(())
+    /// # }
     /// ```
     ///
     /// # Errors

@@ -131,6 +131,27 @@ fn a_subscription_hears_everything_in_order_from_its_beginning() {
 }
 
 #[test]
+fn d12_whoever_knows_a_position_reads_nothing_older() {
+    for shadow in [true, false] {
+        let directory = tempfile::tempdir().unwrap();
+        let engine = bank(directory.path()).shadow(shadow).start().unwrap();
+        let mut producer = engine.producer();
+        for cents in 1..=50 {
+            let end = producer.publish_events(&[deposit(7, cents)]).unwrap().end;
+            // Nobody has waited for an answer yet.
+            let (position, total) = engine
+                .at_least(end)
+                .unwrap()
+                .read(|bank| bank.total)
+                .unwrap();
+            assert!(position >= end, "{position} of {end}");
+            assert_eq!(total, cents * (cents + 1) / 2);
+        }
+        engine.close().unwrap();
+    }
+}
+
+#[test]
 fn a_configuration_file_says_the_same_as_the_builder() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("lockstep.toml");

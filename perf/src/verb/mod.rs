@@ -19,6 +19,7 @@ mod completions;
 mod config;
 mod doctor;
 mod drill;
+mod ear;
 mod export;
 mod flags;
 mod hiccup;

@@ -12,7 +12,7 @@ use lockstep_exchange::exchange::{Bounds, Exchange};
 use lockstep_perf::cluster_file::NodeFile;
 use lockstep_perf::exit::Exit;
 
-use super::Global;
+use super::{Global, ear};
 
 /// Accounts that a new exchange has: 0 to 63.
 pub(crate) const ACCOUNTS: u32 = 64;
@@ -26,8 +26,7 @@ pub(crate) const INSTRUMENTS: u32 = 4;
 /// Runs the node until SIGTERM or SIGINT, or until it fails.
 pub(crate) fn run(file: &Path, global: &Global) -> anyhow::Result<Exit> {
     let _ = global;
-    // Somebody else's, if there is one already: a test's.
-    let _set = tracing::subscriber::set_global_default(Stderr);
+    ear::listen(tracing::Level::INFO);
     signals::watch()?;
     let file = NodeFile::read(file)?;
     let options = file.options()?;
@@ -35,47 +34,6 @@ pub(crate) fn run(file: &Path, global: &Global) -> anyhow::Result<Exit> {
     tell(&options, &driver)?;
     driver.run(signals::is_asked_to_end)?;
     Ok(Exit::Done)
-}
-
-/// Tells an operator what happens in a node's life, a line for each event, on stderr.
-struct Stderr;
-
-/// The fields of an event, one behind the other.
-#[derive(Default)]
-struct Line(String);
-
-impl tracing::field::Visit for Line {
-    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
-        use std::fmt::Write as _;
-        // Writing into a string does not fail.
-        let _written = match field.name() {
-            "message" => write!(self.0, " {value:?}"),
-            name => write!(self.0, " {name}={value:?}"),
-        };
-    }
-}
-
-impl tracing::Subscriber for Stderr {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        *metadata.level() <= tracing::Level::INFO
-    }
-
-    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        tracing::span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-    fn enter(&self, _: &tracing::span::Id) {}
-    fn exit(&self, _: &tracing::span::Id) {}
-
-    fn event(&self, event: &tracing::Event<'_>) {
-        let mut line = Line::default();
-        event.record(&mut line);
-        let level = event.metadata().level();
-        // A closed stderr must not end a node.
-        let _closed = writeln!(std::io::stderr().lock(), "{level:<5}{}", line.0);
-    }
 }
 
 /// What is said at the start, in a line for each thing that an operator may ask.

@@ -157,58 +157,78 @@ fn a_full_disk_ends_a_load_that_goes_on_when_there_is_room() {
 }
 
 /// Kills a load at different moments; the same command goes on, and at the end log, state and
-/// the file of outputs are as if nothing had happened.
+/// the file of outputs are as if nothing had happened. `LOCKSTEP_KILLS` says how often.
 #[test]
 fn a_load_that_is_killed_goes_on_exactly_once() {
-    let root = tempfile::tempdir().unwrap();
-    let load = "generator:seed=5,count=30k";
-    for name in ["outputs.bin", "outputs.jsonl"] {
+    let kills = std::env::var("LOCKSTEP_KILLS").map_or(6, |kills| kills.parse().unwrap());
+    for (name, kills) in [
+        ("outputs.bin", kills - kills / 2),
+        ("outputs.jsonl", kills / 2),
+    ] {
+        let root = tempfile::tempdir().unwrap();
+        let load = format!("generator:seed=5,count={}", kills.max(1) * 10_000);
         let (killed, whole) = (root.path().join("killed"), root.path().join("whole"));
-        let (killed_outputs, whole_outputs) =
-            (root.path().join("k").join(name), root.path().join(name));
-        std::fs::create_dir_all(root.path().join("k")).unwrap();
-        let mut least = 0;
-        for _ in 0..3 {
-            let mut child = Command::new(env!("CARGO_BIN_EXE_lockstep"))
-                .args(["run", "--load", load, "--dir", text(&killed)])
-                .args(["--bounds", BOUNDS, "--allow-volatile", "--rate", "40k"])
-                .args(["--outputs", text(&killed_outputs)])
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap();
-            // Ends: when some more is in the file, or the load is over.
-            let until = Instant::now() + Duration::from_secs(60);
-            let size = || std::fs::metadata(&killed_outputs).map_or(0, |file| file.len());
-            while size() < least + 200_000 && Instant::now() < until {
-                if child.try_wait().unwrap().is_some() {
-                    break;
-                }
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            child.kill().unwrap();
-            child.wait().unwrap();
-            least = size();
+        let (killed_outputs, whole_outputs) = (
+            root.path().join(format!("k-{name}")),
+            root.path().join(name),
+        );
+        for round in 0..kills {
+            // Different moments: during the opening, in a snapshot, under load.
+            kill_behind(
+                (round * 37 + 3) % 7 * 60_000,
+                &load,
+                &killed,
+                &killed_outputs,
+            );
         }
         let more = ["--outputs", text(&killed_outputs)];
-        let last = loaded(load, &killed, &more);
+        let last = loaded(&load, &killed, &more);
         assert!(last["behind"].as_u64().unwrap() > 0, "{last}");
         let more = ["--outputs", text(&whole_outputs)];
-        let uninterrupted = loaded(load, &whole, &more);
+        let uninterrupted = loaded(&load, &whole, &more);
         assert_eq!(last["state_hash"], uninterrupted["state_hash"]);
         assert_eq!(last["trades_in_log"], uninterrupted["trades"]);
         assert_eq!(replayed(&killed, &[])["state_hash"], last["state_hash"]);
+        let outputs = std::fs::read(&killed_outputs).unwrap();
         assert!(
-            std::fs::read(&killed_outputs).unwrap() == std::fs::read(&whole_outputs).unwrap(),
+            outputs == std::fs::read(&whole_outputs).unwrap(),
             "{name}: each output once, in order"
         );
         // Once more: there is nothing left to do.
-        let nothing = loaded(load, &killed, &[]);
+        let nothing = loaded(&load, &killed, &[]);
         assert_eq!(nothing["events"], 0);
         assert_eq!(nothing["state_hash"], last["state_hash"]);
-        std::fs::remove_dir_all(&killed).unwrap();
-        std::fs::remove_dir_all(&whole).unwrap();
+        println!(
+            "{kills} kills: {} events, {} bytes in {name}, each once; state {}",
+            uninterrupted["events"],
+            outputs.len(),
+            last["state_hash"]
+        );
     }
+}
+
+/// Loads until there are so many bytes more in the file of outputs, and kills it.
+fn kill_behind(more: u64, load: &str, directory: &Path, outputs: &Path) {
+    let size = || std::fs::metadata(outputs).map_or(0, |file| file.len());
+    let wanted = size() + more;
+    let mut child = Command::new(env!("CARGO_BIN_EXE_lockstep"))
+        .args(["run", "--load", load, "--dir", text(directory)])
+        .args(["--bounds", BOUNDS, "--allow-volatile", "--rate", "40k"])
+        .args(["--outputs", text(outputs)])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // Ends: when some more is in the file, or the load is over.
+    let until = Instant::now() + Duration::from_secs(60);
+    while size() < wanted && Instant::now() < until {
+        if child.try_wait().unwrap().is_some() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 #[test]

@@ -28,8 +28,8 @@ use super::source::{Events, Load};
 use super::summary::{Ended, Summary};
 use super::tally::{Standing, Tally};
 use super::{Args, held};
-use crate::verb::Global;
 use crate::verb::journal::print;
+use crate::verb::{Global, ear};
 
 /// Events published at once, at most, in a ring that has room for some of them.
 const BATCH: usize = 256;
@@ -76,6 +76,7 @@ pub(super) fn run(
         None => wished.unwrap_or_default(),
     };
     let outputs = flags.outputs.as_deref().map(OutputFile::open).transpose()?;
+    ear::listen(tracing::Level::WARN);
     let _flag = interrupt::flag();
     let how = format!(
         "journal {}, gate {}",
