@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use lockstep_journaler::storage::Storage;
 use lockstep_journaler::{
-    Background, Cutter, Frame, FrameRef, From, Journal, Mode, Options, Position, Reader, Schema,
-    WriteError,
+    Background, Cutter, Frame, FrameRef, From, Journal, Mode, Options, Position, Reached, Reader,
+    Schema, WriteError,
 };
 
 use crate::config::{Config, JournalMode};
@@ -250,17 +250,18 @@ pub(crate) fn oldest<S: Storage>(reader: &mut Reader<S>, otherwise: Position) ->
     Ok(first.map_or(otherwise, |frame| Position(frame.header().first_position)))
 }
 
-/// The chain in front of `position`, if a frame begins or the log ends there.
+/// The chain behind so many frames, if they end there in the log. Frames without events, of which a
+/// cluster's log has some, share their position with others: only the count tells them apart.
 pub(crate) fn chain_at<S: Storage>(
     reader: &mut Reader<S>,
-    position: Position,
+    reached: Reached,
     end: &lockstep_journaler::Tail,
 ) -> Option<u32> {
-    if position == end.reached.position {
+    if reached == end.reached {
         return Some(end.chain);
     }
-    reader.seek(From::Position(position)).ok()?;
+    reader.seek(From::Frame(reached.frames)).ok()?;
     let frame = reader.next_frame().ok()??;
     let header = frame.header();
-    (header.first_position == position.0).then_some(header.chain)
+    (header.first_position == reached.position.0).then_some(header.chain)
 }

@@ -71,6 +71,8 @@ pub(crate) struct Shared {
     pub(crate) waits_for_room: Mark,
     pub(crate) snapshot: Mark,
     pub(crate) shadow: Mark,
+    /// How often the end of the log was replaced: what was read ahead of `answered` may be gone.
+    pub(crate) cuts: Mark,
     pub(crate) cut_consumers: Mark,
     pub(crate) oldest: Mark,
     pub(crate) freed_bytes: Mark,
@@ -133,6 +135,7 @@ impl Shared {
             waits_for_room: Mark::default(),
             snapshot: Mark::default(),
             shadow: Mark::default(),
+            cuts: Mark::default(),
             cut_consumers: Mark::default(),
             oldest: Mark::default(),
             freed_bytes: Mark::default(),

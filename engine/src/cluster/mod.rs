@@ -18,6 +18,7 @@
 //! | `member` | how does a node go from role to role with its state? |
 //! | `answers` | who asked, and what came of it? |
 //! | `back`, `lent` | where do the stages behind the gate run, and how do they outlive a ring? |
+//! | `shadowing` | who takes the snapshots? |
 
 pub(crate) mod agreement;
 pub(crate) mod answers;
@@ -29,6 +30,7 @@ pub(crate) mod lent;
 pub(crate) mod life;
 pub(crate) mod member;
 pub mod node;
+pub(crate) mod shadowing;
 
 #[cfg(test)]
 mod tests;

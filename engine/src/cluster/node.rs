@@ -30,7 +30,10 @@ use super::answers::{Answers, Asker};
 use super::back::Back;
 use super::life::Kept;
 use super::member::{Member, Parts, Refused};
-use crate::config::{Config, ConfigError, GateAt, JournalMode, OnApplyPanic, OnValidatePanic};
+use super::shadowing::Shadowing;
+use crate::config::{
+    Config, ConfigError, GateAt, JournalMode, OnApplyPanic, OnValidatePanic, Retention,
+};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::event::{Kinds, Slot};
@@ -98,6 +101,11 @@ impl NodeOptions {
                 "journal = none in a cluster: the journal is the log that the nodes agree on; choose sync",
             ));
         }
+        if self.config.retention != Retention::Keep {
+            return Err(ConfigError::Contradiction(
+                "retention = snapshots in a cluster: another node may need the log from its beginning; choose keep",
+            ));
+        }
         // An eighth of a segment is the longest write, and a frame has to fit into it with its mark.
         let room = usize::try_from(self.config.segment_bytes / 8).unwrap_or(usize::MAX);
         if room < self.frame_bytes_max + FRAME_OVERHEAD {
@@ -127,6 +135,7 @@ pub struct ClusterNode<L: Logic, S: Storage> {
     mailbox: Arc<Mailbox<L>>,
     desk: Arc<Desk<OutputOf<L>>>,
     recovery: Recovery,
+    shadowing: Option<Shadowing<L, S>>,
     /// Beacons of the logic, for the others.
     beacons: Arc<Reports>,
     is_stepped: bool,
@@ -199,6 +208,9 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
         drop(reader);
         let position = made.core.position();
         let shared = Arc::new(Shared::new(position.0, config.slots));
+        shared.oldest.set(opened.journal.oldest.0);
+        shared.cuts.set(replica.cuts());
+        let shadowing = Shadowing::start(&storage, options, &replica, &made.core, &shared)?;
         let mailbox = Arc::new(Mailbox::new());
         let desk = Arc::new(Desk::default());
         let ledger = Ledger::starting_at(position);
@@ -248,6 +260,7 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
             mailbox,
             desk,
             recovery,
+            shadowing,
             beacons,
             is_stepped: options.background == Background::Stepped,
         })
@@ -348,6 +361,8 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
             return Err(stopped(&self.shared));
         };
         self.replica.persist(outbox)?;
+        // Before the promises move: what they let through is read from the log as it is now.
+        self.shared.cuts.set(self.replica.cuts());
         let worked = member.follow(&self.replica, asker)?;
         // Ends: the logic makes at most one beacon for each 64 events.
         while let Some(beacon) = self.beacons.take() {
@@ -356,6 +371,9 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
         }
         if self.is_stepped {
             self.replica.step_background();
+        }
+        if let Some(shadowing) = &mut self.shadowing {
+            shadowing.turn(&self.shared);
         }
         Ok(worked)
     }
@@ -527,6 +545,7 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
     ///
     /// It had failed, or the journal does.
     pub fn close(mut self, asker: &mut impl Asker<OutputOf<L>>) -> Result<()> {
+        drop(self.shadowing.take());
         let member = self.member.take();
         let ended = member.map(|member| member.end(asker)).transpose();
         self.shared.close();

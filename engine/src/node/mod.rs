@@ -700,7 +700,7 @@ impl<L: Logic, S: Storage> Starter<L, S> {
             Arc::clone(shared),
             Arc::clone(&asked),
             rebuild,
-            opened.end.chain,
+            opened.end,
         );
         Ok(Some((shadow, mailbox, asked)))
     }
@@ -785,7 +785,11 @@ fn no_room(shared: &Shared, probe: &Probe) -> Error {
     }
 }
 
-fn spawn(what: &'static str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+/// A thread of this name.
+pub(crate) fn spawn(
+    what: &'static str,
+    run: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>> {
     let builder = std::thread::Builder::new().name(what.to_owned());
     builder
         .spawn(run)

@@ -269,7 +269,7 @@ impl<L: Logic, S: Storage> Source<'_, L, S> {
                 self.end.reached.position
             )));
         }
-        match chain_at(self.reader, position, &self.end) {
+        match chain_at(self.reader, manifest.reached, &self.end) {
             Some(chain) if chain == manifest.chain => {}
             found => {
                 let what = format!(

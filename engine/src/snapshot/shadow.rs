@@ -9,8 +9,8 @@
 //! * `SD1` A snapshot is of a position where a frame ends, and names that frame's chain.
 //! * `SD2` A failed snapshot costs nothing but itself: it is reported, and the next one is tried.
 //! * `SD3` A beacon in the log that names another hash than the shadow's stops the engine.
-//! * `SD4` Where a `replicate` stage promises besides the journal, it takes no event that was not
-//!   answered: reads and snapshots have nothing that a quorum may still refuse.
+//! * `SD4` Where a quorum promises besides the journal, it takes no event that was not answered: reads
+//!   and snapshots have nothing that may still be refused, and nothing of a tail that was replaced.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use lockstep_journaler::snapshots::{SnapshotError, SnapshotOf, Snapshots};
 use lockstep_journaler::storage::Storage;
-use lockstep_journaler::{From, Position, Reader, Term};
+use lockstep_journaler::{From, Position, Reader, Tail, Term};
 
 use crate::core::{Core, Scratch};
 use crate::error::Error;
@@ -61,8 +61,10 @@ pub(crate) struct Shadow<L: Logic, S: Storage> {
     asked: Arc<Asked>,
     /// Rebuilds the state where an event is in quarantine.
     rebuild: Option<crate::stage::logic::Rebuild<L>>,
-    chain: u32,
-    time_ns: u64,
+    /// The end of the last frame that was taken whole.
+    behind: Tail,
+    /// How often the log's end had been replaced when it was read last.
+    cuts: u64,
     /// The state lies between two events of one frame.
     is_within_frame: bool,
 }
@@ -94,9 +96,9 @@ impl<L: Logic, S: Storage> Shadow<L, S> {
         shared: Arc<Shared>,
         asked: Arc<Asked>,
         rebuild: Option<crate::stage::logic::Rebuild<L>>,
-        chain: u32,
+        behind: Tail,
     ) -> Self {
-        let time_ns = core.time_ns();
+        let cuts = shared.cuts.get();
         let scratch = Scratch::default();
         Self {
             core,
@@ -107,8 +109,8 @@ impl<L: Logic, S: Storage> Shadow<L, S> {
             shared,
             asked,
             rebuild,
-            chain,
-            time_ns,
+            behind,
+            cuts,
             is_within_frame: false,
         }
     }
@@ -148,8 +150,11 @@ impl<L: Logic, S: Storage> Shadow<L, S> {
             self.snapshot_if_asked();
             return Ok(false);
         }
-        if self.is_within_frame {
+        // SD4: in this order. A cut that made room for what was answered is seen with it.
+        let cuts = self.shared.cuts.get();
+        if self.is_within_frame || cuts != self.cuts {
             self.reader.seek(From::Position(self.core.position()))?;
+            self.cuts = cuts;
         }
         let Some(frame) = self.reader.next_frame()? else {
             self.snapshot_if_asked();
@@ -176,8 +181,13 @@ impl<L: Logic, S: Storage> Shadow<L, S> {
         if self.is_within_frame {
             return Ok(true);
         }
-        self.chain = header.header_crc();
-        self.time_ns = header.time_ns;
+        self.behind = Tail {
+            reached: self.reader.reached(),
+            index: header.index,
+            term: header.term,
+            time_ns: header.time_ns,
+            chain: header.header_crc(),
+        };
         if self.is_due() {
             self.snapshot();
         }
@@ -268,11 +278,11 @@ impl<L: Logic, S: Storage> Shadow<L, S> {
     fn of(&self) -> SnapshotOf {
         SnapshotOf {
             log: self.orders.log,
-            reached: self.reader.reached(),
-            index: 0,
-            term: Term(0),
-            chain: self.chain,
-            time_ns: self.time_ns,
+            reached: self.behind.reached,
+            index: self.behind.index,
+            term: Term(self.behind.term),
+            chain: self.behind.chain,
+            time_ns: self.behind.time_ns,
             schema_version: self.orders.schema_version,
             schema_hash: self.orders.schema_hash,
             build: concat!("lockstep ", env!("CARGO_PKG_VERSION")).to_owned(),

@@ -147,6 +147,8 @@ struct World {
     deposits_max: u32,
     /// Node 3 is at another site, and is waited for.
     is_gated: bool,
+    /// Starts that began with a snapshot.
+    from_snapshots: u32,
 }
 
 fn options(node: u16, seed: u64, clock: &Clock) -> NodeOptions {
@@ -160,7 +162,8 @@ fn options(node: u16, seed: u64, clock: &Clock) -> NodeOptions {
             output_slots: 64,
             segment_bytes: 1 << 20,
             beacon_every: 64,
-            snapshot_every: 0,
+            // Half of the seeds take snapshots, and start behind them.
+            snapshot_every: if seed.is_multiple_of(2) { 40 } else { 0 },
             ..Config::default()
         },
         clock: clock.clone(),
@@ -190,6 +193,7 @@ impl World {
             clients: (0..4).map(|_| Client::default()).collect(),
             deposits_max: u32::MAX,
             is_gated: false,
+            from_snapshots: 0,
         };
         (0..usize::from(NODES)).for_each(|at| world.start(at));
         world
@@ -222,8 +226,12 @@ impl World {
             wrong_from: Arc::clone(&wrong_from),
         };
         let node = ClusterNode::open(process.disk.clone(), &options, fresh);
+        let node = node.unwrap_or_else(|error| panic!("seed {}: {error}", self.seed));
+        let plan = &node.recovery().plan;
+        assert_eq!(plan.passed_over, [], "seed {}", self.seed);
+        self.from_snapshots += u32::from(plan.snapshot.is_some());
         process.stopped = None;
-        process.node = Some(node.unwrap_or_else(|error| panic!("seed {}: {error}", self.seed)));
+        process.node = Some(node);
         process.is_paused = false;
     }
 
@@ -496,8 +504,9 @@ impl World {
     }
 }
 
-/// A life full of trouble; then all is well, and everything is compared.
-fn run(seed: u64) {
+/// A life full of trouble; then all is well, and everything is compared. How many starts began with a
+/// snapshot.
+fn run(seed: u64) -> u32 {
     let mut world = World::new(seed);
     world.until("a first leader", |world| world.leader().is_some());
     for _ in 0..25 {
@@ -538,6 +547,7 @@ fn run(seed: u64) {
         let positions: Vec<u64> = client.answers.values().copied().collect();
         assert!(positions.is_sorted(), "seed {seed}: {positions:?}");
     }
+    world.from_snapshots
 }
 
 #[test]
@@ -545,9 +555,44 @@ fn what_clients_were_told_holds_through_crashes_partitions_and_transfers() {
     let seeds = std::env::var("LOCKSTEP_SEEDS")
         .ok()
         .and_then(|count| count.parse().ok());
-    for seed in 1..=seeds.unwrap_or(20) {
-        run(seed);
+    let from_snapshots: u32 = (1..=seeds.unwrap_or(20)).map(run).sum();
+    assert!(from_snapshots > 10, "only {from_snapshots}");
+}
+
+#[test]
+fn a_node_starts_behind_its_snapshot_whatever_was_replaced_behind_it() {
+    let mut world = World::new(2);
+    let is_done = |world: &World, to: u32| world.clients.iter().all(|client| client.request > to);
+    for round in 1..=4 {
+        world.until("answers", |world| is_done(world, round * 30));
+        // Whoever leads is alone with what it takes from now on, which the others replace.
+        let leader = world.leader().unwrap();
+        for other in (0..usize::from(NODES)).filter(|at| *at != leader) {
+            world.cut[leader][other] = true;
+        }
+        (0..40).for_each(|_| world.step());
+        world.heal();
+        world.until("answers", |world| is_done(world, round * 30 + 10));
     }
+    world.deposits_max = world
+        .clients
+        .iter()
+        .map(|client| client.request)
+        .max()
+        .unwrap();
+    world.until("all answers", |world| is_done(world, world.deposits_max));
+    world.level();
+    let before = world.states();
+    (0..usize::from(NODES)).for_each(|at| world.kill(at));
+    (0..usize::from(NODES)).for_each(|at| world.start(at));
+    for process in &world.processes {
+        let recovery = process.node.as_ref().unwrap().recovery();
+        assert!(recovery.plan.snapshot.is_some(), "{recovery:?}");
+        assert!(recovery.plan.events < 200, "{recovery:?}");
+    }
+    world.level();
+    let behind = world.states();
+    assert!(behind.iter().all(|state| state.2 == before[0].2));
 }
 
 #[test]
