@@ -96,6 +96,9 @@ pub fn comparison(
 }
 
 fn header(html: &mut String, document: &Document) {
+    if document.interrupted {
+        html.push_str("<p class=\"noisy\"><b>interrupted</b>: what was measured until then</p>");
+    }
     if let Some(conclusion) = document.config.get("conclusion") {
         let text = conclusion.as_str().unwrap_or_default();
         let _ = writeln!(html, "<p><b>{}</b></p>", escape(text));

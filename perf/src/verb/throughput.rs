@@ -175,6 +175,12 @@ fn record(n: usize, run: &Throughput) -> RunRecord {
 
 fn verdict(runs: &[RunRecord]) -> Verdict {
     let mut verdict = Verdict::default();
+    if is_interrupted() {
+        verdict.grade = Grade::Noisy;
+        verdict
+            .reasons
+            .push("interrupted: shorter than asked for".to_owned());
+    }
     if cfg!(debug_assertions) {
         verdict.grade = Grade::Invalid;
         verdict

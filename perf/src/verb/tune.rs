@@ -572,7 +572,10 @@ fn conclude(
     document.candidates = finalists
         .iter()
         .zip(&ranking.ranks)
-        .map(|(candidate, rank)| candidate.record(rank.name(), true))
+        .map(|(candidate, rank)| match candidate.runs.len() {
+            0 => candidate.record("not confirmed", false),
+            _ => candidate.record(rank.name(), true),
+        })
         .collect();
     document
         .candidates

@@ -535,6 +535,24 @@ fn template() -> serde_json::Value {
     serde_json::from_str(&ran.stdout).unwrap()
 }
 
+fn latency_template() -> serde_json::Value {
+    let ran = lockstep(
+        "latency --allow-debug --insist --no-save --format json --ring 1Ki --topology spsc --rate 2k --warmup 5ms --duration 20ms --runs 1 --floor 0",
+    );
+    serde_json::from_str(&ran.stdout).unwrap()
+}
+
+/// A result of latency whose only run has this p50, in nanoseconds.
+fn latency_of(template: &serde_json::Value, p50: f64) -> String {
+    let mut result = template.clone();
+    let run = &mut result["runs"][0];
+    run["hist"]["response"]["p50"] = lockstep_perf::args::quantity::whole(p50).into();
+    run["stolen"] = 0.0.into();
+    run["preempted"] = serde_json::json!({});
+    run["line_ns"] = serde_json::json!([]);
+    result.to_string()
+}
+
 #[test]
 fn a_planted_regression_ends_with_exit_code_four() {
     let home = temporary("regression");
@@ -589,10 +607,13 @@ fn stand_in(home: &std::path::Path, name: &str, results: &[String]) -> String {
 #[test]
 fn runs_in_turns_find_a_planted_slowdown_and_nothing_where_nothing_is() {
     let home = temporary("turns");
-    let template = template();
-    let compare = |name: &str, a: &[f64], b: &[f64]| {
-        let each = |rates: &[f64]| -> Vec<String> {
-            let results = rates.iter().map(|rate| result_of(&template, &[*rate]));
+    let (rates, latencies) = (template(), latency_template());
+    let compare = |name: &str, metric: &str, a: &[f64], b: &[f64]| {
+        let each = |values: &[f64]| -> Vec<String> {
+            let results = values.iter().map(|value| match metric {
+                "p50" => latency_of(&latencies, *value),
+                _ => result_of(&rates, &[*value]),
+            });
             results.collect()
         };
         let (a, b) = (
@@ -609,21 +630,31 @@ fn runs_in_turns_find_a_planted_slowdown_and_nothing_where_nothing_is() {
             "--program-b",
             &b,
             "--metric",
-            "throughput",
+            metric,
         ])
     };
     let (a, b): (Vec<f64>, Vec<f64>) = SIMULATED.into_iter().unzip();
-    let planted = compare("planted", &a, &b);
+    let planted = compare("planted", "throughput", &a, &b);
     assert_eq!(planted.code, 4, "{planted:?}");
     assert!(
         planted.stdout.contains("regression in throughput"),
         "{planted:?}"
     );
+    // The same as times: a rate that is a tenth lower is a p50 that is a tenth higher.
+    let times = |rates: &[f64]| rates.iter().map(|rate| 2e10 / rate).collect::<Vec<f64>>();
+    let planted = compare("slower", "p50", &times(&a), &times(&b));
+    assert_eq!(planted.code, 4, "{planted:?}");
+    assert!(planted.stdout.contains("regression in p50"), "{planted:?}");
     // The same program twice: each pair's runs of A against those of the pair behind it.
     let next: Vec<f64> = a.iter().cycle().skip(1).take(a.len()).copied().collect();
-    let same = compare("same", &a, &next);
-    assert_eq!(same.code, 0, "{same:?}");
-    assert!(same.stdout.contains("no difference"), "{same:?}");
+    for (name, metric, a, b) in [
+        ("same", "throughput", a.clone(), next.clone()),
+        ("alike", "p50", times(&a), times(&next)),
+    ] {
+        let same = compare(name, metric, &a, &b);
+        assert_eq!(same.code, 0, "{same:?}");
+        assert!(same.stdout.contains("no difference"), "{same:?}");
+    }
     std::fs::remove_dir_all(home).unwrap();
 }
 
