@@ -26,7 +26,7 @@ use crate::requests::{Look, Reply, Requests};
 use crate::state::{LoadError, State, StateReader, StateWriter};
 use crate::system::{
     Beacon, Membership, Parameters, Quarantine, Quarantined, Repeated, SessionChanged,
-    SessionClose, SessionOpen, Tick, code,
+    SessionClose, SessionOpen, Tick, VersionSwitch, code,
 };
 use crate::upcast::{UnknownVersion, Upcasters};
 
@@ -35,6 +35,12 @@ const BEACONS_KEPT: usize = 64;
 
 /// The version of the engine's own part of a snapshot.
 const SNAPSHOT_VERSION: u32 = 1;
+
+/// The same where the logic's rules are not in their first version any more: it is in there.
+const SNAPSHOT_WITH_VERSION: u32 = 2;
+
+/// The version of the rules that a log begins in.
+pub(crate) const FIRST_VERSION: u32 = 1;
 
 /// What the steps go by and what they have made.
 #[derive(Debug)]
@@ -47,6 +53,8 @@ pub struct Core<L: Logic> {
     /// The next event's position.
     position: u64,
     time_ns: u64,
+    /// Of the logic's rules, as the log says.
+    version: u32,
     // What follows is not state: it is made from the log, or only speeds things up.
     /// Positions that the log says are to be passed over, known ahead in a replay.
     skip: BTreeSet<u64>,
@@ -103,6 +111,21 @@ pub enum StepError {
         /// The event's position.
         position: Position,
     },
+    /// The log is in a version of the logic's rules that this build does not have.
+    #[error(
+        "the log is in version {version} of the logic at position {position}, this build runs {oldest} to {newest}: \
+         start a build that can run version {version}"
+    )]
+    Version {
+        /// The event's position.
+        position: Position,
+        /// Of the log.
+        version: u32,
+        /// The oldest that this build has.
+        oldest: u32,
+        /// The newest.
+        newest: u32,
+    },
     /// An event that this logic cannot read.
     #[error("position {position}: {source}")]
     Unknown {
@@ -124,6 +147,7 @@ impl<L: Logic> Core<L> {
             quarantined: BTreeSet::new(),
             position: 0,
             time_ns: 0,
+            version: FIRST_VERSION,
             skip: BTreeSet::new(),
             beacons: VecDeque::with_capacity(BEACONS_KEPT),
             due: VecDeque::with_capacity(BEACONS_KEPT),
@@ -152,14 +176,19 @@ impl<L: Logic> Core<L> {
         let mut reader = StateReader::new(bytes);
         let from = &mut reader;
         let found = u32::load(from)?;
-        if found != SNAPSHOT_VERSION {
+        if found != SNAPSHOT_VERSION && found != SNAPSHOT_WITH_VERSION {
             return Err(LoadError::Version {
                 what: "the engine",
                 found,
-                known: SNAPSHOT_VERSION,
+                known: SNAPSHOT_WITH_VERSION,
             });
         }
         let (time_ns, parameters) = (State::load(from)?, State::load(from)?);
+        let version = if found == SNAPSHOT_WITH_VERSION {
+            u32::load(from)?
+        } else {
+            FIRST_VERSION
+        };
         let (requests, quarantined) = (State::load(from)?, State::load(from)?);
         let logic = L::load(from)?;
         reader.end()?;
@@ -169,6 +198,7 @@ impl<L: Logic> Core<L> {
             quarantined,
             position: position.0,
             time_ns,
+            version,
             ..Self::new(logic)
         };
         Ok(own)
@@ -176,9 +206,18 @@ impl<L: Logic> Core<L> {
 
     /// The canonical bytes, for a snapshot at [`position`](Self::position).
     pub fn save(&self, out: &mut StateWriter<'_>) {
-        SNAPSHOT_VERSION.save(out);
+        let is_first = self.version == FIRST_VERSION;
+        let own = if is_first {
+            SNAPSHOT_VERSION
+        } else {
+            SNAPSHOT_WITH_VERSION
+        };
+        own.save(out);
         self.time_ns.save(out);
         self.parameters.save(out);
+        if !is_first {
+            self.version.save(out);
+        }
         self.requests.save(out);
         self.quarantined.save(out);
         self.logic.save(out);
@@ -201,11 +240,16 @@ impl<L: Logic> Core<L> {
             self.parameters,
             HashOf(&self.requests),
         );
-        crate::state::state_hash(&Mixed {
+        let hash = crate::state::state_hash(&Mixed {
             own: &own,
             quarantined: &self.quarantined,
             logic: self.logic.state_hash(),
-        })
+        });
+        // A state in its first version hashes as it did before there were versions.
+        match self.version {
+            FIRST_VERSION => hash,
+            version => crate::state::state_hash(&(hash, version)),
+        }
     }
 
     /// Takes one event: applied, refused or passed over (`CO1`).
@@ -282,6 +326,9 @@ impl<L: Logic> Core<L> {
         event: &EventOf<L>,
         out: &mut Outputs<'_, L::Out>,
     ) -> Result<u16, StepError> {
+        if !L::VERSIONS.contains(&self.version) {
+            return Err(self.cannot_run(self.version));
+        }
         let header = event.header();
         let known = self
             .versions
@@ -341,7 +388,7 @@ impl<L: Logic> Core<L> {
 
     #[inline]
     fn apply(&mut self, event: &EventOf<L>, out: &mut Outputs<'_, L::Out>) -> u16 {
-        let context = Context::new(self.position, self.time_ns);
+        let context = Context::new(self.position, self.time_ns, self.version);
         let view = L::In::view(event).expect("CO1: the kind is among the logic's versions");
         self.is_validating = true;
         let verdict = self.logic.validate(view, &context);
@@ -356,7 +403,7 @@ impl<L: Logic> Core<L> {
     }
 
     fn refuse(&mut self, event: &EventOf<L>, reject: Reject, out: &mut Outputs<'_, L::Out>) -> u16 {
-        let context = Context::new(self.position, self.time_ns);
+        let context = Context::new(self.position, self.time_ns, self.version);
         self.logic.refused(event, reject, &context, out);
         reject.code
     }
@@ -371,9 +418,12 @@ impl<L: Logic> Core<L> {
         use crate::event::Body;
         match event.header().kind {
             0 => return Ok(code::VOID),
+            Tick::KIND if !L::VERSIONS.contains(&self.version) => {
+                return Err(self.cannot_run(self.version));
+            }
             Tick::KIND => {
                 self.requests.expire(self.time_ns, &self.parameters);
-                let context = Context::new(self.position, self.time_ns);
+                let context = Context::new(self.position, self.time_ns, self.version);
                 self.logic.tick(&context, out);
             }
             Beacon::KIND => self.compare(event.body_as())?,
@@ -388,6 +438,7 @@ impl<L: Logic> Core<L> {
             SessionOpen::KIND => return Ok(self.open_session(event.body_as(), out)),
             SessionClose::KIND => return Ok(self.close_session(event.body_as(), out)),
             Parameters::KIND => self.parameters = *event.body_as(),
+            VersionSwitch::KIND => return self.switch_version(event.body_as()),
             // The consensus has read it; it is in the log like everything that was decided.
             Membership::KIND => {}
             _ => {
@@ -404,6 +455,28 @@ impl<L: Logic> Core<L> {
             }
         }
         Ok(0)
+    }
+
+    /// From the next event on the rules are those of another version.
+    fn switch_version(&mut self, switch: &VersionSwitch) -> Result<u16, StepError> {
+        if switch.version < self.version {
+            return Ok(code::VERSION_BACK);
+        }
+        if !L::VERSIONS.contains(&switch.version) {
+            return Err(self.cannot_run(switch.version));
+        }
+        self.version = switch.version;
+        Ok(0)
+    }
+
+    #[cold]
+    fn cannot_run(&self, version: u32) -> StepError {
+        StepError::Version {
+            position: Position(self.position),
+            version,
+            oldest: *L::VERSIONS.start(),
+            newest: *L::VERSIONS.end(),
+        }
     }
 
     fn open_session(&mut self, open: &SessionOpen, out: &mut Outputs<'_, L::Out>) -> u16 {
@@ -536,6 +609,12 @@ impl<L: Logic> Core<L> {
         &self.quarantined
     }
 
+    /// The version of the logic's rules that the log is in.
+    #[must_use]
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
     /// The next event's position: the state is that behind all events before it.
     #[must_use]
     pub fn position(&self) -> Position {
@@ -547,6 +626,16 @@ impl<L: Logic> Core<L> {
     pub fn time_ns(&self) -> u64 {
         self.time_ns
     }
+}
+
+/// What a log that this build begins has to say first, if anything: it is in the oldest version that the
+/// build can run.
+pub(crate) fn first_version<L: Logic>() -> Option<VersionSwitch> {
+    let oldest = *L::VERSIONS.start();
+    (oldest > FIRST_VERSION).then_some(VersionSwitch {
+        version: oldest,
+        spare: 0,
+    })
 }
 
 /// The engine's own part, as it is hashed.

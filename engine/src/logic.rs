@@ -14,6 +14,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use lockstep_journaler::Position;
 
@@ -113,6 +114,32 @@ pub trait Logic: State + Send + 'static {
     /// The kinds of outputs it emits.
     type Out: Kinds;
 
+    /// The versions of its rules that this build can run, from the oldest to the newest.
+    ///
+    /// A log begins in version 1, or in the oldest of the build that begins it, and goes to another by an
+    /// event ([`VersionSwitch`](crate::system::VersionSwitch)): every replica, live and in every replay,
+    /// changes its rules at that position. [`Context::version`] says which rules an event is under. A build
+    /// that cannot run the log's version stops there, by name.
+    ///
+    /// ```
+    /// # use lockstep_engine::prelude::*;
+    /// # bodies! { Deposit, kind 1, version 1: { account: u64, cents: i64 } }
+    /// #[derive(Default)]
+    /// struct Bank { cents: i64 }
+    /// # snapshot!(Bank { cents });
+    /// impl Logic for Bank {
+    ///     type In = Deposit;
+    ///     type Out = Deposit;
+    ///     const VERSIONS: std::ops::RangeInclusive<u32> = 1..=2;
+    ///
+    ///     fn apply(&mut self, deposit: &Deposit, context: &Context, _: &mut Outputs<'_, Deposit>) {
+    ///         let fee = if context.version() >= 2 { 1 } else { 0 }; // from version 2 on
+    ///         self.cents += deposit.cents - fee;
+    ///     }
+    /// }
+    /// ```
+    const VERSIONS: RangeInclusive<u32> = 1..=1;
+
     /// Looks whether the event may be applied. A refusal is an output, not an error: the
     /// state before and after it is the same.
     ///
@@ -173,14 +200,22 @@ pub trait Logic: State + Send + 'static {
 pub struct Context {
     position: Position,
     time_ns: u64,
+    version: u32,
 }
 
 impl Context {
-    pub(crate) const fn new(position: u64, time_ns: u64) -> Self {
+    pub(crate) const fn new(position: u64, time_ns: u64, version: u32) -> Self {
         Self {
             position: Position(position),
             time_ns,
+            version,
         }
+    }
+
+    /// The version of the rules that the log is in: one of [`Logic::VERSIONS`].
+    #[must_use]
+    pub const fn version(&self) -> u32 {
+        self.version
     }
 
     /// The event's position.

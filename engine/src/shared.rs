@@ -59,6 +59,8 @@ impl Mark {
 pub(crate) struct Shared {
     pub(crate) durable: Mark,
     pub(crate) applied: Mark,
+    /// Of the logic's rules, as the log says.
+    pub(crate) version: Mark,
     pub(crate) answered: Mark,
     pub(crate) refused: Mark,
     pub(crate) repeated: Mark,
@@ -124,6 +126,7 @@ impl Shared {
         let shared = Self {
             durable: Mark::default(),
             applied: Mark::default(),
+            version: Mark::default(),
             answered: Mark::default(),
             refused: Mark::default(),
             repeated: Mark::default(),

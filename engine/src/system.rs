@@ -85,6 +85,13 @@ system! {
         /// Whom it is about.
         node: u64,
     }
+    /// Event: from the next event on the logic's rules are those of this version; never an older one.
+    VersionSwitch = 0xff08 {
+        /// One of [`Logic::VERSIONS`](crate::Logic::VERSIONS) on every replica, or it stops there.
+        version: u32,
+        /// Zero.
+        spare: u32,
+    }
     /// Output: the event was refused; the state is as before it.
     Rejected = 0xff11 {
         /// Of the event.
@@ -143,6 +150,8 @@ pub mod code {
     pub const QUARANTINED: u16 = 0xff06;
     /// The request had been answered before.
     pub const REPEATED: u16 = 0xff07;
+    /// The log is in a newer version of the logic's rules already.
+    pub const VERSION_BACK: u16 = 0xff09;
     /// The slot was claimed by a producer that gave it up.
     pub const VOID: u16 = 0xff08;
 
@@ -157,6 +166,9 @@ pub mod code {
             VALIDATE_PANICKED => "the logic panicked while it looked at the event",
             QUARANTINED => "the logic panicked on the event, which is in quarantine",
             REPEATED => "the request had been answered before",
+            VERSION_BACK => {
+                "the log is in a newer version of the logic already, and never goes back"
+            }
             VOID => "the producer gave the slot up",
             _ => "refused by the logic",
         }
@@ -174,6 +186,7 @@ pub(crate) fn schema_kinds<S: Slot>() -> Vec<Kind> {
         schema_kind::<S, Tick>(),
         schema_kind::<S, Parameters>(),
         schema_kind::<S, Membership>(),
+        schema_kind::<S, VersionSwitch>(),
     ]
 }
 

@@ -95,7 +95,7 @@ pub struct ClientsOptions {
 
 /// What is seen of a node in its cluster, in the order of its rows; behind them stand those of every
 /// engine.
-const ROWS: [&str; 18] = [
+const ROWS: [&str; 19] = [
     "cluster.node",
     "cluster.leader",
     "cluster.is_leading",
@@ -114,6 +114,7 @@ const ROWS: [&str; 18] = [
     "cluster.held_by_site",
     "cluster.site_lag_events",
     "cluster.site_lag_ns",
+    "cluster.version",
 ];
 
 /// A node that runs on the caller's thread.
@@ -416,6 +417,7 @@ impl<L: Logic> Driver<L> {
             replica.frames_held_by_site(),
             lag.map_or(0, |lag| lag.events),
             lag.map_or(0, |lag| lag.time_ns),
+            u64::from(node.version()),
         ];
         debug_assert!(values.len() == ROWS.len(), "as many numbers as names");
         node.count(rows, &mut values);
@@ -500,10 +502,11 @@ fn take<L: Logic>(
             node: peer,
             connection: Connection::Log,
             head,
-            ..
+            hello,
         } => match node.replica_mut().judge(&head) {
             Ok(()) => {
                 tracing::info!(peer = peer.0, "connected");
+                node.peer_runs(peer, hello.logic_min..=hello.logic_max);
                 node.replica_mut().reconnected(peer);
             }
             Err(error) => {
@@ -530,7 +533,6 @@ fn hello<L: Logic>(options: &NodeOptions) -> Hello {
     let schema = L::In::schema();
     let limits = Limits::for_events_of(schema.event_size);
     let config = &options.config;
-    let version = schema.version;
     // What has to be equal on all nodes for their states to stay so, and for an answer to mean the same.
     let replica = &options.replica;
     let ack = Ack {
@@ -560,7 +562,7 @@ fn hello<L: Logic>(options: &NodeOptions) -> Hello {
         frame_bytes_max: u32::try_from(options.frame_bytes_max).unwrap_or(u32::MAX),
         message_bytes_max: limits.message_bytes_max,
         ring_slots: u32::try_from(config.slots).unwrap_or(u32::MAX),
-        logic_min: 1,
-        logic_max: version,
+        logic_min: *L::VERSIONS.start(),
+        logic_max: *L::VERSIONS.end(),
     }
 }

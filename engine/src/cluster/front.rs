@@ -32,7 +32,7 @@ use crate::error::Result;
 use crate::event::{Kinds, SYSTEM_KINDS, Slot};
 use crate::logic::{EventOf, Logic, OutputOf};
 use crate::runtime::clock::Clock;
-use crate::system::{Membership, SessionClose, SessionOpen, code};
+use crate::system::{Membership, SessionClose, SessionOpen, VersionSwitch, code};
 
 /// Clients at once, unless told.
 const CONNECTIONS_MAX: usize = 1024;
@@ -159,16 +159,12 @@ impl<L: Logic> Front<L> {
                     if command != "status" {
                         tracing::info!(principal, command, is_dry, "an operator asks");
                     }
-                    match administer(node, peers, command, is_dry) {
+                    match administer::<L, S>(node, peers, command, is_dry) {
                         Administered::Answer(code, text) => {
                             admin_answers.push((client, number, code, text));
                             return Admit::Taken;
                         }
-                        Administered::Change(change) => {
-                            let mut event = EventOf::<L>::event(&Membership::default());
-                            change.write_to(bytemuck::bytes_of_mut(&mut event));
-                            (event, Whom::Admin { client, number })
-                        }
+                        Administered::Event(event) => (event, Whom::Admin { client, number }),
                     }
                 }
             };
@@ -273,6 +269,9 @@ impl<L: Logic> Asker<OutputOf<L>> for Front<L> {
                 self.gateway
                     .reply(session, number, position, head, &waits.outputs);
             }
+            Whom::Admin { client, number } if done.code != 0 => {
+                self.answer_admin(client, number, 1, code::meaning(done.code));
+            }
             Whom::Admin { client, number } => {
                 let text = format!("{{\"position\":{}}}", done.position);
                 self.answer_admin(client, number, 0, &text);
@@ -319,10 +318,10 @@ fn event_of<L: Logic>(
     Ok(event)
 }
 
-/// What comes of an operator's command.
-enum Administered {
+/// What comes of an operator's command: an answer, or an event that is to be let in.
+enum Administered<E> {
     Answer(u16, String),
-    Change(Change),
+    Event(E),
 }
 
 fn administer<L: Logic, S: Storage>(
@@ -330,10 +329,13 @@ fn administer<L: Logic, S: Storage>(
     peers: &[NodeId],
     command: &str,
     is_dry: bool,
-) -> Administered {
+) -> Administered<EventOf<L>> {
     let refused = |why: String| Administered::Answer(1, why);
     let mut words = command.split_whitespace();
     let verb = words.next().unwrap_or("");
+    if let Some(version) = command.strip_prefix("switch-version ") {
+        return switch_version(node, version, is_dry);
+    }
     let whom = words.next().map(str::parse::<NodeId>);
     let change = match (verb, whom) {
         ("status", _) => return Administered::Answer(0, status(node)),
@@ -356,7 +358,7 @@ fn administer<L: Logic, S: Storage>(
         (_, Some(Err(error))) => return refused(format!("{command}: {error}")),
         _ => {
             return refused(format!(
-                "{command}: not known; status, add N, promote N, remove N, transfer N, degrade and gate are"
+                "{command}: not known; status, add N, promote N, remove N, transfer N, degrade, gate and switch-version N are"
             ));
         }
     };
@@ -379,7 +381,29 @@ fn administer<L: Logic, S: Storage>(
     if is_dry {
         return Administered::Answer(0, format!("{{\"would\":\"{change}\"}}"));
     }
-    Administered::Change(change)
+    let mut event = EventOf::<L>::event(&Membership::default());
+    change.write_to(bytemuck::bytes_of_mut(&mut event));
+    Administered::Event(event)
+}
+
+/// Every node goes to another version of the logic's rules, at one position.
+fn switch_version<L: Logic, S: Storage>(
+    node: &ClusterNode<L, S>,
+    version: &str,
+    is_dry: bool,
+) -> Administered<EventOf<L>> {
+    let Ok(version) = version.trim().parse::<u32>() else {
+        return Administered::Answer(1, format!("{version}: a version is a number"));
+    };
+    if let Err(error) = node.check_version(version) {
+        return Administered::Answer(1, error.to_string());
+    }
+    if is_dry {
+        let now = node.version();
+        let text = format!("{{\"version\":{now},\"would_switch_to\":{version}}}");
+        return Administered::Answer(0, text);
+    }
+    Administered::Event(EventOf::<L>::event(&VersionSwitch { version, spare: 0 }))
 }
 
 /// An operator's word on the other site. It counts here at once, and follows into the log as soon as there
@@ -388,7 +412,7 @@ fn go_by<L: Logic, S: Storage>(
     node: &mut ClusterNode<L, S>,
     word: Gating,
     is_dry: bool,
-) -> Administered {
+) -> Administered<EventOf<L>> {
     let replica = node.replica();
     let held = replica.frames_held_by_site();
     if is_dry {
@@ -454,13 +478,16 @@ fn status<L: Logic, S: Storage>(node: &ClusterNode<L, S>) -> String {
         })
         .collect();
     format!(
-        "{{\"cluster\":\"{}\",\"node\":{},\"role\":\"{}\",\"is_open\":{},\"term\":{},\"epoch\":{},\"leader\":{},\"ack\":\"{}\",\"gate\":\"{}\",\"held_by_site\":{},\
+        "{{\"cluster\":\"{}\",\"node\":{},\"role\":\"{}\",\"is_open\":{},\"version\":{},\"versions\":[{},{}],\"term\":{},\"epoch\":{},\"leader\":{},\"ack\":\"{}\",\"gate\":\"{}\",\"held_by_site\":{},\
          \"voters\":{},\"learners\":{},\"last_index\":{},\"committed\":{},\"durable\":{},\"applied\":{},\"agreed\":{},\"disputed\":{},\"waiting\":{},\
          \"peers\":[{}]}}",
         options.cluster,
         options.node,
         format!("{:?}", view.role).to_lowercase(),
         node.is_open(),
+        node.version(),
+        L::VERSIONS.start(),
+        L::VERSIONS.end(),
         view.term,
         options.epoch,
         view.leader

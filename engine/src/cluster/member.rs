@@ -28,6 +28,7 @@ use super::answers::{Answers, Asker};
 use super::back::Back;
 use super::life::{Kept, Life};
 use crate::config::Config;
+use crate::core::first_version;
 use crate::error::{Error, Result};
 use crate::event::Slot;
 use crate::ledger::Ledger;
@@ -233,6 +234,9 @@ impl<L: Logic, A: Agreement> Member<L, A> {
             );
             worked = true;
             let is_empty = both == Position(0);
+            if is_empty {
+                self.begin_version();
+            }
             self.agree_on();
             if is_empty {
                 self.begin_log();
@@ -287,6 +291,15 @@ impl<L: Logic, A: Agreement> Member<L, A> {
 
     fn within(&self) -> Duration {
         self.config.drain()
+    }
+
+    /// A log that this build begins is in the oldest version that it can run.
+    fn begin_version(&mut self) {
+        let Some(life) = &mut self.life else { return };
+        if let Some(switch) = first_version::<L>() {
+            // LF3: the ring has room for it, the door has just been opened.
+            let _position = life.publish(|slot| *slot = EventOf::<L>::event(&switch));
+        }
     }
 
     /// A change of what the state goes by is an event.

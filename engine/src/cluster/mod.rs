@@ -39,4 +39,4 @@ pub use answers::{Asker, Done};
 pub use driver::{ClientsOptions, Driver, DriverOptions};
 pub use force::force_single;
 pub use member::Refused;
-pub use node::{ClusterNode, NodeOptions, request};
+pub use node::{ClusterNode, NoSwitch, NodeOptions, request};

@@ -16,7 +16,9 @@
 //!   one stops.
 //! * `CN3` Dropped, it leaves its storage as a killed process does.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use lockstep_journaler::storage::Storage;
@@ -49,7 +51,7 @@ use crate::shared::Shared;
 use crate::source::stopped;
 use crate::stage::egress::{Desk, Egress, Slow, Subscription};
 use crate::stage::logic::{Exceptions, LogicStage, Reports};
-use crate::system::Membership;
+use crate::system::{Membership, VersionSwitch};
 
 /// What the wire takes, unless both sides agree on something else.
 const FRAME_BYTES_MAX: usize = 64 << 10;
@@ -126,6 +128,49 @@ impl NodeOptions {
     }
 }
 
+/// Why the log does not go to another version of the logic's rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NoSwitch {
+    /// Another leads.
+    #[error("this node does not lead: ask the one that does")]
+    NotLeading,
+    /// It is in that version, or in a newer one.
+    #[error("version {version} is not above {now}, in which the log is: a version never goes back")]
+    Back {
+        /// What was asked for.
+        version: u32,
+        /// As it is.
+        now: u32,
+    },
+    /// A member has not said what it can run.
+    #[error(
+        "node {node} has not been heard since this node started, so nobody knows which versions it can run: start it, \
+         or remove it from the cluster"
+    )]
+    Silent {
+        /// Which.
+        node: NodeId,
+    },
+    /// A member cannot run it.
+    #[error(
+        "node {node} runs versions {oldest} to {newest}, not {version}: start it with a newer build first"
+    )]
+    CannotRun {
+        /// Which.
+        node: NodeId,
+        /// What was asked for.
+        version: u32,
+        /// The oldest that it can run.
+        oldest: u32,
+        /// The newest.
+        newest: u32,
+    },
+    /// The door is closed, or the ring is full.
+    #[error("not at the moment: ask again")]
+    Refused(Refused),
+}
+
 /// See the module.
 pub struct ClusterNode<L: Logic, S: Storage> {
     replica: Replica<S>,
@@ -136,6 +181,8 @@ pub struct ClusterNode<L: Logic, S: Storage> {
     desk: Arc<Desk<OutputOf<L>>>,
     recovery: Recovery,
     shadowing: Option<Shadowing<L, S>>,
+    /// Which versions of the logic's rules the others can run, as they said last.
+    can_run: BTreeMap<NodeId, RangeInclusive<u32>>,
     /// Beacons of the logic, for the others.
     beacons: Arc<Reports>,
     is_stepped: bool,
@@ -211,6 +258,7 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
         shared.oldest.set(opened.journal.oldest.0);
         shared.cuts.set(replica.cuts());
         let shadowing = Shadowing::start(&storage, options, &replica, &made.core, &shared)?;
+        shared.version.set(u64::from(made.core.version()));
         let mailbox = Arc::new(Mailbox::new());
         let desk = Arc::new(Desk::default());
         let ledger = Ledger::starting_at(position);
@@ -261,6 +309,7 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
             desk,
             recovery,
             shadowing,
+            can_run: BTreeMap::new(),
             beacons,
             is_stepped: options.background == Background::Stepped,
         })
@@ -431,6 +480,61 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
             member.decide(event);
         }
         Ok(())
+    }
+
+    /// A peer says which versions of the logic's rules it can run.
+    pub fn peer_runs(&mut self, peer: NodeId, versions: RangeInclusive<u32>) {
+        self.can_run.insert(peer, versions);
+    }
+
+    /// The version of the logic's rules that the state is in.
+    #[must_use]
+    pub fn version(&self) -> u32 {
+        u32::try_from(self.shared.version.get()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether the log may go to this version of the logic's rules: every member says that it can run it.
+    ///
+    /// # Errors
+    ///
+    /// [`NoSwitch`], which says who cannot.
+    pub fn check_version(&self, version: u32) -> Result<(), NoSwitch> {
+        if !self.is_open() {
+            return Err(NoSwitch::NotLeading);
+        }
+        let now = self.version();
+        if version <= now {
+            return Err(NoSwitch::Back { version, now });
+        }
+        let me = self.replica.options().node;
+        for node in self.replica.members().all() {
+            let runs = match self.can_run.get(&node) {
+                _ if node == me => L::VERSIONS,
+                Some(runs) => runs.clone(),
+                None => return Err(NoSwitch::Silent { node }),
+            };
+            if !runs.contains(&version) {
+                let (oldest, newest) = runs.into_inner();
+                return Err(NoSwitch::CannotRun {
+                    node,
+                    version,
+                    oldest,
+                    newest,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the event in by which every node goes to this version of the logic's rules, at its position.
+    ///
+    /// # Errors
+    ///
+    /// [`NoSwitch`]
+    pub fn switch_version(&mut self, token: u64, version: u32) -> Result<Position, NoSwitch> {
+        self.check_version(version)?;
+        let event = EventOf::<L>::event(&VersionSwitch { version, spare: 0 });
+        self.let_in(token, &event).map_err(NoSwitch::Refused)
     }
 
     /// The agreement, to look at.

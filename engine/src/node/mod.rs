@@ -26,7 +26,7 @@ use lockstep_ringbuffer::{
 use crate::config::{
     Config, GateAt, JournalMode, JournalThread, OnApplyPanic, OnValidatePanic, Retention,
 };
-use crate::core::Core;
+use crate::core::{Core, first_version};
 use crate::counters::CounterFile;
 use crate::error::{Error, Result};
 use crate::event::{Body, Kinds, Slot};
@@ -44,6 +44,7 @@ use crate::source::{Ack, Producer, stopped};
 use crate::stage::egress::{Desk, Egress, Sink, Slow, Subscription};
 use crate::stage::logic::{Exceptions, LogicStage, Rebuild};
 use crate::stage::order::Order;
+use crate::system::VersionSwitch;
 use metrics::Metrics;
 use recovery::{Factory, Made, OutputId, Recovery, Source};
 pub use stepped::Stepped;
@@ -814,10 +815,40 @@ impl<L: Logic> Engine<L> {
     /// A change of what the state goes by is an event.
     fn agree_on(&mut self, parameters: crate::system::Parameters) -> Result<()> {
         let wanted = self.config.parameters();
+        if let Some(version) = first_version::<L>().filter(|_| self.recovery.position.0 == 0) {
+            self.wait_unless_full(&self.producer.clone().own(&version)?)?;
+        }
         if wanted != parameters {
             self.wait_unless_full(&self.producer.clone().own(&wanted)?)?;
         }
         Ok(())
+    }
+
+    /// Goes to another version of the logic's rules, from the next event on, here and in every replay.
+    ///
+    /// # Errors
+    ///
+    /// This build cannot run it, the log is in a newer one, or the engine stopped.
+    pub fn switch_version(&self, version: u32) -> Result<crate::source::Answer> {
+        if !L::VERSIONS.contains(&version) {
+            return Err(crate::config::ConfigError::Value {
+                name: "version",
+                found: version.to_string(),
+                expected: "one of the versions that this build's logic can run",
+            }
+            .into());
+        }
+        let switch = VersionSwitch { version, spare: 0 };
+        self.producer.clone().own(&switch)?.wait()
+    }
+
+    /// The version of the logic's rules that the log is in.
+    ///
+    /// # Errors
+    ///
+    /// The engine stopped.
+    pub fn version(&self) -> Result<u32> {
+        self.read_core(Core::version)
     }
 
     /// Nobody who starts an engine waits for room on a disk without being told.

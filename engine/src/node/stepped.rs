@@ -27,7 +27,7 @@ use lockstep_ringbuffer::{ClaimError, OnFull, Pipeline, Probe, Turn};
 use super::recovery::Recovery;
 use super::{Prepared, Starter, with_faults};
 use crate::config::{Config, ConfigError, JournalThread};
-use crate::core::Core;
+use crate::core::{Core, first_version};
 use crate::error::{Error, Result};
 use crate::ledger::Ledger;
 use crate::logic::{EventOf, Logic, OutputOf};
@@ -157,6 +157,9 @@ impl<L: Logic, S: Storage> Stepped<L, S> {
             config: starter.config,
         };
         let wanted = stepped.config.parameters();
+        if let Some(version) = first_version::<L>().filter(|_| stepped.recovery.position.0 == 0) {
+            let _agreed = stepped.producer.own(&version)?;
+        }
         if wanted != parameters {
             let _agreed = stepped.producer.own(&wanted)?;
         }

@@ -341,6 +341,7 @@ impl<L: Logic> LogicStage<L> {
     }
 
     fn show(&self) {
+        self.shared.version.set(u64::from(self.core.version()));
         self.shared.applied.set(self.core.position().0);
         self.shared.refused.set(self.refused);
         self.shared.repeated.set(self.repeated);

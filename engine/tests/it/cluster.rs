@@ -4,15 +4,20 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::Receiver;
 
-use lockstep_engine::cluster::{Asker, ClusterNode, Done, NodeOptions, Refused, request};
+use lockstep_engine::cluster::{Asker, ClusterNode, Done, NoSwitch, NodeOptions, Refused, request};
+use lockstep_engine::core::Core;
+use lockstep_engine::node::recovery::Recovery;
 use lockstep_engine::prelude::*;
 use lockstep_engine::system::SessionOpen;
 use lockstep_engine::{Clock, Config};
 use lockstep_journaler::Background;
 use lockstep_journaler::storage::Simulated;
 use lockstep_replicator::wire::{Decoder, Limits, Message};
-use lockstep_replicator::{Gating, NodeId, ReceiveError, ReplicaOptions, Sites};
+use lockstep_replicator::{
+    Gating, NodeId, OfferError, ReceiveError, Replica, ReplicaOptions, Sites,
+};
 
 use crate::bank::{Bank, BankIn, BankOut, Deposit};
 
@@ -20,6 +25,9 @@ const NODES: u16 = 3;
 const TICK_NS: u64 = 10_000_000;
 /// A client that has no answer for so long asks again.
 const PATIENCE_NS: u64 = 400_000_000;
+
+/// Whoever asks for a version hears nothing.
+const NOBODY: u64 = u64::MAX;
 
 /// Numbers from a seed.
 struct Random(u64);
@@ -74,14 +82,14 @@ impl Asker<Event64> for Heard {
     }
 }
 
-/// The bank, which on one node may do another thing than on the others.
-struct Flaky {
+/// The bank, in the versions from 1 to `NEWEST`; on one node it may do another thing than on the others.
+struct Flaky<const NEWEST: u32> {
     bank: Bank,
     /// From this position on every deposit is one cent more. Not part of the state: as broken memory is not.
     wrong_from: Arc<AtomicU64>,
 }
 
-impl State for Flaky {
+impl<const NEWEST: u32> State for Flaky<NEWEST> {
     fn save(&self, out: &mut StateWriter<'_>) {
         self.bank.save(out);
     }
@@ -94,9 +102,10 @@ impl State for Flaky {
     }
 }
 
-impl Logic for Flaky {
+impl<const NEWEST: u32> Logic for Flaky<NEWEST> {
     type In = BankIn<'static>;
     type Out = BankOut<'static>;
+    const VERSIONS: std::ops::RangeInclusive<u32> = 1..=NEWEST;
 
     fn validate(&self, event: BankIn<'_>, context: &Context) -> Result<(), Reject> {
         self.bank.validate(event, context)
@@ -108,11 +117,121 @@ impl Logic for Flaky {
         context: &Context,
         out: &mut Outputs<'_, BankOut<'static>>,
     ) {
+        // From version 2 on every deposit counts twice.
+        if let (BankIn::Deposit(deposit), true) = (event, context.version() >= 2) {
+            *self.bank.balances.entry(deposit.account) += deposit.cents;
+            self.bank.total += deposit.cents;
+        }
         self.bank.apply(event, context, out);
         if context.position().0 >= self.wrong_from.load(Ordering::Relaxed) {
             *self.bank.balances.entry(0) += 1;
             self.bank.total += 1;
         }
+    }
+}
+
+/// A node of either build.
+enum Build {
+    Old(ClusterNode<Flaky<1>, Simulated>),
+    New(ClusterNode<Flaky<2>, Simulated>),
+}
+
+macro_rules! each {
+    ($build:expr, $node:ident => $what:expr) => {
+        match $build {
+            Build::Old($node) => $what,
+            Build::New($node) => $what,
+        }
+    };
+}
+
+impl Build {
+    fn open(
+        newest: u32,
+        disk: Simulated,
+        options: &NodeOptions,
+        wrong_from: &Arc<AtomicU64>,
+    ) -> lockstep_engine::Result<Self> {
+        fn fresh<const NEWEST: u32>(
+            wrong_from: &Arc<AtomicU64>,
+        ) -> impl Fn() -> Flaky<NEWEST> + use<NEWEST> {
+            let wrong_from = Arc::clone(wrong_from);
+            move || Flaky {
+                bank: Bank::default(),
+                wrong_from: Arc::clone(&wrong_from),
+            }
+        }
+        Ok(match newest {
+            1 => Self::Old(ClusterNode::open(disk, options, fresh(wrong_from))?),
+            _ => Self::New(ClusterNode::open(disk, options, fresh(wrong_from))?),
+        })
+    }
+
+    fn receive(&mut self, message: &Message) -> Result<(), ReceiveError> {
+        each!(self, node => node.receive(message))
+    }
+
+    fn turn(
+        &mut self,
+        now_ns: u64,
+        outbox: &mut Vec<(NodeId, Message)>,
+        heard: &mut Heard,
+    ) -> lockstep_engine::Result<bool> {
+        each!(self, node => node.turn(now_ns, outbox, heard))
+    }
+
+    fn let_in(&mut self, token: u64, event: &Event64) -> Result<Position, Refused> {
+        each!(self, node => node.let_in(token, event))
+    }
+
+    fn transfer_to(&mut self, to: NodeId) -> Result<(), OfferError> {
+        each!(self, node => node.transfer_to(to))
+    }
+
+    fn go_by(&mut self, word: Gating) -> Result<(), OfferError> {
+        each!(self, node => node.go_by(word))
+    }
+
+    fn peer_runs(&mut self, peer: NodeId, newest: u32) {
+        each!(self, node => node.peer_runs(peer, 1..=newest));
+    }
+
+    fn switch_version(&mut self, version: u32) -> Result<Position, NoSwitch> {
+        each!(self, node => node.switch_version(NOBODY, version))
+    }
+
+    fn version(&self) -> u32 {
+        each!(self, node => node.version())
+    }
+
+    fn is_open(&self) -> bool {
+        each!(self, node => node.is_open())
+    }
+
+    fn applied(&self) -> Position {
+        each!(self, node => node.applied())
+    }
+
+    fn replica(&self) -> &Replica<Simulated> {
+        each!(self, node => node.replica())
+    }
+
+    fn recovery(&self) -> &Recovery {
+        each!(self, node => node.recovery())
+    }
+
+    fn close(self) -> lockstep_engine::Result<()> {
+        each!(self, node => node.close(&mut Heard::default()))
+    }
+
+    /// Position, hash and balances, with the next turn.
+    fn state(&self) -> Receiver<(u64, u64, Vec<i64>)> {
+        fn state<const NEWEST: u32>(core: &Core<Flaky<NEWEST>>) -> (u64, u64, Vec<i64>) {
+            let of = |account| core.logic().bank.balances.get(&account).copied();
+            let balances = (0..4).map(|account| of(account).unwrap_or(0));
+            (core.position().0, core.state_hash(), balances.collect())
+        }
+        each!(self, node => node.look(Position(0), state).unwrap())
     }
 }
 
@@ -123,7 +242,9 @@ struct Process {
     /// Why it stopped by itself.
     stopped: Option<String>,
     /// `None` while it is down.
-    node: Option<ClusterNode<Flaky, Simulated>>,
+    node: Option<Build>,
+    /// Which build is started: the newest version of the logic that it has.
+    newest: u32,
     is_paused: bool,
 }
 
@@ -179,6 +300,7 @@ impl World {
             clock: Clock::manual(0),
             wrong_from: Arc::new(AtomicU64::new(u64::MAX)),
             stopped: None,
+            newest: 1,
             node: None,
             is_paused: false,
         });
@@ -220,12 +342,8 @@ impl World {
             let of = of.map(|(node, site)| (NodeId(node), site.to_owned()));
             options.replica.sites = Sites::new(of).gated();
         }
-        let wrong_from = Arc::clone(&process.wrong_from);
-        let fresh = move || Flaky {
-            bank: Bank::default(),
-            wrong_from: Arc::clone(&wrong_from),
-        };
-        let node = ClusterNode::open(process.disk.clone(), &options, fresh);
+        let newest = process.newest;
+        let node = Build::open(newest, process.disk.clone(), &options, &process.wrong_from);
         let node = node.unwrap_or_else(|error| panic!("seed {}: {error}", self.seed));
         let plan = &node.recovery().plan;
         assert_eq!(plan.passed_over, [], "seed {}", self.seed);
@@ -233,6 +351,24 @@ impl World {
         process.stopped = None;
         process.node = Some(node);
         process.is_paused = false;
+        self.greet();
+    }
+
+    /// Who runs says which versions it has, and hears it of the others.
+    fn greet(&mut self) {
+        let runs: Vec<(NodeId, u32)> = (1..)
+            .map(NodeId)
+            .zip(&self.processes)
+            .filter_map(|(id, process)| process.node.as_ref().map(|_| (id, process.newest)))
+            .collect();
+        for node in self
+            .processes
+            .iter_mut()
+            .filter_map(|process| process.node.as_mut())
+        {
+            runs.iter()
+                .for_each(|(id, newest)| node.peer_runs(*id, *newest));
+        }
     }
 
     /// The process is gone, and what was not synced, as far as the seed says.
@@ -278,7 +414,10 @@ impl World {
 
     /// A node came to its end by itself: right where something was planted.
     fn stop(&mut self, at: usize, why: &str) {
-        let is_planted = self.processes[at].wrong_from.load(Ordering::Relaxed) != u64::MAX;
+        let process = &self.processes[at];
+        let is_planted = process.wrong_from.load(Ordering::Relaxed) != u64::MAX;
+        let is_planted =
+            is_planted || (process.newest < 2 && why.contains("this build runs 1 to 1"));
         assert!(is_planted, "seed {}: node {}: {why}", self.seed, at + 1);
         self.kill(at);
         self.processes[at].stopped = Some(why.to_owned());
@@ -326,6 +465,9 @@ impl World {
     }
 
     fn hear(&mut self, at: usize, token: u64, what: Result<Done, bool>) {
+        if token == NOBODY {
+            return;
+        }
         let number = usize::try_from(token >> 32).unwrap();
         let asked_for = u32::try_from(token & u64::from(u32::MAX)).unwrap();
         let client = &mut self.clients[number];
@@ -439,7 +581,7 @@ impl World {
     fn leader(&self) -> Option<usize> {
         self.processes
             .iter()
-            .position(|process| process.node.as_ref().is_some_and(ClusterNode::is_open))
+            .position(|process| process.node.as_ref().is_some_and(Build::is_open))
     }
 
     fn heal(&mut self) {
@@ -467,7 +609,7 @@ impl World {
     /// Runs until every node has everything.
     fn level(&mut self) {
         self.until("every node at the end", |world| {
-            let applied = |process: &Process| process.node.as_ref().map(ClusterNode::applied);
+            let applied = |process: &Process| process.node.as_ref().map(Build::applied);
             let end = world.processes.iter().map(applied).max();
             let mut all = world.processes.iter();
             all.all(|process| Some(applied(process)) == end) && world.leader().is_some()
@@ -479,25 +621,7 @@ impl World {
         let looks: Vec<_> = self
             .processes
             .iter()
-            .map(|process| {
-                let node = process.node.as_ref().unwrap();
-                node.look(Position(0), |core| {
-                    let balances = (0..4).map(|account| {
-                        core.logic()
-                            .bank
-                            .balances
-                            .get(&account)
-                            .copied()
-                            .unwrap_or(0)
-                    });
-                    (
-                        core.position().0,
-                        core.state_hash(),
-                        balances.collect::<Vec<_>>(),
-                    )
-                })
-                .unwrap()
-            })
+            .map(|process| process.node.as_ref().unwrap().state())
             .collect();
         (0..usize::from(NODES)).for_each(|at| self.turn(at));
         looks.iter().map(|look| look.try_recv().unwrap()).collect()
@@ -614,7 +738,7 @@ fn a_planned_transfer_and_a_closed_cluster_go_on_where_they_were() {
     world.until("twenty answers", |world| is_done(world, 20));
     for at in 0..usize::from(NODES) {
         let node = world.processes[at].node.take().unwrap();
-        node.close(&mut Heard::default()).unwrap();
+        node.close().unwrap();
         world.start(at);
         let journal = &world.processes[at]
             .node
@@ -645,8 +769,7 @@ fn one_is_wrong(seed: u64, is_leader: bool) {
     } else {
         (leader + 1) % usize::from(NODES)
     };
-    let applied =
-        |world: &World, at: usize| world.processes[at].node.as_ref().map(ClusterNode::applied);
+    let applied = |world: &World, at: usize| world.processes[at].node.as_ref().map(Build::applied);
     let from = applied(&world, wrong).unwrap().0;
     world.processes[wrong]
         .wrong_from
@@ -670,10 +793,7 @@ fn one_is_wrong(seed: u64, is_leader: bool) {
     // The log says what was right: whoever replays it wrongly is told where.
     let end = applied(&world, others[0]).unwrap();
     world.until("the log is marked", |world| {
-        let replica = world.processes[others[0]]
-            .node
-            .as_ref()
-            .map(ClusterNode::replica);
+        let replica = world.processes[others[0]].node.as_ref().map(Build::replica);
         replica
             .and_then(|replica| replica.agreed_state())
             .is_some_and(|agreed| agreed.position > end.0)
@@ -735,6 +855,136 @@ fn cn4_two_that_differ_go_on_until_a_third_tells_which_is_right() {
         world.processes[leader].stopped.is_some()
     });
     world.until("the others go on", |world| is_done(world, 80));
+}
+
+/// Each node is stopped and started with the new build, one after the other, the leader last; then the log
+/// goes to version 2.
+fn upgraded(seed: u64) -> (World, Position) {
+    let mut world = World::new(seed);
+    let is_done = |world: &World, to: u32| world.clients.iter().all(|client| client.request > to);
+    world.until("ten answers", |world| is_done(world, 10));
+    let leader = world.leader().unwrap();
+    let ask = |world: &mut World, version| {
+        let leader = world.leader().unwrap();
+        world.processes[leader]
+            .node
+            .as_mut()
+            .unwrap()
+            .switch_version(version)
+    };
+    let refused = ask(&mut world, 2).unwrap_err().to_string();
+    assert!(
+        refused.contains("node 1 runs versions 1 to 1, not 2"),
+        "{refused}"
+    );
+    let mut goal = 20;
+    let followers = (0..usize::from(NODES)).filter(|at| *at != leader);
+    for at in followers.collect::<Vec<_>>().into_iter().chain([leader]) {
+        world.kill(at);
+        world.processes[at].newest = 2;
+        world.start(at);
+        world.until("answers meanwhile", |world| is_done(world, goal));
+        goal += 10;
+    }
+    world.until("a leader", |world| world.leader().is_some());
+    let back = ask(&mut world, 1).unwrap_err().to_string();
+    assert!(back.contains("never goes back"), "{back}");
+    let refused = ask(&mut world, 3).unwrap_err().to_string();
+    assert!(refused.contains("runs versions 1 to 2, not 3"), "{refused}");
+    let at = ask(&mut world, 2).unwrap();
+    (world, at)
+}
+
+/// Every deposit counts once before the switch and twice behind it.
+fn counted(world: &World, at: Position) -> Vec<i64> {
+    let of = |client: &Client| {
+        let positions = client.answers.values();
+        positions
+            .map(|position| if *position > at.0 { 2 } else { 1 })
+            .sum()
+    };
+    world.clients.iter().map(of).collect()
+}
+
+#[test]
+fn every_node_goes_to_a_new_version_at_one_position_under_load() {
+    for seed in 1..=3 {
+        let (mut world, at) = upgraded(seed);
+        let is_done =
+            |world: &World, to: u32| world.clients.iter().all(|client| client.request > to);
+        world.until("answers in version 2", |world| is_done(world, 80));
+        world.deposits_max = world
+            .clients
+            .iter()
+            .map(|client| client.request)
+            .max()
+            .unwrap();
+        let all = world.deposits_max;
+        world.until("the last answers", |world| is_done(world, all));
+        world.level();
+        let states = world.states();
+        assert!(
+            states.iter().all(|state| *state == states[0]),
+            "seed {seed}: {states:?}"
+        );
+        assert_eq!(states[0].2, counted(&world, at), "seed {seed}");
+        // The same by the log alone.
+        for at in 0..usize::from(NODES) {
+            world.kill(at);
+            world.start(at);
+        }
+        world.level();
+        assert_eq!(world.states()[0].2, states[0].2, "seed {seed}");
+        let versions = world
+            .processes
+            .iter()
+            .filter_map(|process| process.node.as_ref());
+        assert!(versions.into_iter().all(|node| node.version() == 2));
+    }
+}
+
+#[test]
+fn a_node_that_cannot_run_the_version_stops_at_it_by_name_and_the_others_go_on() {
+    let mut world = World::new(4);
+    let is_done = |world: &World, to: u32| world.clients.iter().all(|client| client.request > to);
+    for at in 0..usize::from(NODES) {
+        world.kill(at);
+        world.processes[at].newest = 2;
+        world.start(at);
+    }
+    world.until("ten answers", |world| is_done(world, 10));
+    let leader = world.leader().unwrap();
+    let old = (leader + 1) % usize::from(NODES);
+    // It said that it can, and comes back with the build before: nobody can know that.
+    world.kill(old);
+    let switched = world.processes[leader]
+        .node
+        .as_mut()
+        .unwrap()
+        .switch_version(2);
+    let at = switched.unwrap();
+    world.processes[old].newest = 1;
+    world.start(old);
+    world.until("it stops", |world| world.processes[old].stopped.is_some());
+    let why = world.processes[old].stopped.clone().unwrap();
+    let name = format!("version 2 of the logic at position {at}");
+    assert!(why.contains(&name), "{why}");
+    world.until("the others go on", |world| is_done(world, 30));
+    // Its log has the switch by now, mostly: then it does not even start.
+    world.processes[old].newest = 2;
+    world.start(old);
+    world.deposits_max = world
+        .clients
+        .iter()
+        .map(|client| client.request)
+        .max()
+        .unwrap();
+    let all = world.deposits_max;
+    world.until("the last answers", |world| is_done(world, all));
+    world.level();
+    let states = world.states();
+    assert!(states.iter().all(|state| *state == states[0]), "{states:?}");
+    assert_eq!(states[0].2, counted(&world, at));
 }
 
 #[test]

@@ -42,4 +42,5 @@ mod shutdown;
 mod simulated;
 mod stepped;
 mod time;
+mod versions;
 mod walk;

@@ -937,9 +937,13 @@ impl<N: Node> Cluster<N> {
         };
         let is_lost = self.replica(leader).is_some_and(|replica| {
             let gone = |id: &NodeId| self.processes.get(id).is_none_or(|process| process.is_gone);
-            let voters = replica.members().voters.iter().copied();
-            let left: Vec<NodeId> = voters.filter(|id| !gone(id)).collect();
-            !sites().has_two(&left)
+            let is_lost = |voters: &[NodeId]| {
+                let left: Vec<NodeId> = voters.iter().copied().filter(|id| !gone(id)).collect();
+                !sites().has_two(&left)
+            };
+            // While members change both halves have to have it at two sites.
+            let members = replica.members();
+            is_lost(&members.voters) || (members.is_joint() && is_lost(&members.voters_outgoing))
         });
         let word = match gating {
             Gating::Sites if is_lost => Gating::Degraded,

@@ -146,6 +146,12 @@ fn a_sync_that_is_tried_again_is_found() {
     is_found(Mutation::RetryFailedSync, 300);
 }
 
+#[test]
+fn seed_300996_a_lost_site_is_given_up_while_its_last_voter_is_replaced() {
+    // The voters before had their other site on a disk that was lost, and so had to be given up too.
+    run_plan(&Plan::of_seed(300_996));
+}
+
 /// Seeds that failed once, each with what was found; the code or the simulator was wrong.
 macro_rules! failed_once {
     ($($name:ident: $seed:literal,)*) => {$(

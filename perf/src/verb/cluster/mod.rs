@@ -74,6 +74,14 @@ enum What {
         #[command(flatten)]
         change: Change,
     },
+    /// Every node goes to a newer version of the logic's rules, at one position of the log; all of them have
+    /// to be able to run it
+    SwitchVersion {
+        /// Which
+        version: u32,
+        #[command(flatten)]
+        change: Change,
+    },
     /// Wait for the other site again
     Gate {
         #[command(flatten)]
@@ -125,6 +133,9 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
         What::Remove { id, change } => make(change, &format!("remove {id}"), true, global),
         // Nothing is lost by it, and it is taken back by another one.
         What::Transfer { id, change } => make(change, &format!("transfer {id}"), false, global),
+        What::SwitchVersion { version, change } => {
+            make(change, &format!("switch-version {version}"), true, global)
+        }
         What::Degrade { change } => make(change, "degrade", true, global),
         // Nothing is weakened by it.
         What::Gate { change } => make(change, "gate", false, global),
