@@ -18,14 +18,14 @@
 //!   histogram: the clocks are broken, and no percentile may hide it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, OnceLock};
 
 use hdrhistogram::Histogram;
 
 use super::tail::{Sample, Samples};
 use super::watch::ThreadWatch;
-use crate::machine::clock::Ticks;
+use crate::machine::clock::{Clock, Ticks, ratio};
 use crate::machine::floor::Gap;
 
 /// The longest latency that is told apart: an hour.
@@ -262,11 +262,47 @@ impl<C: Ticks> Drop for Recorder<C> {
     }
 }
 
+/// Events that the cost of recording is taken from, and how often: the least counts, for nothing
+/// makes work faster than it is.
+const COST_EVENTS: u64 = 10_000;
+const COST_TRIES: usize = 5;
+
+/// What it costs the receiving thread to record an event, the clock read included, in
+/// nanoseconds. Of it only a part of the read is in the event's own time; the rest is the next
+/// one's, where events follow closely.
+#[must_use]
+pub fn cost_ns(clock: &Clock) -> f64 {
+    let (back, _results) = channel();
+    let start = clock.ordered();
+    let phase = Phase {
+        from: start,
+        until: u64::MAX,
+        slices: 1,
+    };
+    let shared = Arc::new(OnceLock::from(phase));
+    let mut recorder = Recorder::new(*clock, shared, 1, 0, Arc::default(), back);
+    let at = |intended| Ticket {
+        intended,
+        sent: intended,
+    };
+    // A warm-up that was slower: no event is kept as one of the slowest, as nearly none is.
+    for _ in 0..COST_EVENTS {
+        recorder.done_at(at(start - 1), start + 10_000);
+    }
+    let tries = (0..COST_TRIES).map(|_| {
+        let from = clock.ordered();
+        for number in 0..COST_EVENTS {
+            recorder.done_at(at(start), start + 1 + number % 100);
+        }
+        ratio(clock.to_ns(clock.ordered() - from), COST_EVENTS)
+    });
+    clock.read_cost_ns() + tries.fold(f64::INFINITY, f64::min)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::simulated::SimulatedClock;
     use super::*;
-    use std::sync::mpsc::channel;
 
     fn record(events: &[(u64, u64, u64)]) -> Recorded {
         let (back, results) = channel();
@@ -303,6 +339,12 @@ mod tests {
         assert_eq!(recorded.service.max(), 300);
         assert_eq!(recorded.slices[0].len(), 1);
         assert_eq!(recorded.slices[1].len(), 1);
+    }
+
+    #[test]
+    fn recording_costs_more_than_reading_the_clock() {
+        let clock = Clock::monotonic();
+        assert!(cost_ns(&clock) > clock.read_cost_ns());
     }
 
     #[test]

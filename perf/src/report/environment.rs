@@ -8,6 +8,7 @@ use crate::machine::clock::Clock;
 use crate::machine::cpu_list;
 use crate::machine::cpus::{Files, Machine};
 use crate::machine::doctor::{Check, Diagnosis};
+use crate::measure::recorder;
 
 /// The program that measured.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +72,9 @@ pub struct Environment {
     pub tsc_ppm_err: f64,
     /// What an ordered read of the clock costs, in nanoseconds.
     pub clock_read_ns: f64,
+    /// What it costs to record an event, that read included.
+    #[serde(default)]
+    pub record_ns: f64,
     /// What the doctor found.
     pub checks: Vec<Check>,
 }
@@ -105,6 +109,7 @@ impl Environment {
             tsc_hz: clock.hz(),
             tsc_ppm_err: clock.error_ppm(),
             clock_read_ns: clock.read_cost_ns(),
+            record_ns: recorder::cost_ns(clock),
             checks: Diagnosis::of(machine, clock, &files).checks,
         }
     }

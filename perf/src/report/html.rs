@@ -435,11 +435,12 @@ fn environment_table(html: &mut String, document: &Document) {
     }
     let _ = writeln!(
         html,
-        "</table><p>fingerprint {} · clock {} {:.3} MHz ±{:.2} ppm, a read costs {:.0} ns</p>",
+        "</table><p>fingerprint {} · clock {} {:.3} MHz ±{:.2} ppm, a read costs {:.0} ns, recording an event {:.0} ns</p>",
         escape(&document.env.fingerprint),
         escape(&document.env.clocksource),
         document.env.tsc_hz / 1e6,
         document.env.tsc_ppm_err,
-        document.env.clock_read_ns
+        document.env.clock_read_ns,
+        document.env.record_ns
     );
 }
