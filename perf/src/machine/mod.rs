@@ -8,5 +8,6 @@ pub mod doctor;
 pub mod floor;
 pub mod interrupt;
 pub mod pin;
+pub mod realtime;
 pub mod storage;
 pub mod usage;

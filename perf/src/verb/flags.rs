@@ -10,6 +10,8 @@ use lockstep_perf::args::shape::Shape;
 use lockstep_perf::args::wish::{Log, Pin, Place, Policy, Waits};
 use lockstep_perf::exit::Refusal;
 use lockstep_perf::machine::cpus::Machine;
+use lockstep_perf::machine::realtime::Realtime;
+use lockstep_perf::report::result::Document;
 use lockstep_perf::report::store;
 
 /// A [`count`] that fits an index.
@@ -84,6 +86,10 @@ pub(crate) struct PipelineFlags {
     /// Let threads that spin share a core
     #[arg(long)]
     pub(crate) allow_smt: bool,
+    /// Run before the tasks of others: none | fifo:PRIO | rr:PRIO; where a CPU is shared the kernel
+    /// still gives them up to 50 ms of each second, at once
+    #[arg(long, default_value = "none", value_name = "CLASS")]
+    pub(crate) rt: Realtime,
     /// A CPU that may not be used is left out with a warning
     #[arg(long)]
     pub(crate) pin_best_effort: bool,
@@ -119,6 +125,21 @@ impl PipelineFlags {
             stages: self.stages,
             insist: self.insist,
         })
+    }
+
+    /// Takes the class of `--rt`, says so, and keeps it in the result.
+    pub(crate) fn go_before_others(&self, document: &mut Document) -> Result<String, Refusal> {
+        if self.rt == Realtime::None {
+            return Ok(String::new());
+        }
+        self.rt.take()?;
+        document
+            .config
+            .insert("rt".to_owned(), self.rt.to_string().into());
+        Ok(format!(
+            "rt       {}: a shared CPU still goes to others for up to 50 ms of a second\n",
+            self.rt
+        ))
     }
 
     pub(crate) fn plan(&self, machine: &Machine) -> Result<Plan, Refusal> {

@@ -7,6 +7,7 @@ use lockstep_perf::args::quantity::duration;
 use lockstep_perf::exit::{Exit, Refusal};
 use lockstep_perf::machine::cpu_list;
 use lockstep_perf::machine::floor::{Floor, Watch};
+use lockstep_perf::machine::realtime::Realtime;
 use lockstep_perf::measure::harness::watch_together;
 use lockstep_perf::report::result::FloorRecord;
 use lockstep_perf::report::text::{Table, wrap};
@@ -39,6 +40,9 @@ pub(crate) struct Args {
     /// End at the first gap this long, with exit code 4
     #[arg(long, value_parser = duration, value_name = "DUR")]
     stop_above: Option<Duration>,
+    /// Watch from before the tasks of others: none | fifo:PRIO | rr:PRIO
+    #[arg(long, default_value = "none", value_name = "CLASS")]
+    rt: Realtime,
     #[command(flatten)]
     result: ResultFlags,
 }
@@ -48,6 +52,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
     let bench = Bench::new(global);
     args.result.check()?;
     let cpus = cpus(args.cpus.as_deref(), "--cpus", &bench)?;
+    args.rt.take()?;
     let watch = Watch {
         duration: args.duration,
         threshold: args.threshold,

@@ -78,6 +78,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
         .insert("arrivals".to_owned(), args.arrivals.to_string().into());
     bench.say(&plan_lines(&plan, &bench))?;
     bench.say(&acknowledged_line(&plan, &mut document)?)?;
+    bench.say(&args.pipeline.go_before_others(&mut document)?)?;
     bench.say(&format!(
         "record   an event costs its receiver {:.0} ns, of which {:.0} ns are a clock read\n",
         document.env.record_ns, document.env.clock_read_ns

@@ -77,6 +77,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
     document.config = plan.config();
     bench.say(&plan_lines(&plan, &bench))?;
     bench.say(&acknowledged_line(&plan, &mut document)?)?;
+    bench.say(&args.pipeline.go_before_others(&mut document)?)?;
     let mut runs = Vec::new();
     floor(args, &bench, &plan, "before", &mut document.floor)?;
     for n in 1..=usize::from(args.runs) {

@@ -318,6 +318,7 @@ fn words_that_are_no_numbers() {
             "latency --pin-policy up",
             "is no policy: near, far, smt, l3, node:N",
         ),
+        ("latency --rt high", "is no class: none, fifo:PRIO, rr:PRIO"),
         ("latency --max-lateness much", "is no share, as in 5%"),
         ("latency --slo p99", "is no objective"),
         ("compare a b --metric mean", "is no metric"),
