@@ -368,7 +368,8 @@ fn what_makes_no_sense_is_refused_and_changes_nothing() {
 
     std::fs::write(
         &config,
-        "ring = \"1Ki\"\n[engine]\nslots = 256\ngate = \"output\"\n",
+        "ring = \"1Ki\"\nwait = \"journal=park,logic=yield\"\n[engine]\nslots = 256\ngate = \"output\"\nbatch = 16\n\
+         place = \"order+journal,logic+egress\"\nwaits = [\"park\", \"yield:10\"]\n",
     )
     .unwrap();
     // Flags alone, as tune writes them for a ring: nothing in them is the engine's.
