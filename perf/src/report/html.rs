@@ -64,7 +64,7 @@ pub fn page(document: &Document) -> Result<String> {
 pub fn charts(chart: &super::chart::Chart) -> String {
     let title = escape(&chart.title);
     format!(
-        "{HEAD}<title>{title}</title><h1>{title}</h1>{}</html>\n",
+        "{HEAD}<title>{title}</title><h1>lockstep plot</h1>{}</html>\n",
         chart.to_svg()
     )
 }

@@ -135,6 +135,17 @@ fn write(args: &Args, text: &str) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
+/// Whose a series is: the label, where only one carries it; else when it was measured.
+fn owner(document: &Document, all: &[Document]) -> String {
+    let alike = all.iter().filter(|other| other.label == document.label);
+    let time = document.started.get(11..19).unwrap_or(&document.started);
+    match (document.label.as_str(), alike.count()) {
+        ("", _) => time.to_owned(),
+        (label, 1) => label.to_owned(),
+        (label, _) => format!("{label} {time}"),
+    }
+}
+
 /// One chart of all documents: with several, each series says whose it is.
 fn chart(args: &Args, kind: Kind, documents: &[Document]) -> anyhow::Result<Chart> {
     let mut all: Option<Chart> = None;
@@ -145,11 +156,7 @@ fn chart(args: &Args, kind: Kind, documents: &[Document]) -> anyhow::Result<Char
             Kind::Percentile | Kind::C2c => percentile_chart(document)?,
         };
         if documents.len() > 1 {
-            let owner = if document.label.is_empty() {
-                &document.started
-            } else {
-                &document.label
-            };
+            let owner = owner(document, documents);
             for series in &mut one.series {
                 series.name = format!("{owner}: {}", series.name);
             }
