@@ -395,6 +395,21 @@ impl<S: Storage> Snapshots<S> {
     }
 
     /// Makes an empty directory for a new snapshot, and removes unfinished ones.
+    /// Removes what a taker left behind that did not come to its end: it has room on the disk, and is
+    /// nobody's snapshot. Nobody takes one meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Io`].
+    pub fn sweep(&self) -> Result<(), SnapshotError> {
+        for (found, is_finished) in self.directories()? {
+            if !is_finished {
+                self.clear(&directory_of(found))?;
+            }
+        }
+        Ok(())
+    }
+
     fn begin(&self, position: Position) -> Result<String, SnapshotError> {
         let create = |name: &str| {
             self.storage
@@ -403,12 +418,13 @@ impl<S: Storage> Snapshots<S> {
         };
         create(DIRECTORY)?;
         self.sync_directory("")?;
-        for (found, is_finished) in self.directories()? {
-            if !is_finished {
-                self.clear(&directory_of(found))?;
-            } else if found == position {
-                return Err(SnapshotError::Exists { position });
-            }
+        self.sweep()?;
+        if self
+            .directories()?
+            .iter()
+            .any(|(found, _)| *found == position)
+        {
+            return Err(SnapshotError::Exists { position });
         }
         let directory = directory_of(position);
         create(&directory)?;

@@ -251,7 +251,14 @@ impl<L: Logic, S: Storage> Shadow<L, S> {
                 tracing::info!(position = position.0, bytes, took_ms, "snapshot taken");
             }
             Err(SnapshotError::Exists { .. }) => {}
-            Err(error) => tracing::error!(position = position.0, %error, "no snapshot was taken"),
+            Err(error) => {
+                tracing::error!(position = position.0, %error, "no snapshot was taken");
+                // On a full disk its parts have room that the journal wants. What cannot be removed now,
+                // the next taker tries again.
+                if let Err(error) = Snapshots::new(self.orders.storage.clone()).sweep() {
+                    tracing::warn!(%error, "what there is of it stays for now");
+                }
+            }
         }
     }
 

@@ -154,6 +154,20 @@ fn sn2_any_flipped_bit_is_found_and_named() {
 }
 
 #[test]
+fn what_was_never_finished_gives_its_room_back() {
+    let disk = Simulated::new(1);
+    let snapshots = Snapshots::new(disk.clone());
+    take(&snapshots, 7).unwrap();
+    let mut writer = snapshots.create(of(9)).unwrap();
+    writer.write(&[1; 1_000]).unwrap();
+    drop(writer);
+    assert_eq!(disk.list(DIRECTORY).unwrap().len(), 2);
+    snapshots.sweep().unwrap();
+    assert_eq!(disk.list(DIRECTORY).unwrap().len(), 1);
+    assert_whole(&snapshots, 7);
+}
+
+#[test]
 fn a_missing_or_cut_part_is_named() {
     let disk = Simulated::new(1);
     let snapshots = Snapshots::new(disk.clone());
