@@ -301,6 +301,10 @@ fn plan(snapshot: Option<Position>, passed_over: Vec<(Position, String)>, events
         events,
         estimate,
     };
+    if snapshot.is_none() && events == 0 {
+        // Nothing is there to be recovered.
+        return plan;
+    }
     tracing::info!(
         snapshot = snapshot.map(|at| at.0),
         events,
@@ -354,12 +358,14 @@ pub(crate) fn recover_to<L: Logic, S: Storage>(
             .collect(),
         journal,
     };
-    tracing::info!(
-        position = recovery.position.0,
-        state_hash = format_args!("{:016x}", recovery.state_hash),
-        took_ms = u64::try_from(recovery.took.as_millis()).unwrap_or(u64::MAX),
-        journal = recovery.journal,
-        "recovered"
-    );
+    if recovery.position.0 > 0 {
+        tracing::info!(
+            position = recovery.position.0,
+            state_hash = format_args!("{:016x}", recovery.state_hash),
+            took_ms = u64::try_from(recovery.took.as_millis()).unwrap_or(u64::MAX),
+            journal = recovery.journal,
+            "recovered"
+        );
+    }
     Ok((made, recovery))
 }

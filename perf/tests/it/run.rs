@@ -184,6 +184,9 @@ fn a_load_that_is_killed_goes_on_exactly_once() {
         let more = ["--outputs", text(&killed_outputs)];
         let last = loaded(&load, &killed, &more);
         assert!(last["behind"].as_u64().unwrap() > 0, "{last}");
+        let again = run_with(&load, &killed, &more);
+        let told = |what: &str| again.stderr.find(what).expect(&again.stderr);
+        assert!(told("recovery planned events=") < told("recovered position="));
         let more = ["--outputs", text(&whole_outputs)];
         let uninterrupted = loaded(&load, &whole, &more);
         assert_eq!(last["state_hash"], uninterrupted["state_hash"]);

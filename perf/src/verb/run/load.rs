@@ -76,7 +76,7 @@ pub(super) fn run(
         None => wished.unwrap_or_default(),
     };
     let outputs = flags.outputs.as_deref().map(OutputFile::open).transpose()?;
-    ear::listen(tracing::Level::WARN);
+    ear::listen(tracing::Level::INFO);
     let _flag = interrupt::flag();
     let how = format!(
         "journal {}, gate {}",
