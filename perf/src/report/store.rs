@@ -227,7 +227,8 @@ pub fn load(path: &Path) -> anyhow::Result<Document> {
     })
 }
 
-/// All results below a directory, oldest first: their names begin with their time.
+/// All results below a directory, oldest first: their names begin with the second, and of one
+/// second the files tell.
 fn list(directory: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(directory) else {
         return Vec::new();
@@ -237,13 +238,51 @@ fn list(directory: &Path) -> Vec<PathBuf> {
         .map(|entry| entry.path().join(FILE))
         .filter(|path| path.is_file())
         .collect();
-    files.sort();
+    files.sort_by_cached_key(|path| {
+        let name = path.parent().and_then(Path::file_name).unwrap_or_default();
+        let second: String = name.to_string_lossy().chars().take(SECOND).collect();
+        let written = fs::metadata(path).and_then(|found| found.modified()).ok();
+        (second, written)
+    });
     files
 }
+
+/// Characters of `20261123-061200`.
+const SECOND: usize = 15;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn results_of_one_second_stand_in_the_order_they_were_written() {
+        let home = std::env::temp_dir().join(format!("lockstep-list-{}", std::process::id()));
+        let second = "20261123-061200";
+        for (age_s, name) in [
+            (3, "latency"),
+            (2, "latency-10"),
+            (1, "c2c"),
+            (0, "latency-2"),
+        ] {
+            let one = home.join(format!("{second}-{name}"));
+            fs::create_dir_all(&one).unwrap();
+            fs::write(one.join(FILE), "{}").unwrap();
+            let written = SystemTime::now() - std::time::Duration::from_secs(age_s);
+            let file = fs::File::options()
+                .write(true)
+                .open(one.join(FILE))
+                .unwrap();
+            file.set_modified(written).unwrap();
+        }
+        let found = list(&home);
+        let names = found.iter().map(|path| {
+            let name = path.parent().and_then(Path::file_name).unwrap();
+            name.to_string_lossy()[SECOND + 1..].to_owned()
+        });
+        let names: Vec<String> = names.collect();
+        fs::remove_dir_all(home).unwrap();
+        assert_eq!(names, ["latency", "latency-10", "c2c", "latency-2"]);
+    }
 
     #[test]
     fn moments_are_written_as_calendars_have_them() {
