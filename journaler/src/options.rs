@@ -138,6 +138,8 @@ pub struct Mutations {
     pub no_zeroing: bool,
     /// What an opening reads is taken for durable, though a sync may have failed before.
     pub trust_the_cache: bool,
+    /// A cut is done without having been decided durably.
+    pub cut_without_intent: bool,
 }
 
 impl Options {

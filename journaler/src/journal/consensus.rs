@@ -73,7 +73,9 @@ impl<S: Storage> Journal<S> {
         (hint.segment, hint.offset, hint.chain) = (intent.segment, intent.offset, 0);
         meta.update_both(|slot| {
             slot.set_durable(&hint);
-            slot.set_cut_intent(Some(*intent));
+            if !shared.options.mutations.cut_without_intent {
+                slot.set_cut_intent(Some(*intent));
+            }
         })?;
         drop(self.writer.take_active());
         lock(&shared.seals).retain(|seal| seal.header.segment_id < intent.segment.0);

@@ -145,6 +145,17 @@ pub enum StartError {
         /// As the frame says.
         found: u64,
     },
+    /// The log is shorter than what was applied of it.
+    #[error(
+        "the log ends at index {last}, and this node has applied a change of members at index {applied}: it lost \
+         what it had acknowledged and takes no part under its old id; remove it, and add it as a new node"
+    )]
+    Forgot {
+        /// As remembered.
+        applied: u64,
+        /// As the journal has it.
+        last: u64,
+    },
     /// The voters cannot gate.
     #[error("{0}")]
     Sites(String),

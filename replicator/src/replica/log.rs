@@ -39,6 +39,8 @@ pub(super) struct Log<S: Storage> {
     pub(super) arrived: Vec<SharedFrame>,
     behind: BTreeMap<NodeId, Behind<S>>,
     pub(super) cuts: u64,
+    /// For the simulator to notice: descriptors are written, and the events are not.
+    pub(super) loses_events: bool,
 }
 
 /// A reader for a peer that is sent what is no longer in memory.
@@ -61,6 +63,7 @@ impl<S: Storage> Log<S> {
             arrived: Vec::new(),
             behind: BTreeMap::new(),
             cuts: 0,
+            loses_events: false,
         }
     }
 
@@ -87,7 +90,11 @@ impl<S: Storage> Log<S> {
         let header = *frame.header();
         self.tail = self.tail.behind(&header);
         self.recent_bytes += frame.bytes().len();
-        self.waiting.push_back(frame.clone());
+        self.waiting.push_back(if self.loses_events {
+            SharedFrame::new(header, [&vec![0; frame.body().len()], &[]])
+        } else {
+            frame.clone()
+        });
         self.recent.push_back(frame);
         Ok(Row::of(&header))
     }

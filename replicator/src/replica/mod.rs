@@ -129,6 +129,12 @@ pub enum Mutation {
     RetryFailedSync,
     /// A leader is elected and does not wait for the other site.
     ForgetGroups,
+    /// What is written and acknowledged is the descriptor; the events are not there.
+    AcknowledgeWithoutEvents,
+    /// A node votes after an unclean start under a promise of memory.
+    VoteAfterForgetting,
+    /// A conflict is cut back without having been decided durably.
+    CutWithoutIntent,
 }
 
 impl Mutation {
@@ -145,6 +151,9 @@ impl Mutation {
         Mutation::AppliedApartFromMembers,
         Mutation::RetryFailedSync,
         Mutation::ForgetGroups,
+        Mutation::AcknowledgeWithoutEvents,
+        Mutation::VoteAfterForgetting,
+        Mutation::CutWithoutIntent,
     ];
 
     /// Its name on the command line of the campaign.
@@ -162,6 +171,9 @@ impl Mutation {
             Mutation::AppliedApartFromMembers => "applied-apart-from-members",
             Mutation::RetryFailedSync => "retry-failed-sync",
             Mutation::ForgetGroups => "forget-groups",
+            Mutation::AcknowledgeWithoutEvents => "acknowledge-without-events",
+            Mutation::VoteAfterForgetting => "vote-after-forgetting",
+            Mutation::CutWithoutIntent => "cut-without-intent",
         }
     }
 }
@@ -342,6 +354,12 @@ impl<S: Storage> Replica<S> {
         }
         let notes = checked_notes(&journal, options)?;
         let (index, known) = read_index(&storage, &journal, &notes)?;
+        if notes.applied > index.last() {
+            return Err(StartError::Forgot {
+                applied: notes.applied,
+                last: index.last(),
+            });
+        }
         let mut index = index;
         let reached = index.index_reaching(known);
         let committed = reached.max(notes.committed.min(index.last()));
@@ -351,7 +369,8 @@ impl<S: Storage> Replica<S> {
             && !recovered.was_clean
             && recovered.reached.frames > 0
             && (options.boot == 0 || options.boot != notes.boot)
-            && notes.members.voters != [options.node];
+            && notes.members.voters != [options.node]
+            && options.mutation != Some(Mutation::VoteAfterForgetting);
         if let Some(why) = options.sites.refuses(&options.founders) {
             return Err(StartError::Sites(why));
         }
@@ -359,11 +378,12 @@ impl<S: Storage> Replica<S> {
         if options.sites.gates {
             consensus.gate_sites(&options.sites.groups());
         }
-        let log = Log::new(
+        let mut log = Log::new(
             journal,
             options.recent_bytes_max,
             journal_options.max_write_bytes,
         );
+        log.loses_events = options.mutation == Some(Mutation::AcknowledgeWithoutEvents);
         let mut replica = Replica {
             consensus,
             log,
@@ -503,9 +523,14 @@ impl<S: Storage> Replica<S> {
                 "`ack` does not end with +dr here: no site is waited for",
             ));
         }
-        match (word, self.options.sites.refuses(self.members())) {
-            (Gating::Sites, Some(why)) => Err(refused(&why)),
-            (Gating::Sites, None) | (Gating::Degraded, _) => Ok(()),
+        if word == Gating::Degraded {
+            return Ok(());
+        }
+        // A change under way may leave the voters on one site (`ST2`).
+        self.consensus.may_change()?;
+        match self.options.sites.refuses(self.members()) {
+            Some(why) => Err(refused(&why)),
+            None => Ok(()),
         }
     }
 
@@ -1293,6 +1318,11 @@ impl<S: Storage> Effects for Work<'_, S> {
     }
 
     fn members(&mut self, applied: u64, members: &Members) -> Result<(), Fatal> {
+        if self.options.policy != Policy::Disks {
+            // Written is enough for a promise of memory; what is remembered as applied has to be there
+            // when the power comes back.
+            self.log.sync()?;
+        }
         self.notes.applied = applied;
         if self.options.mutation != Some(Mutation::AppliedApartFromMembers) {
             self.notes.members = members.clone();

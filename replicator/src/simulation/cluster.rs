@@ -302,6 +302,8 @@ impl<N: Node> Cluster<N> {
         journal.background = Background::Stepped;
         journal.journal_id = Some([u8::try_from(id.0).unwrap_or(255); 16]);
         journal.mutations.retry_failed_sync = self.plan.mutation == Some(Mutation::RetryFailedSync);
+        journal.mutations.cut_without_intent =
+            self.plan.mutation == Some(Mutation::CutWithoutIntent);
         let cluster: ClusterId = "simulated"
             .parse()
             .unwrap_or_else(|_| unreachable!("a good name"));
@@ -517,6 +519,10 @@ impl<N: Node> Cluster<N> {
         };
         let mut out = Vec::new();
         if let Err(reason) = node.persist(&mut out) {
+            if self.plan.policy != Policy::Disks {
+                // Answers that promise memory had left before the sync.
+                self.send_all(id, out);
+            }
             return self.stopped(id, &reason);
         }
         self.send_all(id, out);
@@ -1182,9 +1188,11 @@ impl<N: Node> Cluster<N> {
                 .node
                 .as_ref()
                 .is_some_and(|node| !node.replica().is_barred())
+                && !process.is_hurt
         });
         match kind {
             20..40 if all_know && self.plan.voters >= 3 => kind,
+            40..50 if all_know && self.plan.voters >= 3 && self.plan.cuts_memory => kind,
             54..80 => kind,
             _ => 0,
         }

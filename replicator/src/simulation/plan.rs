@@ -44,6 +44,8 @@ pub struct Plan {
     pub policy: Policy,
     /// Whether commits wait for two sites: nodes with even numbers are at one, the others at another.
     pub has_sites: bool,
+    /// Whether, under a policy of memory, power goes between a write and its sync too.
+    pub cuts_memory: bool,
     /// Whether processes, machines and disks fail.
     pub breaks_nodes: bool,
     /// Whether the network is cut.
@@ -85,6 +87,7 @@ impl Plan {
             policy: [Policy::Memory, Policy::DiskAndMemory, Policy::Disks]
                 [usize::try_from(random.below(10)).unwrap_or(2).min(2)],
             has_sites: false,
+            cuts_memory: Random::new(seed ^ 0x0ff_5eed).chance(700),
             breaks_nodes: !random.chance(100),
             breaks_network: !random.chance(100),
             mutation: None,

@@ -152,6 +152,30 @@ fn seed_300996_a_lost_site_is_given_up_while_its_last_voter_is_replaced() {
     run_plan(&Plan::of_seed(300_996));
 }
 
+#[test]
+fn seed_1095_a_site_is_not_waited_for_again_while_its_last_voter_is_leaving() {
+    // The operator's word was taken while a removal that leaves one site was under way.
+    run_plan(&Plan::of_seed(1095));
+}
+
+#[test]
+fn seed_267_what_was_applied_is_synced_before_it_is_remembered() {
+    // Under a promise of memory a change of members was remembered as applied, and the power took its frame.
+    run_plan(&Plan::of_seed(267));
+}
+
+#[test]
+fn events_that_are_not_behind_their_acknowledgement_are_found() {
+    is_found(Mutation::AcknowledgeWithoutEvents, 5);
+}
+
+#[test]
+fn a_cut_that_was_not_decided_durably_is_found() {
+    let found = (480..=490).find_map(|seed| run_mutated(seed, Mutation::CutWithoutIntent).err());
+    let what = found.expect("it survived eleven seeds").what;
+    assert!(what.contains("will not start"), "{what}");
+}
+
 /// Seeds that failed once, each with what was found; the code or the simulator was wrong.
 macro_rules! failed_once {
     ($($name:ident: $seed:literal,)*) => {$(
@@ -160,6 +184,7 @@ macro_rules! failed_once {
             // As the plan of this seed was then.
             let plan = Plan {
                 has_sites: false,
+                cuts_memory: false,
                 ..Plan::of_seed($seed)
             };
             run_plan(&plan);
