@@ -5,10 +5,13 @@ use std::fmt::Write as _;
 use anyhow::Result;
 use hdrhistogram::Histogram;
 
+use super::environment::Environment;
 use super::result::{Document, PART, RunRecord, SPAN, percentile};
 use super::text::{Table, wrap};
 use crate::args::quantity::{Units, show_count, show_rate};
 use crate::machine::clock::ratio;
+use crate::machine::cpus::Machine;
+use crate::measure::harness::Report;
 
 /// The percentiles of the tables.
 const PERCENTILES: [(f64, &str); 5] = [
@@ -29,12 +32,32 @@ pub fn text(document: &Document, units: Units) -> Result<String> {
     for rate in &document.summary.rates {
         text.push_str(&one_rate(document, rate.rate, units)?);
     }
-    let _ = writeln!(
-        text,
-        "valid    {}",
-        wrap(&verdict(document), 71, "         ")
-    );
+    let valid = format!("valid    {}", verdict(document));
+    let _ = writeln!(text, "{}", wrap(&valid, 79, "         "));
     Ok(text)
+}
+
+impl Report {
+    /// As a result that can be kept, compared and drawn.
+    ///
+    /// # Errors
+    ///
+    /// When a histogram cannot be encoded.
+    pub fn document(&self) -> Result<Document> {
+        let environment = Environment::here(&Machine::here(), &self.clock);
+        let mut document = Document::new("latency", &self.name, environment);
+        document.add(self)?;
+        Ok(document)
+    }
+
+    /// As `lockstep latency` prints it.
+    ///
+    /// # Errors
+    ///
+    /// As [`document`](Self::document).
+    pub fn text(&self) -> Result<String> {
+        text(&self.document()?, Units::Auto)
+    }
 }
 
 /// Reasons that a text names; the result has them all.
@@ -177,12 +200,12 @@ fn tail(runs: &[&RunRecord], units: Units) -> String {
         .map(|(cause, count)| format!("{:.0}% {cause}", ratio(*count, all) * 100.0))
         .collect();
     let line = format!(
-        "{} slowest, above {}: {}",
+        "tail     {} slowest, above {}: {}",
         show_count(all),
         units.show(from),
         shares.join(" · ")
     );
-    format!("tail     {}\n", wrap(&line, 71, "         "))
+    format!("{}\n", wrap(&line, 79, "         "))
 }
 
 fn rates(runs: &[&RunRecord]) -> String {
@@ -192,12 +215,12 @@ fn rates(runs: &[&RunRecord]) -> String {
         .map(|run| run.achieved_rate)
         .fold(f64::INFINITY, f64::min);
     let line = format!(
-        "achieved {}, {} lost, {} not sent, {} found the ring full, {} negative samples",
+        "rate     achieved {}, {} lost, {} not sent, {} found the ring full, {} negative samples",
         show_rate(achieved),
         show_count(sum(|r| r.lost)),
         show_count(sum(|r| r.unsent)),
         show_count(sum(|r| r.blocked)),
         show_count(sum(|r| r.negative_samples))
     );
-    format!("rate     {}\n", wrap(&line, 71, "         "))
+    format!("{}\n", wrap(&line, 79, "         "))
 }
