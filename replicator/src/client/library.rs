@@ -273,6 +273,7 @@ impl Client {
             Ok(stream) => {
                 self.stream = Some(stream);
                 self.is_connected = false;
+                self.machine.dialing(now);
             }
             Err(error) => self.lose(now, &error),
         }

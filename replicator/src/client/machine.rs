@@ -2,10 +2,10 @@
 //! what to do when nobody answers.
 //!
 //! ```text
-//!            connected            welcome              opened
-//!   Away ───────────────► Greeting ──────► Opening ───────────► Ready
-//!    ▲                        │               │                   │
-//!    └── lost, not leader, no answer in time ─┴───────────────────┘    requests keep their numbers
+//!         dialing           connected            welcome             opened
+//!   Away ─────────► Dialing ──────────► Greeting ─────────► Opening ─────────► Ready
+//!    ▲                 │                    │                  │                 │
+//!    └── lost, not leader, no answer in time ──────────────────┴─────────────────┘    requests keep their numbers
 //! ```
 //!
 //! # Invariants
@@ -14,6 +14,10 @@
 //!   on, in order, without a hole; the first of them has the number `first`.
 //! * `M2` On one connection requests are sent in the order of their numbers; after *busy* to one of
 //!   them, that one and all behind it are sent again.
+//! * `M3` A node that was silent for as long as an answer may take is passed over for a while, also
+//!   where another names it as the leader: a process that hangs, or is cut off, takes connections
+//!   and says nothing, and those that have not noticed yet name it. Where all were silent, they are
+//!   asked in turn.
 
 use std::collections::VecDeque;
 
@@ -126,6 +130,9 @@ pub enum ClientError {
 /// The session is not known: it was closed, or has expired. The engine's number for it.
 const SESSION_UNKNOWN: u16 = 0xff01;
 
+/// How often the time for an answer a silent node is passed over: longer than an election.
+const SILENT_TIMES: u64 = 4;
+
 /// The longest wait before a node is asked again.
 const RETRY_NS_MAX: u64 = 500_000_000;
 
@@ -151,6 +158,8 @@ pub struct Machine {
     /// How often in a row it did not work.
     failures: u32,
     heard_ns: u64,
+    /// Nodes that were silent, and until when they are passed over (`M3`).
+    silent: Vec<(String, u64)>,
     counters: Counters,
 }
 
@@ -170,6 +179,7 @@ pub struct Counters {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Away,
+    Dialing,
     Greeting,
     Opening,
     Ready,
@@ -210,6 +220,7 @@ impl Machine {
             not_before_ns: 0,
             failures: 0,
             heard_ns: 0,
+            silent: Vec::new(),
             counters: Counters::default(),
         })
     }
@@ -283,6 +294,12 @@ impl Machine {
         }
     }
 
+    /// A connection to [`address`](Self::address) is being made.
+    pub fn dialing(&mut self, now_ns: u64) {
+        self.state = State::Dialing;
+        self.heard_ns = now_ns;
+    }
+
     /// The connection is there.
     pub fn connected(&mut self, now_ns: u64) {
         self.state = State::Greeting;
@@ -304,7 +321,7 @@ impl Machine {
 
     /// The connection is gone, or could not be made: the next node is asked.
     pub fn lost(&mut self, now_ns: u64) {
-        if self.state != State::Away {
+        if !matches!(self.state, State::Away | State::Dialing) {
             self.counters.lost += 1;
         }
         self.go_on(now_ns);
@@ -313,6 +330,7 @@ impl Machine {
     /// Looks at what is due; `true` if the connection is to be given up.
     pub fn turn(&mut self, now_ns: u64) -> bool {
         if self.is_late(now_ns) {
+            self.pass_over(now_ns);
             self.lost(now_ns);
             return true;
         }
@@ -327,7 +345,9 @@ impl Machine {
     pub fn due_ns(&self) -> u64 {
         match self.state {
             State::Away => self.not_before_ns,
-            State::Greeting | State::Opening => self.heard_ns + self.options.answer_within_ns,
+            State::Dialing | State::Greeting | State::Opening => {
+                self.heard_ns + self.options.answer_within_ns
+            }
             State::Ready => {
                 let late = self
                     .oldest_sent()
@@ -375,6 +395,10 @@ impl Machine {
             match packets.next() {
                 Ok(Some(packet)) => {
                     self.heard_ns = now_ns;
+                    if !self.silent.is_empty() {
+                        let own = self.address().to_owned();
+                        self.silent.retain(|(address, _)| *address != own);
+                    }
                     if !self.take(&packet, now_ns)? {
                         return Ok(false);
                     }
@@ -534,7 +558,7 @@ impl Machine {
     fn redirected(&mut self, address: &str, now_ns: u64) {
         self.counters.redirected += 1;
         let is_known = !address.is_empty();
-        let is_new = is_known && address != self.address();
+        let is_new = is_known && address != self.address() && !self.is_silent(address, now_ns);
         self.go_on(now_ns);
         if is_new {
             match self.addresses.iter().position(|known| known == address) {
@@ -574,7 +598,7 @@ impl Machine {
         self.sent = 0;
         self.out.clear();
         self.redirect = None;
-        self.current = (self.current + 1) % self.addresses.len();
+        self.current = self.next(now_ns);
         self.failures = self.failures.saturating_add(1);
         // The first round over all nodes does not wait: one of them may lead.
         let rounds = self.failures / u32::try_from(self.addresses.len()).unwrap_or(1).max(1);
@@ -585,10 +609,33 @@ impl Machine {
         self.not_before_ns = now_ns.saturating_add(wait.min(RETRY_NS_MAX));
     }
 
+    /// The next node that was not silent just now; where all were, the next (`M3`).
+    fn next(&self, now_ns: u64) -> usize {
+        let count = self.addresses.len();
+        let mut others = (1..=count).map(|step| (self.current + step) % count);
+        others
+            .find(|at| !self.is_silent(&self.addresses[*at], now_ns))
+            .unwrap_or((self.current + 1) % count)
+    }
+
+    fn is_silent(&self, address: &str, now_ns: u64) -> bool {
+        let mut silent = self.silent.iter();
+        silent.any(|(one, until)| one == address && now_ns < *until)
+    }
+
+    /// This node says nothing: for a while it is not asked again.
+    fn pass_over(&mut self, now_ns: u64) {
+        let own = self.address().to_owned();
+        let until = now_ns.saturating_add(self.options.answer_within_ns * SILENT_TIMES);
+        self.silent
+            .retain(|(address, until)| *address != own && now_ns < *until);
+        self.silent.push((own, until));
+    }
+
     fn is_late(&self, now_ns: u64) -> bool {
         let since = match self.state {
             State::Away => return false,
-            State::Greeting | State::Opening => Some(self.heard_ns),
+            State::Dialing | State::Greeting | State::Opening => Some(self.heard_ns),
             State::Ready => self.oldest_sent(),
         };
         since.is_some_and(|since| now_ns >= since.saturating_add(self.options.answer_within_ns))
@@ -749,7 +796,53 @@ mod tests {
             None,
             "now it waits a little"
         );
-        assert_eq!(machine.wants_connection(1_021), Some("a:1"));
+        assert_eq!(
+            machine.wants_connection(1_021),
+            Some("b:1"),
+            "a was silent, b only closed"
+        );
+    }
+
+    #[test]
+    fn m3_a_silent_node_is_passed_over_though_others_name_it() {
+        let mut machine = machine();
+        make_ready(&mut machine, 0);
+        machine.ask(&[1; 8], 0).unwrap();
+        assert!(!machine.turn(0));
+        assert!(machine.turn(1_000), "a hangs");
+        assert_eq!(machine.wants_connection(1_000), Some("b:1"));
+        machine.dialing(1_000);
+        assert_eq!(machine.wants_connection(1_000), None, "one at a time");
+        machine.connected(1_000);
+        sent(&mut machine);
+        let name = |machine: &mut Machine, now, address: &[u8]| {
+            let welcome = Packet {
+                body: address,
+                ..Packet::bare(PacketKind::Welcome, 0, 2 | 1 << 16, 64)
+            };
+            assert!(!give(machine, now, welcome).unwrap());
+        };
+        // b has not noticed yet that a hangs.
+        name(&mut machine, 1_001, b"a:1");
+        assert_eq!(machine.address(), "c:1");
+        let now = machine.due_ns().max(1_001);
+        machine.dialing(now);
+        assert_eq!(machine.due_ns(), now + 1_000, "nor for ever for a connection");
+        assert!(machine.turn(now + 1_000), "c is cut off");
+        assert_eq!(machine.address(), "b:1", "the only one that speaks");
+        // It speaks again, or enough time has passed: a is asked again.
+        let late = now + 1_000 * SILENT_TIMES + 1_000;
+        machine.connected(late);
+        sent(&mut machine);
+        name(&mut machine, late, b"a:1");
+        assert_eq!(machine.address(), "a:1");
+        // Where all were silent, they are asked in turn.
+        for next in ["b:1", "c:1", "a:1", "b:1"] {
+            let now = machine.due_ns().max(late);
+            machine.dialing(now);
+            assert!(machine.turn(now + 1_000));
+            assert_eq!(machine.address(), next);
+        }
     }
 
     #[test]
