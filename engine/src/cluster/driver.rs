@@ -280,6 +280,7 @@ impl<L: Logic> Driver<L> {
             node.replica_mut().reconnected(peer);
         }
         self.front.show_role(node);
+        self.front.settle(node);
         self.transport.set_log(node.replica().hello());
         let is_stuck = node.replica().has_unwritten();
         // A full disk is looked at again with the clock, not at once.

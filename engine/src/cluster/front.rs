@@ -9,12 +9,16 @@
 //!
 //! * `FR1` No event of session 0 comes in here: who acts for the engine or as an operator of the
 //!   application does not do it as a client.
+//! * `FR3` An operator's change is answered when a majority of the voters behind it knows that it is
+//!   committed, and has so applied it: whoever turns off what was removed leaves a cluster that agrees
+//!   on its members.
 //! * `FR2` Only kinds that the logic knows come in, in the newest version.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use lockstep_journaler::Position;
 use lockstep_journaler::storage::Storage;
 use lockstep_replicator::client::codec::ReplyHead;
 use lockstep_replicator::client::{
@@ -55,7 +59,16 @@ pub(crate) struct Front<L: Logic> {
     addresses: BTreeMap<NodeId, SocketAddr>,
     peers: Vec<NodeId>,
     admin_answers: Vec<(ClientId, u32, u16, String)>,
+    /// Changes that were done here, and wait for a majority to have done them (`FR3`).
+    settling: Vec<Settling>,
     logic: std::marker::PhantomData<fn() -> L>,
+}
+
+/// A change of an operator that is in the log and applied here.
+struct Settling {
+    client: ClientId,
+    number: u32,
+    position: Position,
 }
 
 struct Waits {
@@ -107,6 +120,7 @@ impl<L: Logic> Front<L> {
             addresses: clients.addresses.clone(),
             peers: options.peers.keys().copied().collect(),
             admin_answers: Vec::new(),
+            settling: Vec::new(),
             logic: std::marker::PhantomData,
         })
     }
@@ -204,6 +218,31 @@ impl<L: Logic> Front<L> {
         });
     }
 
+    /// Answers the operators whose change a majority has applied (`FR3`).
+    pub(crate) fn settle<S: Storage>(&mut self, node: &ClusterNode<L, S>) {
+        if self.settling.is_empty() {
+            return;
+        }
+        let still_leads = node.replica().view().role == Role::Leader;
+        let mut settling = std::mem::take(&mut self.settling);
+        settling.retain(|one| {
+            let position = one.position;
+            let (code, text) = if is_settled(node, position) {
+                (0, format!("{{\"position\":{position}}}"))
+            } else if still_leads {
+                return true;
+            } else {
+                let text = format!(
+                    "the change is in the log at position {position}, and this node leads no more: look at `cluster status`"
+                );
+                (1, text)
+            };
+            self.answer_admin(one.client, one.number, code, &text);
+            false
+        });
+        self.settling = settling;
+    }
+
     /// Writes what is left to say.
     pub(crate) fn end(&mut self) {
         self.gateway.flush();
@@ -273,8 +312,11 @@ impl<L: Logic> Asker<OutputOf<L>> for Front<L> {
                 self.answer_admin(client, number, 1, code::meaning(done.code));
             }
             Whom::Admin { client, number } => {
-                let text = format!("{{\"position\":{}}}", done.position);
-                self.answer_admin(client, number, 0, &text);
+                self.settling.push(Settling {
+                    client,
+                    number,
+                    position: done.position,
+                });
             }
             Whom::Nobody => {}
         }
@@ -434,6 +476,30 @@ fn go_by<L: Logic, S: Storage>(
     }
 }
 
+/// Whether the voters that are left without this one could go on at once.
+fn leaves_a_majority<L: Logic, S: Storage>(node: &ClusterNode<L, S>, gone: NodeId) -> bool {
+    let replica = node.replica();
+    let voters = replica.members().voters.iter();
+    let left: Vec<NodeId> = voters.copied().filter(|id| *id != gone).collect();
+    let is_there = |id: &NodeId| {
+        let mut peers = replica.peers();
+        *id == replica.options().node || peers.any(|peer| peer.node == *id && peer.is_active)
+    };
+    left.iter().filter(|id| is_there(id)).count() > left.len() / 2
+}
+
+/// Whether a majority of the voters knows that this event is committed.
+fn is_settled<L: Logic, S: Storage>(node: &ClusterNode<L, S>, position: Position) -> bool {
+    let replica = node.replica();
+    let (me, members) = (replica.options().node, replica.members());
+    let index = replica.index().index_reaching(Position(position.0 + 1));
+    let others = replica.peers().filter(|peer| {
+        peer.node != me && members.is_voter(peer.node) && peer.committed >= index
+    });
+    let is_here = members.is_voter(me) && replica.committed() > position;
+    others.count() + usize::from(is_here) > members.voters.len() / 2
+}
+
 /// Why the agreement would refuse a change that makes sense by itself.
 fn not_now<L: Logic, S: Storage>(node: &ClusterNode<L, S>, change: Change) -> Option<&'static str> {
     let replica = node.replica();
@@ -446,6 +512,9 @@ fn not_now<L: Logic, S: Storage>(node: &ClusterNode<L, S>, change: Change) -> Op
         Change::Remove(id) if id == replica.options().node => {
             Some("it leads: transfer to another node first")
         }
+        Change::Remove(id) if !leaves_a_majority(node, id) => Some(
+            "of the voters that would be left, too few are there to go on: start those that are off first",
+        ),
         Change::Promote(id) if !is_close(id) => Some("it lags: wait until it has caught up"),
         _ => None,
     }

@@ -231,6 +231,8 @@ pub struct Peer {
     pub node: NodeId,
     /// It has acknowledged everything up to this index.
     pub matched: u64,
+    /// It has said that it knows everything up to this index to be committed.
+    pub committed: u64,
     /// The next frame that it is sent.
     pub next: u64,
     /// Whether it answered within the last election timeout.

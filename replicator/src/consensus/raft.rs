@@ -696,6 +696,7 @@ impl Consensus {
             Some(Peer {
                 node,
                 matched: progress.matched,
+                committed: progress.committed_index,
                 next: progress.next_idx,
                 is_active: progress.recent_active || node == self.node,
                 in_snapshot: progress.state == ProgressState::Snapshot,

@@ -13,7 +13,7 @@ use anyhow::{Context as _, bail};
 use lockstep_exchange::event::{Event, NewOrder, SessionOpen, Side, TimeInForce};
 use lockstep_replicator::client::{Client, ClientOptions};
 
-use super::processes::{PATIENCE, now};
+use super::processes::{PATIENCE, go_on, now};
 use crate::verb::node::{ACCOUNTS, INSTRUMENTS};
 
 /// Orders of one client that may be without an answer.
@@ -29,9 +29,21 @@ pub(super) struct Answered {
     pub(super) session: u64,
     pub(super) number: u32,
     pub(super) position: u64,
-    /// When it was due, and when the answer came: seconds since the drill began.
-    due: f64,
-    at: f64,
+    pub(super) code: u16,
+    /// Of the outputs; a repeated answer comes without them.
+    pub(super) digest: Option<u64>,
+    /// When it was due, when it was asked, and when the answer came: seconds since the drill began.
+    pub(super) due: f64,
+    pub(super) asked: f64,
+    pub(super) at: f64,
+}
+
+/// A number that stands for outputs.
+pub(super) fn digest(outputs: &[u8]) -> u64 {
+    use std::hash::Hasher as _;
+    let mut hasher = std::hash::DefaultHasher::new();
+    hasher.write(outputs);
+    hasher.finish()
 }
 
 /// What all clients were told.
@@ -105,6 +117,7 @@ impl Load {
             if let Some(fault) = fault.unwrap_or_else(PoisonError::into_inner).as_ref() {
                 bail!("{fault}");
             }
+            go_on()?;
             if started.elapsed() > within {
                 bail!("no answers came within {within:?}");
             }
@@ -172,11 +185,12 @@ fn trade(
         }
         while !is_over && due.is_now() {
             let order = order(account, told.requests);
+            due.sent();
             if client.ask(bytemuck::bytes_of(&order)).is_err() {
+                due.take_back();
                 break;
             }
             told.requests += 1;
-            due.sent();
         }
         let wait = if is_over { PATIENCE } else { due.left() };
         client
@@ -187,12 +201,15 @@ fn trade(
             // ORDERING: Relaxed, a count.
             shared.answers.fetch_add(1, Ordering::Relaxed);
             told.refused += u64::from(reply.code != 0);
-            let was_due = due.of(reply.number)?;
+            let (was_due, asked) = due.of(reply.number)?;
             told.answered.push(Answered {
                 session: reply.session,
                 number: reply.number,
                 position: reply.position,
+                code: reply.code,
+                digest: (!reply.is_repeated).then(|| digest(&reply.outputs)),
                 due: was_due,
+                asked,
                 at: since_start(now()),
             });
         }
@@ -203,8 +220,9 @@ fn trade(
 struct Due {
     gap: Duration,
     next: Instant,
-    /// Of the orders in flight, by request; the first trades under request 2, behind the login.
-    flying: std::collections::VecDeque<f64>,
+    /// Of the orders in flight, by request: when they were due, and when asked; the first trades under
+    /// request 2, behind the login.
+    flying: std::collections::VecDeque<(f64, f64)>,
     first: u32,
 }
 
@@ -227,12 +245,20 @@ impl Due {
     }
 
     fn sent(&mut self) {
-        self.flying.push_back(since_start(self.next));
+        self.flying
+            .push_back((since_start(self.next), since_start(now())));
         self.next += self.gap;
     }
 
-    /// When this request was due; answers come in the order of requests.
-    fn of(&mut self, number: u32) -> anyhow::Result<f64> {
+    /// It was not sent after all: it stays due.
+    fn take_back(&mut self) {
+        if self.flying.pop_back().is_some() {
+            self.next -= self.gap;
+        }
+    }
+
+    /// When this request was due, and when it was asked; answers come in the order of requests.
+    fn of(&mut self, number: u32) -> anyhow::Result<(f64, f64)> {
         let due = self.flying.pop_front().filter(|_| number == self.first);
         self.first += 1;
         due.with_context(|| format!("request {number} was answered out of order or twice"))
@@ -285,7 +311,10 @@ mod tests {
             session: 1,
             number: 1,
             position: 1,
+            code: 0,
+            digest: None,
             due: at - 0.001,
+            asked: at - 0.001,
             at,
         }
     }

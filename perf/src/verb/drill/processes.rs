@@ -2,12 +2,17 @@
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::RawFd;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use lockstep_engine::counters::Counters;
+use lockstep_perf::machine::interrupt;
+
+use super::apart;
 
 /// How long anything may take before the drill gives up: far longer than a slow machine needs.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
@@ -22,6 +27,8 @@ pub(super) struct Process {
     pub(super) directory: PathBuf,
     file: PathBuf,
     log: PathBuf,
+    /// The namespace that it lives in, where it has one.
+    space: Option<RawFd>,
     child: Option<Child>,
 }
 
@@ -42,6 +49,8 @@ pub(super) struct Cluster {
     pub(super) processes: Vec<Process>,
     /// Where clients reach each node.
     pub(super) clients: Vec<SocketAddr>,
+    /// It is being closed: nothing interrupts that, but for a second signal, which kills.
+    pub(super) is_ending: bool,
 }
 
 /// A free port of loopback, as of now.
@@ -51,7 +60,12 @@ pub(super) fn free_address() -> anyhow::Result<SocketAddr> {
 }
 
 impl Process {
-    pub(super) fn new(number: u16, home: &Path, text: &str) -> anyhow::Result<Self> {
+    pub(super) fn new(
+        number: u16,
+        home: &Path,
+        text: &str,
+        space: Option<RawFd>,
+    ) -> anyhow::Result<Self> {
         let file = home.join(format!("node{number}.toml"));
         std::fs::write(&file, text)?;
         Ok(Self {
@@ -59,6 +73,7 @@ impl Process {
             directory: home.join(format!("node{number}")),
             file,
             log: home.join(format!("node{number}.log")),
+            space,
             child: None,
         })
     }
@@ -66,12 +81,17 @@ impl Process {
     pub(super) fn start(&mut self) -> anyhow::Result<()> {
         let program = std::env::current_exe()?;
         let log = File::options().create(true).append(true).open(&self.log)?;
-        let child = Command::new(program)
+        let mut command = Command::new(program);
+        command
             .args(["run", "--node"])
             .arg(&self.file)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
+            // Ctrl-C is the drill's to hear: it ends its nodes itself.
+            .process_group(0);
+        apart::bind(&mut command, self.space);
+        let child = command
             .spawn()
             .with_context(|| format!("cannot start node {}", self.number))?;
         self.child = Some(child);
@@ -165,6 +185,37 @@ impl Drop for Process {
     }
 }
 
+/// Somebody has asked the drill to end: not a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Interrupted;
+
+impl std::fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("interrupted")
+    }
+}
+
+impl std::error::Error for Interrupted {}
+
+/// Fails once somebody has asked the drill to end.
+pub(super) fn go_on() -> anyhow::Result<()> {
+    if interrupt::is_set() {
+        return Err(Interrupted.into());
+    }
+    Ok(())
+}
+
+/// Waits so long, or until somebody asks the drill to end.
+pub(super) fn wait(long: Duration) -> anyhow::Result<()> {
+    let started = now();
+    // Ends: the time is over, or an interrupt.
+    while started.elapsed() < long {
+        go_on()?;
+        std::thread::park_timeout(LOOK.min(long.saturating_sub(started.elapsed())));
+    }
+    Ok(())
+}
+
 /// A drill is measured on a person's clock.
 pub(super) fn now() -> Instant {
     Instant::now()
@@ -184,6 +235,9 @@ impl Cluster {
         let started = now();
         // Ends: it is so, a node failed, or out of patience.
         while !is_so(self) {
+            if !self.is_ending {
+                go_on()?;
+            }
             for process in &mut self.processes {
                 if process.child.is_some() && !process.is_running() {
                     let words = process.last_words();
@@ -218,6 +272,15 @@ impl Cluster {
 
     /// Whether there is a leader, and every node is level with it, but for what is on its way.
     pub(super) fn is_whole(&mut self) -> bool {
+        self.is_level(LAG_MAX)
+    }
+
+    /// Whether nothing is on its way any more.
+    pub(super) fn is_at_rest(&mut self) -> bool {
+        self.is_level(0)
+    }
+
+    fn is_level(&mut self, lag_max: u64) -> bool {
         let Some(leader) = self.leader() else {
             return false;
         };
@@ -233,7 +296,7 @@ impl Cluster {
                         && one.leader == first.leader
                         && !one.has_failed
                         // What a busy cluster commits between two writings of the counters.
-                        && one.applied + LAG_MAX >= first.committed
+                        && one.applied + lag_max >= first.committed
                 })
             })
     }
