@@ -387,6 +387,12 @@ fn administer<L: Logic, S: Storage>(
                 let text = format!("{{\"would_transfer_to\":{to},\"is_voter\":{is_voter}}}");
                 return Administered::Answer(u16::from(!is_voter), text);
             }
+            if !node.is_open() {
+                return refused(not_here(node));
+            }
+            if node.replica().options().node == to {
+                return refused(format!("node {to} leads already"));
+            }
             return match node.transfer_to(to) {
                 Ok(()) => Administered::Answer(0, format!("{{\"transferring_to\":{to}}}")),
                 Err(error) => refused(error.to_string()),
@@ -405,7 +411,10 @@ fn administer<L: Logic, S: Storage>(
         }
     };
     if !node.is_open() {
-        return refused("this node does not lead: ask the one that does".to_owned());
+        return refused(not_here(node));
+    }
+    if let Err(why) = node.replica().members().check(change) {
+        return refused(format!("{change}: {why}"));
     }
     if let Change::AddLearner(new) = change
         && !peers.contains(&new)
@@ -413,9 +422,6 @@ fn administer<L: Logic, S: Storage>(
         return refused(format!(
             "node {new} has no [[peer]] in this node's file: add it there on every node first"
         ));
-    }
-    if let Err(why) = node.replica().members().check(change) {
-        return refused(format!("{change}: {why}"));
     }
     if let Some(why) = not_now(node, change) {
         return refused(format!("{change}: {why}"));
@@ -426,6 +432,16 @@ fn administer<L: Logic, S: Storage>(
     let mut event = EventOf::<L>::event(&Membership::default());
     change.write_to(bytemuck::bytes_of_mut(&mut event));
     Administered::Event(event)
+}
+
+/// Why an operator has to ask elsewhere, or later.
+fn not_here<L: Logic, S: Storage>(node: &ClusterNode<L, S>) -> String {
+    let replica = node.replica();
+    let me = replica.options().node;
+    match replica.view().leader.filter(|leader| *leader != me) {
+        Some(leader) => format!("node {me} does not lead: ask node {leader}"),
+        None => "nobody leads, as far as this node knows: start the voters that are off, and ask again in a second".to_owned(),
+    }
 }
 
 /// Every node goes to another version of the logic's rules, at one position.
@@ -493,9 +509,9 @@ fn is_settled<L: Logic, S: Storage>(node: &ClusterNode<L, S>, position: Position
     let replica = node.replica();
     let (me, members) = (replica.options().node, replica.members());
     let index = replica.index().index_reaching(Position(position.0 + 1));
-    let others = replica.peers().filter(|peer| {
-        peer.node != me && members.is_voter(peer.node) && peer.committed >= index
-    });
+    let others = replica
+        .peers()
+        .filter(|peer| peer.node != me && members.is_voter(peer.node) && peer.committed >= index);
     let is_here = members.is_voter(me) && replica.committed() > position;
     others.count() + usize::from(is_here) > members.voters.len() / 2
 }

@@ -402,6 +402,7 @@ pub fn admin(
         .encode(&mut out, &[command.as_bytes()]);
     let mut packets = Packets::default();
     let mut waiting = Waiting::default();
+    let mut ended: Option<io::Error> = None;
     loop {
         while let Some(packet) = packets.next().map_err(|source| ClientError::Packet {
             address: address.to_owned(),
@@ -422,6 +423,10 @@ pub fn admin(
                 _ => {}
             }
         }
+        // Only now: a node says why it refuses, and closes.
+        if let Some(error) = ended {
+            return Err(no_answer(error.to_string()));
+        }
         let left = within.saturating_sub(started.elapsed());
         if left.is_zero() {
             return Err(no_answer("it has not ended".to_owned()));
@@ -430,8 +435,7 @@ pub fn admin(
         let wants_write = !out.is_empty() || stream.wants_write();
         waiting.add(stream.fd(), true, wants_write);
         waiting.wait(left).map_err(ClientError::Wait)?;
-        exchange(&mut stream, &mut out, &mut packets)
-            .map_err(|error| no_answer(error.to_string()))?;
+        ended = exchange(&mut stream, &mut out, &mut packets).err();
     }
 }
 

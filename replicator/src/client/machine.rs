@@ -827,7 +827,11 @@ mod tests {
         assert_eq!(machine.address(), "c:1");
         let now = machine.due_ns().max(1_001);
         machine.dialing(now);
-        assert_eq!(machine.due_ns(), now + 1_000, "nor for ever for a connection");
+        assert_eq!(
+            machine.due_ns(),
+            now + 1_000,
+            "nor for ever for a connection"
+        );
         assert!(machine.turn(now + 1_000), "c is cut off");
         assert_eq!(machine.address(), "b:1", "the only one that speaks");
         // It speaks again, or enough time has passed: a is asked again.

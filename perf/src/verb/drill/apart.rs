@@ -44,13 +44,15 @@ pub(super) struct Apart {
 
 /// Why there cannot be namespaces here, in a line; tried in a child, which leaves nothing.
 pub(super) fn obstacle() -> Option<String> {
-    let flags = network_flags();
+    let outer = Outer::see();
+    let flags = libc::CLONE_NEWNET | outer.user_flag();
     let mut trial = Command::new("ip");
     trial.args(["link", "add", "hub", "type", "bridge"]);
     // SAFETY: between fork and exec only what is async-signal-safe may be called, and nothing may be
-    // allocated: `unshare` is a system call, and an error from the system's number does not allocate.
+    // allocated: `unshare` is a system call, writing short texts that are there to short paths is three of
+    // them each, and an error from the system's number does not allocate.
     unsafe {
-        trial.pre_exec(move || unshare(flags));
+        trial.pre_exec(move || unshare(flags).and_then(|()| outer.map()));
     }
     match trial.stdin(Stdio::null()).output() {
         Ok(output) if output.status.success() => None,
@@ -76,7 +78,7 @@ impl Apart {
     /// Moves this process, which has one thread yet, into a network of its own, and lays the others.
     pub(super) fn enter(nodes: u16) -> anyhow::Result<Self> {
         let outer = Outer::see();
-        unshare(network_flags() | libc::CLONE_NEWNS)
+        unshare(libc::CLONE_NEWNET | libc::CLONE_NEWNS | outer.user_flag())
             .and_then(|()| outer.map())
             .context("cannot enter namespaces")?;
         keep_mounts_here()?;
@@ -212,15 +214,13 @@ fn keep_mounts_here() -> anyhow::Result<()> {
     run("mount", None, &["--make-rprivate", "/"])
 }
 
-fn network_flags() -> libc::c_int {
-    libc::CLONE_NEWNET | Outer::see().user_flag()
-}
-
 /// Who this process is outside of a user namespace.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Outer {
-    user: libc::uid_t,
-    group: libc::gid_t,
+    is_root: bool,
+    /// Root inside is who it was outside.
+    users: String,
+    groups: String,
 }
 
 impl Outer {
@@ -229,26 +229,25 @@ impl Outer {
         let user = unsafe { libc::geteuid() };
         // SAFETY: nor does `getegid`, and nor can it.
         let group = unsafe { libc::getegid() };
-        Self { user, group }
+        Self {
+            is_root: user == 0,
+            users: format!("0 {user} 1"),
+            groups: format!("0 {group} 1"),
+        }
     }
 
     /// Root needs no user namespace.
-    fn user_flag(self) -> libc::c_int {
-        if self.user == 0 {
-            0
-        } else {
-            libc::CLONE_NEWUSER
-        }
+    fn user_flag(&self) -> libc::c_int {
+        if self.is_root { 0 } else { libc::CLONE_NEWUSER }
     }
 
-    /// Root inside is who it was outside.
-    fn map(self) -> std::io::Result<()> {
-        if self.user_flag() == 0 {
+    fn map(&self) -> std::io::Result<()> {
+        if self.is_root {
             return Ok(());
         }
         std::fs::write("/proc/self/setgroups", "deny")?;
-        std::fs::write("/proc/self/uid_map", format!("0 {} 1", self.user))?;
-        std::fs::write("/proc/self/gid_map", format!("0 {} 1", self.group))
+        std::fs::write("/proc/self/uid_map", &self.users)?;
+        std::fs::write("/proc/self/gid_map", &self.groups)
     }
 }
 
