@@ -10,13 +10,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::client::verify_server_name;
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{
     CertificateDer, CertificateRevocationListDer, InvalidDnsNameError, PrivateKeyDer, ServerName,
 };
-use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::server::{ParsedCertificate, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{ClientConfig, ClientConnection, Connection, RootCertStore, ServerConfig};
 use thiserror::Error;
 
@@ -130,28 +130,36 @@ impl Tls {
             None => Vec::new(),
         };
         let provider = Arc::new(ring::default_provider());
-        let verifier =
+        let no_verifier = |error: VerifierBuilderError| TlsError::Revoked {
+            path: files
+                .revoked
+                .clone()
+                .unwrap_or_else(|| files.authority.clone()),
+            why: error.to_string(),
+        };
+        // Both sides look at the list: a node that was taken over may be dialed as well as dial.
+        let who_dials =
             WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
+                .with_crls(revoked.clone())
+                .allow_unknown_revocation_status()
+                .build()
+                .map_err(no_verifier)?;
+        let who_is_dialed =
+            WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider))
                 .with_crls(revoked)
                 .allow_unknown_revocation_status()
                 .build()
-                .map_err(|error| TlsError::Revoked {
-                    path: files
-                        .revoked
-                        .clone()
-                        .unwrap_or_else(|| files.authority.clone()),
-                    why: error.to_string(),
-                })?;
+                .map_err(no_verifier)?;
         let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(unfit)?
-            .with_client_cert_verifier(verifier)
+            .with_client_cert_verifier(who_dials)
             .with_single_cert(own.clone(), key(&files.key)?)
             .map_err(unfit)?;
         let client = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(unfit)?
-            .with_root_certificates(roots)
+            .with_webpki_verifier(who_is_dialed)
             .with_client_auth_cert(own, key(&files.key)?)
             .map_err(unfit)?;
         Ok(Tls {

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use lockstep_journaler::{FrameDraft, FrameHeader, Position, Term};
@@ -362,7 +362,8 @@ impl Authority {
 
     fn files(&self, directory: &Path, name: &str, alternative: String) -> TlsFiles {
         let key = rcgen::KeyPair::generate().unwrap();
-        let parameters = rcgen::CertificateParams::new(vec![alternative]).unwrap();
+        let mut parameters = rcgen::CertificateParams::new(vec![alternative]).unwrap();
+        parameters.serial_number = Some(serial_of(name));
         let certificate = parameters.signed_by(&key, &self.issuer).unwrap();
         let write = |kind: &str, text: &str| {
             let path = directory.join(format!("{name}.{kind}"));
@@ -376,6 +377,32 @@ impl Authority {
             revoked: None,
         }
     }
+
+    /// A list that revokes the certificate of this name.
+    fn revokes(&self, directory: &Path, name: &str) -> PathBuf {
+        let at = rcgen::date_time_ymd(2020, 1, 1);
+        let list = rcgen::CertificateRevocationListParams {
+            this_update: at,
+            next_update: rcgen::date_time_ymd(2120, 1, 1),
+            crl_number: rcgen::SerialNumber::from(1_u64),
+            issuing_distribution_point: None,
+            revoked_certs: vec![rcgen::RevokedCertParams {
+                serial_number: serial_of(name),
+                revocation_time: at,
+                reason_code: None,
+                invalidity_date: None,
+            }],
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        let path = directory.join(format!("without-{name}.crl"));
+        let list = list.signed_by(&self.issuer).unwrap();
+        std::fs::write(&path, list.pem().unwrap()).unwrap();
+        path
+    }
+}
+
+fn serial_of(name: &str) -> rcgen::SerialNumber {
+    rcgen::SerialNumber::from_slice(name.as_bytes())
 }
 
 fn with_tls(name_of_second: &str, same_authority: bool) -> [Node; 2] {
@@ -432,6 +459,44 @@ fn a_certificate_of_another_node_cluster_or_authority_is_refused() {
         if same_authority {
             assert_eq!(refusals(&nodes[0])[0].0, Some(RefuseCode::Certificate));
         }
+        assert!(!nodes[0].transport.is_connected(NodeId(2), Connection::Log));
+        assert!(!nodes[1].transport.is_connected(NodeId(1), Connection::Log));
+    }
+}
+
+#[test]
+fn a_revoked_certificate_is_refused_by_who_dials_and_by_who_is_dialed() {
+    let directory = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    let cluster = "paris".parse().unwrap();
+    let files = |node: u16| {
+        let name = node_name(&cluster, NodeId(node));
+        authority.files(directory.path(), &node.to_string(), name)
+    };
+    let (first, second) = (files(1), files(2));
+    // Node 2 dials node 1.
+    for (of_first, of_second) in [(None, Some("1")), (Some("2"), None), (None, None)] {
+        let read = |files: &TlsFiles, revoked: Option<&str>| {
+            let revoked = revoked.map(|name| authority.revokes(directory.path(), name));
+            let files = TlsFiles {
+                revoked,
+                ..files.clone()
+            };
+            Tls::read(&files).unwrap()
+        };
+        let both = [read(&first, of_first), read(&second, of_second)];
+        let mut nodes = two(|settings| {
+            settings.security = Security::Tls(both[usize::from(settings.node.0) - 1].clone());
+        });
+        if of_first.is_none() && of_second.is_none() {
+            connect_all(&mut nodes);
+            continue;
+        }
+        let sees = usize::from(of_second.is_some());
+        until(&mut nodes, |nodes| {
+            let told = refusals(&nodes[sees]);
+            told.iter().any(|(_, line)| line.contains("Revoked"))
+        });
         assert!(!nodes[0].transport.is_connected(NodeId(2), Connection::Log));
         assert!(!nodes[1].transport.is_connected(NodeId(1), Connection::Log));
     }
