@@ -160,7 +160,9 @@ pub mod code {
     pub const fn meaning(code: u16) -> &'static str {
         match code {
             SESSION_UNKNOWN => "the session is not open, or has expired: open one",
-            SESSIONS_FULL => "as many sessions are open as may be: raise sessions.max",
+            SESSIONS_FULL => {
+                "as many sessions are open as may be: close some, or raise sessions_max"
+            }
             REQUEST_FORGOTTEN => "the request is older than the replies that are kept",
             REQUEST_GAP => "a request before this one is missing: send that first",
             VALIDATE_PANICKED => "the logic panicked while it looked at the event",

@@ -358,7 +358,7 @@ impl<L: Logic> Driver<L> {
         let now_ns = self.now_ns();
         self.waiting.clear();
         let most = self.transport.prepare(now_ns, &mut self.waiting);
-        let most = most.min(self.front.prepare(&mut self.waiting));
+        let most = most.min(self.front.prepare(now_ns, &mut self.waiting));
         let own = self
             .waiting
             .add(std::os::fd::AsFd::as_fd(&self.sleeper), true, false);

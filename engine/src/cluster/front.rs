@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use lockstep_journaler::Position;
 use lockstep_journaler::storage::Storage;
-use lockstep_replicator::client::codec::ReplyHead;
+use lockstep_replicator::client::codec::{BODY_BYTES_MAX, ReplyHead};
 use lockstep_replicator::client::{
     Admit, Asked, ClientId, Gateway, GatewaySettings, Leadership, code as clients,
 };
@@ -43,6 +43,9 @@ const CONNECTIONS_MAX: usize = 1024;
 
 /// Bytes that wait for one client before it is cut off.
 const WAITING_BYTES_MAX: usize = 16 << 20;
+
+/// A client greets within so long: with TLS over a slow line it is a few round trips.
+const GREET_WITHIN: Duration = Duration::from_secs(5);
 
 /// Frames that a learner may be behind when it gets a vote.
 const LAG_MAX: u64 = 512;
@@ -110,6 +113,7 @@ impl<L: Logic> Front<L> {
             window_max: options.node.config.session_replies,
             connections_max: most,
             waiting_bytes_max: WAITING_BYTES_MAX,
+            greet_within: GREET_WITHIN,
         };
         let boot = Clock::System.now_ns().unwrap_or(0) ^ u64::from(std::process::id());
         Ok(Self {
@@ -125,8 +129,8 @@ impl<L: Logic> Front<L> {
         })
     }
 
-    pub(crate) fn prepare(&mut self, waiting: &mut Waiting) -> Duration {
-        self.gateway.prepare(waiting)
+    pub(crate) fn prepare(&mut self, now_ns: u64, waiting: &mut Waiting) -> Duration {
+        self.gateway.prepare(now_ns, waiting)
     }
 
     /// Takes what clients ask; whether anything was let in.
@@ -279,7 +283,9 @@ impl<L: Logic> Asker<OutputOf<L>> for Front<L> {
             return;
         }
         let at = usize::try_from(token - self.first).unwrap_or(usize::MAX);
-        if let Some(waits) = self.waiting.get_mut(at) {
+        // Behind what one answer takes nothing is kept: the gateway leaves all out, and says so.
+        let fits = |waits: &&mut Waits| waits.outputs.len() <= BODY_BYTES_MAX;
+        if let Some(waits) = self.waiting.get_mut(at).filter(fits) {
             waits.outputs.extend_from_slice(bytemuck::bytes_of(output));
             waits.count = waits.count.saturating_add(1);
         }
@@ -301,6 +307,7 @@ impl<L: Logic> Asker<OutputOf<L>> for Front<L> {
                 let head = ReplyHead {
                     code: done.code,
                     is_repeated: done.first.is_some(),
+                    is_cut: false,
                     outputs: waits.count,
                     output_size: u16::try_from(size).unwrap_or(u16::MAX),
                 };

@@ -130,7 +130,9 @@ pub const GREETING_BYTES: usize = 96;
 /// In front of a reply's outputs.
 ///
 /// ```text
-///  0 code u16   2 flags u16, 1: the first answer given again   4 outputs u16   6 output_size u16
+///  0 code u16   2 flags u16   4 outputs u16   6 output_size u16
+///              1: the first answer given again
+///              2: outputs left out, since they are more than fit
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReplyHead {
@@ -138,6 +140,8 @@ pub struct ReplyHead {
     pub code: u16,
     /// The request had been answered before; this was the answer.
     pub is_repeated: bool,
+    /// The outputs do not fit into one answer, and are left out.
+    pub is_cut: bool,
     /// How many outputs follow.
     pub outputs: u16,
     /// Bytes of each.
@@ -319,7 +323,8 @@ impl ReplyHead {
     pub fn encode(&self) -> [u8; REPLY_HEAD_BYTES] {
         let mut bytes = [0; REPLY_HEAD_BYTES];
         bytes[0..2].copy_from_slice(&self.code.to_le_bytes());
-        bytes[2..4].copy_from_slice(&u16::from(self.is_repeated).to_le_bytes());
+        let flags = u16::from(self.is_repeated) | u16::from(self.is_cut) << 1;
+        bytes[2..4].copy_from_slice(&flags.to_le_bytes());
         bytes[4..6].copy_from_slice(&self.outputs.to_le_bytes());
         bytes[6..8].copy_from_slice(&self.output_size.to_le_bytes());
         bytes
@@ -342,6 +347,7 @@ impl ReplyHead {
         let reply = ReplyHead {
             code: half(0),
             is_repeated: half(2) & 1 == 1,
+            is_cut: half(2) & 2 == 2,
             outputs: half(4),
             output_size: half(6),
         };
@@ -521,6 +527,7 @@ mod tests {
         let head = ReplyHead {
             code: 3,
             is_repeated: true,
+            is_cut: true,
             outputs: 2,
             output_size: 4,
         };

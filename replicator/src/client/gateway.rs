@@ -11,7 +11,11 @@
 //! * `G1` Nothing is asked of the owner before a client has greeted and is believed.
 //! * `G2` After "busy" to a request, no later one of its session is asked of the owner before that one.
 //! * `G3` A client that does not read is cut off; it never holds the owner.
-//! * `G4` A reply goes to the connection that asked last for its session, or nowhere.
+//! * `G4` A reply goes to the connection that asked last for its session, or nowhere; only that
+//!   connection closes the session.
+//! * `G5` Who does not greet in time, or does not take what it is told in the end, is cut off: a
+//!   connection that does nothing costs one place for `greet_within`.
+//! * `G6` What is known of a session here goes with its connection, or when the session is no more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
@@ -19,8 +23,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use super::code;
 use super::codec::{BODY_BYTES_MAX, Greeting, Packet, PacketKind, Packets, ReplyHead};
+use super::{SESSION_UNKNOWN, code};
 use crate::ids::{ClusterId, NodeId};
 use crate::tls::{client_name, is_named};
 use crate::transport::{Security, Stream, TransportError, Waiting, is_early, listen, tune};
@@ -48,6 +52,8 @@ pub struct GatewaySettings {
     pub connections_max: usize,
     /// Most bytes that wait for one client: one that does not read is cut off.
     pub waiting_bytes_max: usize,
+    /// A greeting must be over within so long, and so must the last words to a client.
+    pub greet_within: Duration,
 }
 
 /// A connection of a client.
@@ -150,6 +156,8 @@ pub struct Gateway {
     leadership: Leadership,
     waited: Vec<(usize, Option<u64>)>,
     traffic: GatewayTraffic,
+    /// As the last `prepare` said.
+    now_ns: u64,
 }
 
 #[derive(Debug)]
@@ -163,6 +171,8 @@ struct Connected {
     is_ending: bool,
     /// Packets wait that no socket will report.
     has_more: bool,
+    /// Until then it must have greeted, or be gone (`G5`).
+    deadline_ns: u64,
 }
 
 /// Where a session answers, and what of it is in flight.
@@ -172,10 +182,15 @@ struct Route {
     in_flight: u32,
     /// The request that was answered "busy" and must come first (`G2`).
     blocked_at: Option<u32>,
+    /// It goes with the last answer (`G6`).
+    is_closing: bool,
 }
 
 /// Packets that one turn takes from one client, so that the others have their turn too.
 const PACKETS_PER_TURN: usize = 1_024;
+
+/// Connections beyond `connections_max` that are told so; more are closed without a word.
+const REFUSED_AT_ONCE_MAX: usize = 64;
 
 impl Gateway {
     /// Listens. `boot` is another number at every start.
@@ -204,6 +219,7 @@ impl Gateway {
             },
             waited: Vec::new(),
             traffic: GatewayTraffic::default(),
+            now_ns: 0,
         })
     }
 
@@ -245,12 +261,14 @@ impl Gateway {
     }
 
     /// The first half of a turn: writes, and says which sockets to wait for, and how long at most.
-    pub fn prepare(&mut self, waiting: &mut Waiting) -> Duration {
+    pub fn prepare(&mut self, now_ns: u64, waiting: &mut Waiting) -> Duration {
+        self.now_ns = now_ns;
         self.flush();
+        let next_ns = self.end_late();
         self.waited.clear();
         let listener = waiting.add(self.listener.as_fd(), true, false);
         self.waited.push((listener, None));
-        let mut most = Duration::MAX;
+        let mut most = Duration::from_nanos(next_ns.saturating_sub(now_ns));
         for (id, client) in &self.clients {
             let number = waiting.add(client.stream.fd(), true, client.wants_write());
             self.waited.push((number, Some(*id)));
@@ -259,6 +277,28 @@ impl Gateway {
             }
         }
         most
+    }
+
+    /// Cuts off who is late (`G5`); when the next one is.
+    fn end_late(&mut self) -> u64 {
+        let is_late = |client: &Connected| client.deadline_ns <= self.now_ns;
+        let late: Vec<u64> = self
+            .clients
+            .iter()
+            .filter(|(_, client)| is_late(client))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in late {
+            self.traffic.cut += 1;
+            self.remove(id);
+        }
+        let deadlines = self.clients.values().map(|client| client.deadline_ns);
+        deadlines.min().unwrap_or(u64::MAX)
+    }
+
+    fn deadline_ns(&self) -> u64 {
+        let within = u64::try_from(self.settings.greet_within.as_nanos()).unwrap_or(u64::MAX);
+        self.now_ns.saturating_add(within)
     }
 
     /// The second half, after the waiting: accepts, reads, and asks the owner.
@@ -338,12 +378,18 @@ impl Gateway {
         };
         route.in_flight = route.in_flight.saturating_sub(1);
         let client = route.client;
+        let is_over = route.is_closing || head.code == SESSION_UNKNOWN;
+        if is_over && route.in_flight == 0 {
+            // G6
+            self.sessions.remove(&session);
+        }
         self.traffic.replied += 1;
         let packet = Packet::bare(PacketKind::Reply, number, session, position);
         let fits = outputs.len() + super::codec::REPLY_HEAD_BYTES <= BODY_BYTES_MAX;
         let outputs = if fits { outputs } else { &[] };
         let head = ReplyHead {
             outputs: if fits { head.outputs } else { 0 },
+            is_cut: head.is_cut || !fits,
             ..head
         };
         self.send(client, &packet, &[&head.encode(), outputs]);
@@ -372,6 +418,11 @@ impl Gateway {
     fn accept(&mut self) {
         // Ends: the kernel's list of those who wait does.
         while let Ok((socket, _)) = self.listener.accept() {
+            let most = self.settings.connections_max;
+            if self.clients.len() >= most.saturating_add(REFUSED_AT_ONCE_MAX) {
+                self.traffic.refused += 1;
+                continue;
+            }
             // One that cannot be tuned is broken already.
             if tune(&socket, Duration::from_secs(10)).is_err() {
                 continue;
@@ -385,8 +436,9 @@ impl Gateway {
             };
             let id = self.next;
             self.next += 1;
-            self.clients.insert(id, Connected::new(stream));
-            if self.clients.len() > self.settings.connections_max {
+            let client = Connected::new(stream, self.deadline_ns());
+            self.clients.insert(id, client);
+            if self.clients.len() > most {
                 self.refuse(id, 0, 0, code::TOO_MANY, code::meaning(code::TOO_MANY));
                 self.end(id);
             }
@@ -457,6 +509,9 @@ impl Gateway {
         packet: &Packet<'_>,
         ask: &mut impl FnMut(Asked<'_>) -> Admit,
     ) {
+        if self.clients.get(&id).is_none_or(|client| client.is_ending) {
+            return;
+        }
         let principal = self
             .clients
             .get(&id)
@@ -468,11 +523,7 @@ impl Gateway {
         match packet.kind {
             PacketKind::Request => self.request(id, packet, ask),
             PacketKind::Open => self.open_session(id, packet.number, ask),
-            PacketKind::Close => {
-                if self.leadership == Leadership::Here {
-                    let _ = ask(Asked::Close { session: packet.a });
-                }
-            }
+            PacketKind::Close => self.close_session(id, packet.a, ask),
             PacketKind::Admin => self.admin(id, packet, &principal, ask),
             PacketKind::Hello
             | PacketKind::Welcome
@@ -510,6 +561,7 @@ impl Gateway {
                 let address = address.to_owned();
                 if let Some(client) = self.clients.get_mut(&id) {
                     client.principal = Some(principal);
+                    client.deadline_ns = u64::MAX;
                 }
                 self.send(id, &welcome, &[address.as_bytes()]);
             }
@@ -564,6 +616,24 @@ impl Gateway {
             }
             Admit::Busy => self.busy(id, number, 0),
             Admit::Refused(code) => self.refuse(id, number, 0, code, code::meaning(code)),
+        }
+    }
+
+    fn close_session(&mut self, id: u64, session: u64, ask: &mut impl FnMut(Asked<'_>) -> Admit) {
+        let route = self.sessions.get_mut(&session);
+        let is_others = route.as_ref().is_some_and(|route| route.client != id);
+        if self.leadership != Leadership::Here || is_others {
+            return;
+        }
+        // Without room it stays until it expires: nobody waits for an answer.
+        if ask(Asked::Close { session }) != Admit::Taken {
+            return;
+        }
+        let Some(route) = route else { return };
+        route.is_closing = true;
+        if route.in_flight == 0 {
+            // G6
+            self.sessions.remove(&session);
         }
     }
 
@@ -691,8 +761,10 @@ impl Gateway {
     }
 
     fn end(&mut self, id: u64) {
+        let deadline_ns = self.deadline_ns();
         if let Some(client) = self.clients.get_mut(&id) {
             client.is_ending = true;
+            client.deadline_ns = deadline_ns;
         }
         self.write(id);
     }
@@ -725,7 +797,7 @@ enum Filled {
 }
 
 impl Connected {
-    fn new(stream: Stream) -> Connected {
+    fn new(stream: Stream, deadline_ns: u64) -> Connected {
         Connected {
             stream,
             packets: Packets::default(),
@@ -734,6 +806,7 @@ impl Connected {
             principal: None,
             is_ending: false,
             has_more: false,
+            deadline_ns,
         }
     }
 

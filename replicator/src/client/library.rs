@@ -161,6 +161,34 @@ impl Client {
         }
     }
 
+    /// Takes the answers that are under way, and closes the session: it does not wait for its expiry, so
+    /// its place is free for another. `false`: nobody was connected to whom it could be said.
+    ///
+    /// # Errors
+    ///
+    /// The client cannot go on, or there was no answer in time; the session ends when it expires.
+    pub fn close(mut self, within: Duration) -> Result<bool, ClientError> {
+        let started = Instant::now();
+        // Ends: all are answered, or the time is over.
+        loop {
+            while self.machine.reply().is_some() {}
+            if self.machine.in_flight() == 0 {
+                break;
+            }
+            self.turn_within(started, within)?;
+        }
+        let is_said = self.machine.close();
+        // Ends: all is written, the connection is gone, or the time is over.
+        while is_said && self.has_unwritten() && started.elapsed() < within {
+            // Nothing is answered to it: no turn may wait for an answer.
+            self.turn(Duration::from_millis(1))?;
+        }
+        if let Some(stream) = &mut self.stream {
+            stream.finish();
+        }
+        Ok(is_said)
+    }
+
     /// Reads and writes what there is; waits at most `timeout` for something to happen.
     ///
     /// # Errors
@@ -248,6 +276,12 @@ impl Client {
     #[must_use]
     pub fn now_ns(&self) -> u64 {
         nanos(self.started.elapsed())
+    }
+
+    /// Writes, and says whether anything is left.
+    fn has_unwritten(&mut self) -> bool {
+        self.write(self.now_ns());
+        !self.machine.out().is_empty() && self.stream.is_some()
     }
 
     fn turn_within(&mut self, started: Instant, within: Duration) -> Result<(), ClientError> {

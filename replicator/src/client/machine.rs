@@ -23,6 +23,7 @@ use std::collections::VecDeque;
 
 use thiserror::Error;
 
+use super::SESSION_UNKNOWN;
 use super::codec::{GREETING_BYTES, Greeting, Packet, PacketError, PacketKind, Packets, ReplyHead};
 use crate::ids::ClusterId;
 
@@ -58,6 +59,9 @@ pub struct Reply {
     pub code: u16,
     /// It had been answered before: this is the first answer again, without its outputs.
     pub is_repeated: bool,
+    /// The outputs were more than one answer takes, 64 KiB: they are left out, not lost. The log and
+    /// whoever subscribes to outputs have them.
+    pub is_cut: bool,
     /// Bytes of each output.
     pub output_size: u16,
     /// What the logic said, one behind the other.
@@ -126,9 +130,6 @@ pub enum ClientError {
     #[error("waiting for a socket failed: {0}")]
     Wait(std::io::Error),
 }
-
-/// The session is not known: it was closed, or has expired. The engine's number for it.
-const SESSION_UNKNOWN: u16 = 0xff01;
 
 /// How often the time for an answer a silent node is passed over: longer than an election.
 const SILENT_TIMES: u64 = 4;
@@ -325,6 +326,17 @@ impl Machine {
             self.counters.lost += 1;
         }
         self.go_on(now_ns);
+    }
+
+    /// Says that the session is of no more use: what was asked is answered, nothing is asked behind it.
+    /// `false`: it cannot be said now, and the session ends when it expires.
+    pub fn close(&mut self) -> bool {
+        let Some(session) = self.session.filter(|_| self.state == State::Ready) else {
+            return false;
+        };
+        Packet::bare(PacketKind::Close, 0, session, 0).encode(&mut self.out, &[]);
+        self.session = None;
+        true
     }
 
     /// Looks at what is due; `true` if the connection is to be given up.
@@ -530,6 +542,7 @@ impl Machine {
             position: packet.b,
             code: head.code,
             is_repeated: head.is_repeated,
+            is_cut: head.is_cut,
             output_size: head.output_size,
             outputs: outputs.to_vec(),
             asked_ns: pending.asked_ns,
@@ -697,6 +710,7 @@ mod tests {
         let head = ReplyHead {
             code: 0,
             is_repeated: false,
+            is_cut: false,
             outputs: 0,
             output_size: 0,
         };
@@ -936,6 +950,7 @@ mod tests {
         let head = ReplyHead {
             code: SESSION_UNKNOWN,
             is_repeated: false,
+            is_cut: false,
             outputs: 0,
             output_size: 0,
         };

@@ -36,6 +36,9 @@ pub use gateway::{Admit, Asked, ClientId, Gateway, GatewaySettings, GatewayTraff
 pub use library::{Client, ClientOptions, admin};
 pub use machine::{ClientError, Full, Machine, MachineOptions, Reply};
 
+/// The session is not known: it was closed, or has expired. The engine's number for it.
+const SESSION_UNKNOWN: u16 = 0xff01;
+
 /// Why a node refuses a client, beside the codes of the engine (from `0xff00` on) and of the logic.
 /// The numbers are for ever.
 pub mod code {

@@ -17,6 +17,9 @@ use lockstep_replicator::transport::Waiting;
 use super::reach::Reach;
 use crate::verb::node::{ACCOUNTS, INSTRUMENTS};
 
+/// Longest wait for a session to be closed.
+const CLOSE_WITHIN: Duration = Duration::from_secs(1);
+
 /// What is asked.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
@@ -145,6 +148,12 @@ impl Load<'_> {
             self.outcome.redirected += counters.redirected;
             self.outcome.sent_again += counters.repeated;
             self.outcome.unanswered += u64::from(one.client.in_flight());
+        }
+        for one in self.traders {
+            if one.client.in_flight() == 0 {
+                // Whom it cannot be said to ends the session when it expires.
+                let _ = one.client.close(CLOSE_WITHIN);
+            }
         }
         Ok(self.outcome)
     }

@@ -17,6 +17,7 @@ struct Model {
     last: BTreeMap<u64, u32>,
     position: u64,
     room: usize,
+    now_ns: u64,
     waiting: Vec<(Waits, u64)>,
     admin: Vec<(ClientId, u32, bool, String)>,
 }
@@ -78,6 +79,7 @@ impl Model {
                     let head = ReplyHead {
                         code: 0,
                         is_repeated,
+                        is_cut: false,
                         outputs: 1,
                         output_size: 4,
                     };
@@ -103,6 +105,7 @@ fn settings() -> GatewaySettings {
         window_max: 8,
         connections_max: 16,
         waiting_bytes_max: 1 << 20,
+        greet_within: Duration::from_nanos(100),
     }
 }
 
@@ -131,7 +134,7 @@ fn turn(
     clients: &mut [Client],
 ) -> Result<(), ClientError> {
     let mut waiting = Waiting::default();
-    gateway.prepare(&mut waiting);
+    gateway.prepare(model.now_ns, &mut waiting);
     waiting.wait(Duration::from_millis(1)).unwrap();
     gateway.take(&waiting, |asked| model.ask(asked));
     for client in clients {
@@ -230,7 +233,7 @@ fn who_does_not_lead_sends_clients_to_who_does_and_they_keep_their_session() {
     until(&mut second, &mut model, &mut clients, |clients, _| {
         // The first must have turns too, to say where the leader is.
         waiting.clear();
-        first.prepare(&mut waiting);
+        first.prepare(0, &mut waiting);
         waiting.wait(Duration::ZERO).unwrap();
         first.take(&waiting, |_| panic!("it does not lead"));
         answers.extend(clients[0].reply());
@@ -413,4 +416,180 @@ fn tokens_are_compared_whole() {
     assert!(!is_equal(b"abc", b"abd"));
     assert!(!is_equal(b"abc", b"ab"));
     assert!(!is_equal(b"", b"a"));
+}
+
+/// A socket that has greeted, without a client behind it.
+fn greeted(gateway: &mut Gateway, model: &mut Model) -> TcpStream {
+    let mut socket = TcpStream::connect(gateway.address().unwrap()).unwrap();
+    let greeting = Greeting {
+        cluster: *b"paris\0\0\0\0\0\0\0\0\0\0\0",
+        principal: "raw".into(),
+        token: String::new(),
+        event_size: 16,
+    };
+    let mut bytes = Vec::new();
+    Packet::bare(PacketKind::Hello, 0, 0, 0).encode(&mut bytes, &[&greeting.encode()]);
+    socket.write_all(&bytes).unwrap();
+    let is_greeted = |gateway: &Gateway| {
+        let mut clients = gateway.clients.values();
+        clients.any(|client| client.principal.as_deref() == Some("raw"))
+    };
+    turns_until(gateway, model, is_greeted);
+    socket
+}
+
+fn turns_until(
+    gateway: &mut Gateway,
+    model: &mut Model,
+    mut is_done: impl FnMut(&Gateway) -> bool,
+) {
+    let started = Instant::now();
+    while !is_done(gateway) {
+        assert!(started.elapsed() < LIMIT, "it never came");
+        turn(gateway, model, &mut []).unwrap();
+    }
+}
+
+#[test]
+fn g5_who_says_nothing_goes_and_who_greeted_stays() {
+    let mut gateway = gateway(settings());
+    let mut model = Model::default();
+    let polite = greeted(&mut gateway, &mut model);
+    let silent = TcpStream::connect(gateway.address().unwrap()).unwrap();
+    turns_until(&mut gateway, &mut model, |gateway| {
+        gateway.clients.len() == 2
+    });
+    let mut waiting = Waiting::default();
+    assert_eq!(gateway.prepare(40, &mut waiting).as_nanos(), 60);
+    assert_eq!(gateway.clients.len(), 2);
+    model.now_ns = 100;
+    turn(&mut gateway, &mut model, &mut []).unwrap();
+    let left: Vec<_> = gateway.clients.values().collect();
+    assert!(left.len() == 1 && left[0].principal.is_some());
+    assert_eq!(gateway.traffic().cut, 1);
+    drop((polite, silent));
+}
+
+#[test]
+fn g5_beyond_the_most_clients_a_few_are_told_and_the_others_closed() {
+    let mut few = settings();
+    few.connections_max = 1;
+    let mut gateway = gateway(few);
+    let mut model = Model::default();
+    let _first = greeted(&mut gateway, &mut model);
+    let mut late = TcpStream::connect(gateway.address().unwrap()).unwrap();
+    turns_until(&mut gateway, &mut model, |gateway| {
+        gateway.traffic().refused == 1
+    });
+    let mut told = Vec::new();
+    late.read_to_end(&mut told).unwrap();
+    let (packet, _) = Packet::decode(&told).unwrap().unwrap();
+    assert_eq!(packet.b, u64::from(code::TOO_MANY));
+    assert_eq!(gateway.clients.len(), 1);
+}
+
+#[test]
+fn g6_sessions_that_are_no_more_are_forgotten() {
+    let mut gateway = gateway(settings());
+    let mut model = Model {
+        room: 100,
+        ..Model::default()
+    };
+    let mut socket = greeted(&mut gateway, &mut model);
+    // Sessions that nobody has opened: each is asked of the owner, who does not know it.
+    let mut bytes = Vec::new();
+    for session in 1_000..1_050 {
+        let request = Packet {
+            body: &[0; 16],
+            ..Packet::bare(PacketKind::Request, 1, session, 0)
+        };
+        request.encode(&mut bytes, &[]);
+        model.last.insert(session, 0);
+    }
+    socket.write_all(&bytes).unwrap();
+    turns_until(&mut gateway, &mut model, |gateway| {
+        gateway.traffic().taken == 50
+    });
+    assert_eq!(gateway.sessions.len(), 50);
+    let head = ReplyHead {
+        code: SESSION_UNKNOWN,
+        is_repeated: false,
+        is_cut: false,
+        outputs: 0,
+        output_size: 0,
+    };
+    for session in 1_000..1_050 {
+        gateway.reply(session, 1, 7, head, &[]);
+    }
+    assert!(gateway.sessions.is_empty());
+}
+
+#[test]
+fn g4_a_client_closes_its_own_session_and_no_other() {
+    let mut gateway = gateway(settings());
+    let mut model = Model {
+        room: 100,
+        ..Model::default()
+    };
+    let mut clients = [client(&[&gateway], &options())];
+    let mut answers = 0;
+    clients[0].ask(&[1; 16]).unwrap();
+    until(&mut gateway, &mut model, &mut clients, |clients, _| {
+        answers += usize::from(clients[0].reply().is_some());
+        answers == 1
+    })
+    .unwrap();
+    let session = clients[0].session().unwrap();
+    let mut other = greeted(&mut gateway, &mut model);
+    let mut bytes = Vec::new();
+    Packet::bare(PacketKind::Close, 1, session, 0).encode(&mut bytes, &[]);
+    // What is answered tells that the close before it was taken.
+    Packet::bare(PacketKind::Open, 1, 0, 0).encode(&mut bytes, &[]);
+    other.write_all(&bytes).unwrap();
+    turns_until(&mut gateway, &mut model, |gateway| {
+        gateway.opening.len() == 1
+    });
+    assert!(model.last.contains_key(&session), "it is another's");
+    let [own] = clients;
+    let closing = std::thread::spawn(move || own.close(LIMIT));
+    let is_gone = |gateway: &Gateway| !gateway.sessions.contains_key(&session);
+    turns_until(&mut gateway, &mut model, is_gone);
+    assert!(!model.last.contains_key(&session));
+    assert!(closing.join().unwrap().unwrap(), "it was said");
+}
+
+#[test]
+fn outputs_that_do_not_fit_are_left_out_and_that_is_said() {
+    let mut gateway = gateway(settings());
+    let mut model = Model {
+        room: 100,
+        ..Model::default()
+    };
+    let mut clients = [client(&[&gateway], &options())];
+    clients[0].ask(&[1; 16]).unwrap();
+    let started = Instant::now();
+    while model.log.is_empty() {
+        assert!(started.elapsed() < LIMIT, "it never came");
+        turn(&mut gateway, &mut model, &mut clients).unwrap();
+        if model.log.is_empty() {
+            model.answer(&mut gateway);
+        }
+    }
+    let head = ReplyHead {
+        code: 0,
+        is_repeated: false,
+        is_cut: false,
+        outputs: 1_024,
+        output_size: 64,
+    };
+    let session = clients[0].session().unwrap();
+    gateway.reply(session, 1, 5, head, &[0; 64 << 10]);
+    let mut reply = None;
+    while reply.is_none() {
+        assert!(started.elapsed() < LIMIT, "it never came");
+        turn(&mut gateway, &mut model, &mut clients).unwrap();
+        reply = clients[0].reply();
+    }
+    let reply = reply.unwrap();
+    assert!(reply.is_cut && reply.outputs.is_empty());
 }
