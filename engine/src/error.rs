@@ -134,6 +134,11 @@ pub enum Error {
         /// Why.
         cause: String,
     },
+    /// A closure that looked at the state panicked; nothing has changed, and the engine goes on.
+    #[error(
+        "the closure that was to look at the state panicked: its own text is in the log of the program"
+    )]
+    LookPanicked,
     /// The engine was closed before the answer came.
     #[error("the engine was closed at position {position}")]
     Closed {

@@ -52,6 +52,7 @@
 //! | go through a log again | [`Replay`], [`compare()`] |
 //! | change a layout | [`Upcasters`] |
 //! | look from outside | [`counters`] |
+//! | attach a stage, choose a storage, run a node of a cluster | [`ringbuffer`], [`journaler`], [`replicator`]: the crates below, by these names |
 //!
 //! # What always holds
 //!
@@ -91,7 +92,9 @@ pub mod upcast;
 
 pub use bytemuck;
 pub use lockstep_engine_derive::{Body, Kinds};
-pub use lockstep_journaler::schema;
+pub use lockstep_journaler::{self as journaler, schema};
+pub use lockstep_replicator as replicator;
+pub use lockstep_ringbuffer as ringbuffer;
 
 pub use config::{
     Config, GateAt, JournalMode, JournalThread, OnApplyPanic, OnValidatePanic, Retention,

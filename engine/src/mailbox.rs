@@ -3,14 +3,17 @@
 //! # Invariants
 //!
 //! * `MB1` A letter is opened between two events, on the thread that has the state.
-//! * `MB2` Whoever waits for an answer gets it, or hears that the thread is gone.
+//! * `MB2` Whoever waits for an answer gets it, or hears that there is none: the thread is gone, or
+//!   the closure panicked. That is the matter of who sent it: the state's thread goes on.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError, mpsc};
 
 use crate::core::Core;
 use crate::logic::Logic;
+use crate::stage::logic::panic_text;
 
 /// What is to be done with the state, once it has reached a position.
 type Letter<L> = (u64, Box<dyn FnOnce(&Core<L>) + Send>);
@@ -44,8 +47,15 @@ impl<L: Logic> Mailbox<L> {
     ) -> Option<mpsc::Receiver<R>> {
         let (answer, answered) = mpsc::sync_channel(1);
         let letter = Box::new(move |core: &Core<L>| {
-            // Who asked may have gone away: then nobody wants the answer.
-            let _unwanted = answer.send(look(core));
+            // It has the state to look at only, and is used up: nothing half done is seen again.
+            match catch_unwind(AssertUnwindSafe(|| look(core))) {
+                // Who asked may have gone away: then nobody wants the answer.
+                Ok(found) => drop(answer.send(found)),
+                Err(panic) => {
+                    let (text, position) = (panic_text(&*panic), core.position().0);
+                    tracing::error!(position, text, "a look at the state panicked");
+                }
+            }
         });
         let mut letters = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
         letters.as_mut()?.push((position, letter));

@@ -107,9 +107,9 @@ impl<L: Logic, S: Storage> Shadowing<L, S> {
             }));
         }
         let threads = Threads {
-            shadow: Some(spawn("shadow", || shadow.run())?),
+            shadow: Some(spawn("shadow", shared, || shadow.run())?),
             asked,
-            keeper: Some(spawn("keeper", || keeper.run())?),
+            keeper: Some(spawn("keeper", shared, || keeper.run())?),
             bell,
         };
         Ok(Some(Self {

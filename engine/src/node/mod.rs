@@ -7,6 +7,7 @@ pub(crate) mod watch;
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -42,7 +43,7 @@ use crate::snapshot::keeper::{Bell, Keeper, LogReaders};
 use crate::snapshot::shadow::{Asked, Orders, Shadow};
 use crate::source::{Ack, Producer, stopped};
 use crate::stage::egress::{Desk, Egress, Sink, Slow, Subscription};
-use crate::stage::logic::{Exceptions, LogicStage, Rebuild};
+use crate::stage::logic::{Exceptions, LogicStage, Rebuild, panic_text};
 use crate::stage::order::Order;
 use crate::system::VersionSwitch;
 use metrics::Metrics;
@@ -324,6 +325,18 @@ impl<L: Logic, S: Storage> Builder<L, S> {
 
     /// Attaches a stage of the application's own to the ring of events, behind the stages of
     /// these names: `order`, `journal`, `replicate`, `logic`, `egress`, or others attached before.
+    ///
+    /// ```no_run
+    /// use lockstep_engine::prelude::*;
+    /// use lockstep_engine::ringbuffer::each;
+    ///
+    /// # fn open<Bank: Logic<In = Deposit> + Default>() -> lockstep_engine::Result<Engine<Bank>> {
+    /// let count = each(|event: &Event64, at| println!("{at:?}: kind {}", event.header().kind));
+    /// let engine = Engine::<Bank>::open("./bank").stage("count", &["journal"], count).start()?;
+    /// # Ok(engine)
+    /// # }
+    /// # bodies! { Deposit, kind 1, version 1: { account: u64, cents: i64 } }
+    /// ```
     #[must_use]
     pub fn stage(
         mut self,
@@ -449,20 +462,23 @@ impl<L: Logic, S: Storage> Starter<L, S> {
         let running = pipeline.start()?;
         let producer = Producer::new(ring, ledger, Arc::clone(&shared));
         let (shadow, mailbox) = match shadow {
-            Some((shadow, mailbox, asked)) => {
-                (Some((spawn("shadow", || shadow.run())?, asked)), mailbox)
-            }
+            Some((shadow, mailbox, asked)) => (
+                Some((spawn("shadow", &shared, || shadow.run())?, asked)),
+                mailbox,
+            ),
             None => (None, logic_mailbox),
         };
         let keeper = match keeper {
-            Some((keeper, bell)) => Some((spawn("keeper", || keeper.run())?, bell)),
+            Some((keeper, bell)) => Some((spawn("keeper", &shared, || keeper.run())?, bell)),
             None => None,
         };
         let readers: Box<dyn LogReaders> = Box::new(Readers::new(self.storage.clone()));
         let readers = (self.config.journal != JournalMode::None).then_some(readers);
-        let watch = Some((spawn("watch", || watch.0.run())?, watch.1));
+        let watch = Some((spawn("watch", &shared, || watch.0.run())?, watch.1));
         let metrics = match metrics {
-            Some((metrics, address)) => Some((spawn("metrics", || metrics.run())?, address)),
+            Some((metrics, address)) => {
+                Some((spawn("metrics", &shared, || metrics.run())?, address))
+            }
             None => None,
         };
         let mut engine = Engine {
@@ -786,11 +802,19 @@ fn no_room(shared: &Shared, probe: &Probe) -> Error {
     }
 }
 
-/// A thread of this name.
+/// A cold thread of this name: if it panics the engine ends with that as its cause (`EN4`).
 pub(crate) fn spawn(
     what: &'static str,
+    shared: &Arc<Shared>,
     run: impl FnOnce() + Send + 'static,
 ) -> Result<JoinHandle<()>> {
+    let shared = Arc::clone(shared);
+    // It is used up, and what it shares with others are numbers.
+    let run = move || {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
+            shared.fail(format!("thread {what:?} panicked: {}", panic_text(&*panic)));
+        }
+    };
     let builder = std::thread::Builder::new().name(what.to_owned());
     builder
         .spawn(run)
@@ -978,7 +1002,13 @@ impl<L: Logic> Engine<L> {
         if let Some((shadow, _)) = &self.shadow {
             shadow.thread().unpark();
         }
-        answer.recv().map_err(|_| stopped(&self.shared))
+        answer.recv().map_err(|_| {
+            if self.shared.is_over() {
+                stopped(&self.shared)
+            } else {
+                Error::LookPanicked
+            }
+        })
     }
 
     /// Outputs from now on, for a thread of the application's own. A consumer that is slow is

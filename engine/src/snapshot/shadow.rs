@@ -12,6 +12,7 @@
 //! * `SD4` Where a quorum promises besides the journal, it takes no event that was not answered: reads
 //!   and snapshots have nothing that may still be refused, and nothing of a tail that was replaced.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -28,6 +29,7 @@ use crate::mailbox::Mailbox;
 use crate::runtime::clock::Stopwatch;
 use crate::shared::Shared;
 use crate::snapshot::keeper::Bell;
+use crate::stage::logic::panic_text;
 use crate::state::StateWriter;
 
 /// How long it sleeps between looks.
@@ -115,8 +117,18 @@ impl<L: Logic, S: Storage> Shadow<L, S> {
         }
     }
 
-    /// Runs until it is told to end, or cannot go on.
+    /// Runs until it is told to end, or cannot go on; then nobody waits for an answer any more, also
+    /// where the application's own code panicked.
     pub(crate) fn run(mut self) {
+        let (shared, mailbox) = (Arc::clone(&self.shared), Arc::clone(&self.mailbox));
+        // What it has is not used behind a panic.
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.run_on())) {
+            shared.fail(format!("shadow: panicked: {}", panic_text(&*panic)));
+        }
+        mailbox.close();
+    }
+
+    fn run_on(&mut self) {
         crate::runtime::priority::give_way();
         self.shared.shadow.set(self.core.position().0);
         // Ends: when it is asked to, or by an error.
@@ -140,7 +152,6 @@ impl<L: Logic, S: Storage> Shadow<L, S> {
             }
         }
         self.mailbox.open(&self.core);
-        self.mailbox.close();
     }
 
     /// Takes the next frame, as far as it may, and a snapshot, if one is due; whether it moved.

@@ -333,3 +333,68 @@ fn f8_a_panic_in_a_closure_of_the_application_ends_the_engine_with_its_stage() {
     assert_eq!(engine.read(|bank| bank.total).unwrap().1, 13);
     engine.close().unwrap();
 }
+
+#[test]
+fn a_look_that_panics_is_its_callers_matter() {
+    for shadow in [true, false] {
+        let engine = on(Simulated::new(9)).shadow(shadow).start().unwrap();
+        pay(&engine, 5).unwrap();
+        let error = engine.read(|_| -> u8 { panic!("planted") }).unwrap_err();
+        assert!(matches!(error, Error::LookPanicked), "{error}");
+        // The next one is answered, and the engine goes on.
+        let (position, _) = engine.read(|bank| bank.state_hash()).unwrap();
+        assert!(position.0 >= 1);
+        pay(&engine, 5).unwrap();
+        engine.close().unwrap();
+    }
+}
+
+/// A bank whose state cannot be written once there is money.
+#[derive(Default)]
+struct Unwritable(Bank);
+
+impl State for Unwritable {
+    fn save(&self, out: &mut StateWriter<'_>) {
+        assert!(self.0.total == 0, "planted in save");
+        self.0.save(out);
+    }
+
+    fn load(from: &mut StateReader<'_>) -> Result<Self, LoadError> {
+        Ok(Self(Bank::load(from)?))
+    }
+}
+
+impl Logic for Unwritable {
+    type In = <Bank as Logic>::In;
+    type Out = <Bank as Logic>::Out;
+
+    fn apply(
+        &mut self,
+        event: crate::bank::BankIn<'_>,
+        context: &Context,
+        out: &mut Outputs<'_, Self::Out>,
+    ) {
+        self.0.apply(event, context, out);
+    }
+
+    fn state_hash(&self) -> u64 {
+        self.0.state_hash()
+    }
+}
+
+#[test]
+fn a_panic_on_the_shadows_thread_ends_the_engine_and_nobody_hangs() {
+    let engine = Engine::<Unwritable>::open_on(Simulated::new(9), Unwritable::default)
+        .segment_bytes(SEGMENT_BYTES)
+        .slots(64)
+        .output_slots(64)
+        .snapshot_every(1)
+        .beacon_every(0)
+        .start()
+        .unwrap();
+    let _answered = pay(&engine, 5);
+    wait_for(|| engine.fault().is_some());
+    let fault = engine.fault().unwrap();
+    assert!(fault.contains("planted in save"), "{fault}");
+    assert!(engine.read(|_| ()).is_err());
+}
