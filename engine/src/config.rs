@@ -319,6 +319,13 @@ impl Config {
                 expected: "at least 1: without a reply a repeated request cannot be answered",
             });
         }
+        if self.session_expiry_ms == 0 && self.sessions_max != 0 {
+            return Err(ConfigError::Value {
+                name: "session_expiry_ms",
+                found: "0".to_owned(),
+                expected: "at least 1: a session would have expired when it is opened; sessions_max = 0 checks no requests",
+            });
+        }
         let needs_log = self.on_apply_panic == OnApplyPanic::Quarantine
             || self.on_validate_panic == OnValidatePanic::Quarantine;
         if self.journal == JournalMode::None && needs_log {
@@ -469,6 +476,7 @@ mod tests {
             ("slots = 1000", "power of two"),
             ("snapshots_kept = 1", "at least 2"),
             ("beacon_every = 1", "at least 64"),
+            ("session_expiry_ms = 0", "expired when it is opened"),
             (
                 "journal = \"none\"\non_apply_panic = \"quarantine\"",
                 "contradict",

@@ -174,6 +174,11 @@ impl<K: Key, V> DetMap<K, V> {
         self.table.fill(FREE);
     }
 
+    /// The entry at this place in the map's order (`DM1`).
+    pub(crate) fn nth(&self, place: usize) -> Option<(&K, &V)> {
+        self.entries.get(place).map(|(key, value)| (key, value))
+    }
+
     /// Entries in the map's order (`DM1`).
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&K, &V)> {
         self.entries.iter().map(|(key, value)| (key, value))

@@ -163,19 +163,15 @@ impl Requests {
 
     /// Forgets the sessions that have expired (`RQ3`).
     pub fn expire(&mut self, now_ns: u64, rules: &Parameters) {
-        let expired = self
-            .sessions
-            .iter()
-            .find(|(_, session)| session.has_expired(now_ns, rules));
-        let mut next = expired.map(|(number, _)| *number);
-        // Ends: each turn removes one.
-        while let Some(number) = next {
-            self.sessions.remove(&number);
-            let expired = self
-                .sessions
-                .iter()
-                .find(|(_, session)| session.has_expired(now_ns, rules));
-            next = expired.map(|(number, _)| *number);
+        let mut at = 0;
+        // Ends: each turn removes one, whose place the last one takes, or goes to the next place.
+        while let Some((number, session)) = self.sessions.nth(at) {
+            if session.has_expired(now_ns, rules) {
+                let number = *number;
+                self.sessions.remove(&number);
+            } else {
+                at += 1;
+            }
         }
     }
 

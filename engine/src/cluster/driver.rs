@@ -241,6 +241,9 @@ impl<L: Logic> Driver<L> {
         while !is_over() {
             if let Err(error) = self.turn() {
                 self.count(u64::MAX);
+                if let Some(file) = &mut self.counters {
+                    file.end();
+                }
                 return Err(error);
             }
         }

@@ -44,6 +44,10 @@ const CONNECTIONS_MAX: usize = 1024;
 /// Bytes that wait for one client before it is cut off.
 const WAITING_BYTES_MAX: usize = 16 << 20;
 
+/// Answers' memory that is kept to be used again, and the most bytes of one.
+const SPARES_MAX: usize = 4096;
+const SPARE_BYTES_MAX: usize = 4096;
+
 /// A client greets within so long: with TLS over a slow line it is a few round trips.
 const GREET_WITHIN: Duration = Duration::from_secs(5);
 
@@ -265,7 +269,8 @@ impl<L: Logic> Front<L> {
     }
 
     fn forget(&mut self, mut waits: Waits) {
-        if self.spare.len() < 4096 {
+        // A rare answer of many outputs is given back: its memory is not kept for the common ones.
+        if self.spare.len() < SPARES_MAX && waits.outputs.capacity() <= SPARE_BYTES_MAX {
             waits.outputs.clear();
             self.spare.push(waits.outputs);
         }
