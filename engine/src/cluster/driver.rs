@@ -314,7 +314,7 @@ impl<L: Logic> Driver<L> {
         if frames == 0 && was_told {
             tracing::info!(
                 waited_ms = waited_ns / 1_000_000,
-                "the other site has caught up"
+                "answers do not wait for the other site any more"
             );
         }
         self.held_since_ns = (frames > 0).then_some((since_ns, was_told || is_due));
