@@ -326,6 +326,9 @@ impl<L: Logic, S: Storage> Builder<L, S> {
     /// Attaches a stage of the application's own to the ring of events, behind the stages of
     /// these names: `order`, `journal`, `replicate`, `logic`, `egress`, or others attached before.
     ///
+    /// It counts by `Sequence`, from 0 at each start: an event's position is that of
+    /// [`Engine::recovery`] and the sequence more.
+    ///
     /// ```no_run
     /// use lockstep_engine::prelude::*;
     /// use lockstep_engine::ringbuffer::each;
