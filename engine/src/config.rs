@@ -171,7 +171,7 @@ pub enum OnValidatePanic {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnApplyPanic {
-    /// The event goes into quarantine, by a mark in the log.
+    /// The event goes into quarantine, by a mark in the log. In a cluster a majority of the voters decides.
     Quarantine,
     /// The engine stops.
     #[default]

@@ -19,7 +19,7 @@ use bytemuck::Zeroable;
 use lockstep_journaler::Position;
 use thiserror::Error;
 
-use crate::event::{Kinds, SYSTEM_KINDS, Slot};
+use crate::event::{Header, Kinds, SYSTEM_KINDS, Slot};
 use crate::logic::{Context, EventOf, Logic, Reject};
 use crate::outputs::Outputs;
 use crate::requests::{Look, Reply, Requests};
@@ -267,7 +267,7 @@ impl<L: Logic> Core<L> {
         self.time_ns = self.time_ns.max(header.time);
         out.begin(self.position, self.time_ns);
         let code = if !self.skip.is_empty() && self.skip.remove(&self.position) {
-            self.pass_over(out)
+            self.pass_over(&header, out)
         } else if header.kind != 0 && header.kind < SYSTEM_KINDS {
             self.application(event, out)?
         } else {
@@ -316,6 +316,7 @@ impl<L: Logic> Core<L> {
         out.begin(self.position, self.time_ns);
         self.is_validating = false;
         self.refuse(event, Reject::new(code, code::meaning(code)), out);
+        self.answer(event.header(), code);
         self.end_step()?;
         Ok(Outcome { code })
     }
@@ -402,6 +403,25 @@ impl<L: Logic> Core<L> {
         }
     }
 
+    /// A request on which the logic panicked is answered as any other: it is not done when it comes again,
+    /// and the next one follows it.
+    fn answer(&mut self, header: &Header, code: u16) {
+        let (session, request) = (header.session, header.request);
+        if session == 0 || self.parameters.sessions_max == 0 {
+            return;
+        }
+        let rules = &self.parameters;
+        let look = self.requests.look(session, request, self.time_ns, rules);
+        if look == Look::Fresh {
+            let reply = Reply {
+                request,
+                code,
+                position: self.position,
+            };
+            self.requests.keep(session, reply, self.time_ns, rules);
+        }
+    }
+
     fn refuse(&mut self, event: &EventOf<L>, reject: Reject, out: &mut Outputs<'_, L::Out>) -> u16 {
         let context = Context::new(self.position, self.time_ns, self.version);
         self.logic.refused(event, reject, &context, out);
@@ -430,10 +450,11 @@ impl<L: Logic> Core<L> {
             Quarantine::KIND => {
                 // By now it has been passed over, live or by what a replay knew ahead.
                 let at = event.body_as::<Quarantine>().position;
-                debug_assert!(
-                    self.quarantined.contains(&at),
-                    "a mark follows what it marks"
-                );
+                if !self.quarantined.contains(&at) {
+                    return Err(StepError::Marked {
+                        position: Position(at),
+                    });
+                }
             }
             SessionOpen::KIND => return Ok(self.open_session(event.body_as(), out)),
             SessionClose::KIND => return Ok(self.close_session(event.body_as(), out)),
@@ -512,8 +533,10 @@ impl<L: Logic> Core<L> {
     }
 
     #[cold]
-    fn pass_over(&mut self, out: &mut Outputs<'_, L::Out>) -> u16 {
+    fn pass_over(&mut self, header: &Header, out: &mut Outputs<'_, L::Out>) -> u16 {
+        self.is_validating = false;
         self.quarantined.insert(self.position);
+        self.answer(header, code::QUARANTINED);
         out.write(&Quarantined {
             position: self.position,
         });

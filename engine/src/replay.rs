@@ -28,7 +28,7 @@ use crate::error::{Error, Result};
 use crate::event::{Kinds, Slot};
 use crate::log::{Broken, events_of, replay, replay_frame};
 use crate::logic::{EventOf, Logic, OutputOf};
-use crate::node::recovery::{Factory, Source};
+use crate::node::recovery::{Factory, Source, Unmarked};
 use crate::runtime::clock::Stopwatch;
 
 /// How fast a replay goes.
@@ -175,6 +175,7 @@ impl<L: Logic, S: Storage> Replay<L, S> {
             },
             oldest,
             config: &config,
+            unmarked: Unmarked::ByPolicy,
         };
         let newest = range.from.min(range.until.unwrap_or(Position(u64::MAX)));
         let (mut core, plan) = if newest < oldest {
@@ -183,7 +184,7 @@ impl<L: Logic, S: Storage> Replay<L, S> {
             source.start(newest, newest)?
         };
         let mut skip = BTreeSet::new();
-        source.marks(core.position(), &mut skip)?;
+        source.marks(core.position(), Position(u64::MAX), &mut skip)?;
         core.skip(&skip);
         reader.seek(From::Position(core.position()))?;
         let started_at = core.position();

@@ -45,6 +45,9 @@ pub(crate) trait Agreement {
     /// The newest beacon that a majority of the voters agrees on, and this node with it.
     fn agreed_state(&self) -> Option<Beacon>;
 
+    /// The event in front of which the logic of a majority of the voters stands, and this node's with it.
+    fn agreed_panic(&self) -> Option<Position>;
+
     /// As [`offer`](Self::offer) for a change of members, one event.
     fn offer_change(&mut self, event: &[u8], time_ns: u64) -> Result<Position, NotNow>;
 }
@@ -82,6 +85,10 @@ impl<S: Storage> Agreement for Replica<S> {
             position: agreed.position,
             hash: agreed.hash,
         })
+    }
+
+    fn agreed_panic(&self) -> Option<Position> {
+        Replica::agreed_panic(self)
     }
 
     fn offer_change(&mut self, event: &[u8], time_ns: u64) -> Result<Position, NotNow> {

@@ -35,6 +35,7 @@ use lockstep_replicator::{Ack, Gating, NodeId, Outbox, ReceiveError};
 use super::back::{Back, BackThread};
 use super::front::Front;
 use super::node::{ClusterNode, NodeOptions};
+use crate::config::{Config, OnApplyPanic, OnValidatePanic};
 use crate::counters::CounterFile;
 use crate::error::{Error, Result};
 use crate::event::Kinds;
@@ -532,6 +533,17 @@ fn take<L: Logic>(
     Ok(())
 }
 
+/// What is done about a panic; for quarantine the rings have to be as long, too: what one leader had in
+/// its own behind the event has to go into that of the next one, with a place for the mark (`QU3`).
+fn on_panic(config: &Config) -> String {
+    let (validate, apply) = (config.on_validate_panic, config.on_apply_panic);
+    let is_halt = validate == OnValidatePanic::Halt && apply == OnApplyPanic::Halt;
+    if is_halt {
+        return String::new();
+    }
+    format!(" {validate:?} {apply:?} {}", config.slots)
+}
+
 /// What this node says of itself to its peers.
 fn hello<L: Logic>(options: &NodeOptions) -> Hello {
     let schema = L::In::schema();
@@ -544,10 +556,11 @@ fn hello<L: Logic>(options: &NodeOptions) -> Hello {
         is_gated: replica.sites.gates,
     };
     let mut equal = format!(
-        "{:016x} {:?} {ack} {}",
+        "{:016x} {:?} {ack} {}{}",
         schema.hash(),
         config.parameters(),
-        config.tick_ms
+        config.tick_ms,
+        on_panic(config)
     );
     for node in replica.founders.voters.iter().filter(|_| ack.is_gated) {
         equal.push_str(&format!(

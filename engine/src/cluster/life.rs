@@ -265,6 +265,12 @@ impl<L: Logic> Life<L> {
         Ok(self.ledger.position(sequence))
     }
 
+    /// Whether an event more would leave a place for the mark of one that goes into quarantine: without
+    /// it a full ring whose logic stands could not be told to go on.
+    pub(crate) fn has_room(&self) -> bool {
+        self.door.remaining() > 1
+    }
+
     /// One turn of the stages in front of the gate.
     pub(crate) fn turn(&mut self) -> bool {
         self.front.turn() == Turn::Worked

@@ -27,6 +27,7 @@ use super::agreement::{Agreement, Stand};
 use super::answers::{Answers, Asker};
 use super::back::Back;
 use super::life::{Kept, Life};
+use super::quarantine::Quarantining;
 use crate::config::Config;
 use crate::core::first_version;
 use crate::error::{Error, Result};
@@ -64,6 +65,8 @@ pub(crate) struct Parts<L: Logic> {
     pub(crate) shared: Arc<Shared>,
     /// What a log begins with: the first leader puts it in, as one frame.
     pub(crate) first_events: Vec<EventOf<L>>,
+    /// Where that is the policy.
+    pub(crate) quarantining: Option<Quarantining>,
 }
 
 /// See the module.
@@ -87,6 +90,7 @@ pub(crate) struct Member<L: Logic, A: Agreement> {
     decided: VecDeque<EventOf<L>>,
     /// The last beacon that is in the log, or need not come into it.
     marked: Option<Beacon>,
+    quarantining: Option<Quarantining>,
 }
 
 impl<L: Logic, A: Agreement> std::fmt::Debug for Member<L, A> {
@@ -109,6 +113,7 @@ impl<L: Logic, A: Agreement> Member<L, A> {
             answers,
             shared,
             first_events,
+            quarantining,
         } = parts;
         let position = kept.logic.core().position();
         let parameters = *kept.logic.core().parameters();
@@ -131,6 +136,7 @@ impl<L: Logic, A: Agreement> Member<L, A> {
             first_events,
             decided: VecDeque::new(),
             marked: None,
+            quarantining,
         })
     }
 
@@ -141,6 +147,7 @@ impl<L: Logic, A: Agreement> Member<L, A> {
     /// [`Refused`].
     pub(crate) fn let_in(&mut self, token: u64, event: &EventOf<L>) -> Result<Position, Refused> {
         let leader = self.stand.leader;
+        let is_kept = self.quarantining.is_some();
         let life = self.life.as_mut().filter(|life| life.is_open());
         let Some(life) = life else {
             // A leader that is not open yet will be in a moment.
@@ -149,6 +156,10 @@ impl<L: Logic, A: Agreement> Member<L, A> {
                 None => Refused::NotLeading { leader },
             });
         };
+        // QU3
+        if is_kept && !life.has_room() {
+            return Err(Refused::Busy);
+        }
         match life.publish(|slot| *slot = *event) {
             Ok(position) => {
                 self.answers.expect(position, token);
@@ -242,6 +253,8 @@ impl<L: Logic, A: Agreement> Member<L, A> {
                 self.begin_log();
             }
         }
+        self.agree_on();
+        worked |= self.put_into_quarantine(agreement, both)?;
         worked |= self.back.turn();
         self.look_for_faults();
         worked |= self.answers.tell(asker);
@@ -273,6 +286,9 @@ impl<L: Logic, A: Agreement> Member<L, A> {
             "a new role, a new ring"
         );
         self.reader = agreement.reader(From::Position(position))?;
+        if let Some(quarantining) = &mut self.quarantining {
+            quarantining.enter();
+        }
         // Who led before has put it into the log, or it is left out: the next one comes.
         self.marked = agreement.agreed_state();
         self.decided.clear();
@@ -287,6 +303,21 @@ impl<L: Logic, A: Agreement> Member<L, A> {
         )?);
         self.stand = stand;
         Ok(true)
+    }
+
+    /// What the logic panicked on is marked in the log, or found there.
+    fn put_into_quarantine(&mut self, agreement: &A, both: Position) -> Result<bool> {
+        match (&mut self.quarantining, &mut self.life) {
+            (Some(quarantining), Some(life)) => quarantining.turn(life, agreement, both),
+            _ => Ok(false),
+        }
+    }
+
+    /// An open ring with a place for an event of the engine's own.
+    fn roomy_life(&mut self) -> Option<&mut Life<L>> {
+        let is_kept = self.quarantining.is_some();
+        let open = self.life.as_mut().filter(|life| life.is_open());
+        open.filter(|life| !is_kept || life.has_room())
     }
 
     fn within(&self) -> Duration {
@@ -305,10 +336,13 @@ impl<L: Logic, A: Agreement> Member<L, A> {
     /// A change of what the state goes by is an event.
     fn agree_on(&mut self) {
         let wanted = self.config.parameters();
-        let Some(life) = self.life.as_mut().filter(|_| wanted != self.parameters) else {
+        if wanted == self.parameters {
+            return;
+        }
+        // If there is no room yet, in a later turn.
+        let Some(life) = self.roomy_life() else {
             return;
         };
-        // LF3: the ring has room for it, the door has just been opened.
         let told = life.publish(|slot| *slot = EventOf::<L>::event(&wanted));
         if told.is_ok() {
             self.parameters = wanted;
@@ -332,12 +366,12 @@ impl<L: Logic, A: Agreement> Member<L, A> {
     }
 
     fn tell_decided(&mut self) {
-        let Some(life) = self.life.as_mut().filter(|life| life.is_open()) else {
-            return;
-        };
         // Ends: with what was decided, or with the room.
-        while let Some(event) = self.decided.front() {
-            if life.publish(|slot| *slot = *event).is_err() {
+        while let Some(event) = self.decided.front().copied() {
+            let Some(life) = self.roomy_life() else {
+                return;
+            };
+            if life.publish(|slot| *slot = event).is_err() {
                 return;
             }
             self.decided.pop_front();
@@ -351,7 +385,7 @@ impl<L: Logic, A: Agreement> Member<L, A> {
             return;
         };
         let is_new = marked.is_none_or(|marked| marked.position < agreed.position);
-        let Some(life) = self.life.as_mut().filter(|life| is_new && life.is_open()) else {
+        let Some(life) = self.roomy_life().filter(|_| is_new) else {
             return;
         };
         let told = life.publish(|slot| *slot = EventOf::<L>::event(&agreed));
@@ -363,16 +397,13 @@ impl<L: Logic, A: Agreement> Member<L, A> {
     /// A tick of the log's, when one is due.
     fn tick(&mut self) {
         let every = self.config.tick_ms.saturating_mul(1_000_000);
-        let Some(life) = self
-            .life
-            .as_mut()
-            .filter(|life| every != 0 && life.is_open())
-        else {
-            return;
-        };
         let now = self.clock.now_ns().unwrap_or(0);
-        if now.saturating_sub(self.ticked_ns) >= every {
+        let is_due = every != 0 && now.saturating_sub(self.ticked_ns) >= every;
+        if is_due && self.is_open() {
             self.ticked_ns = now;
+            let Some(life) = self.roomy_life() else {
+                return;
+            };
             // A full ring has no need of a tick: its events carry the time.
             let _full = life.publish(|slot| *slot = EventOf::<L>::event(&Tick::default()));
         }

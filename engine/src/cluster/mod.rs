@@ -17,6 +17,7 @@
 //! | `life` | what is a ring for one role, and what may enter it? |
 //! | `member` | how does a node go from role to role with its state? |
 //! | `answers` | who asked, and what came of it? |
+//! | `quarantine` | what becomes of an event on which the logic panics? |
 //! | `back`, `lent` | where do the stages behind the gate run, and how do they outlive a ring? |
 //! | `shadowing` | who takes the snapshots? |
 
@@ -30,6 +31,7 @@ pub(crate) mod lent;
 pub(crate) mod life;
 pub(crate) mod member;
 pub mod node;
+pub(crate) mod quarantine;
 pub(crate) mod shadowing;
 
 #[cfg(test)]

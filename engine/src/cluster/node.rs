@@ -22,7 +22,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use lockstep_journaler::storage::Storage;
-use lockstep_journaler::{Background, From, Options, Position};
+use lockstep_journaler::{Background, From, Options, Position, Tail};
 use lockstep_replicator::wire::Message;
 use lockstep_replicator::{
     Gating, NodeId, OfferError, Outbox, ReceiveError, Replica, ReplicaOptions,
@@ -32,6 +32,7 @@ use super::answers::{Answers, Asker};
 use super::back::Back;
 use super::life::Kept;
 use super::member::{Member, Parts, Refused};
+use super::quarantine::Quarantining;
 use super::shadowing::Shadowing;
 use crate::config::{
     Config, ConfigError, GateAt, JournalMode, OnApplyPanic, OnValidatePanic, Retention,
@@ -43,14 +44,15 @@ use crate::graph::build::output_ring;
 use crate::ledger::Ledger;
 use crate::logic::{EventOf, Logic, OutputOf};
 use crate::mailbox::Mailbox;
-use crate::node::recovery::{self, Factory, Recovery, Source};
+use crate::node::recovery::{self, Factory, Recovery, Source, Unmarked};
 use crate::node::watch::Rows;
 use crate::requests::Reply;
 use crate::runtime::clock::Clock;
 use crate::shared::Shared;
 use crate::source::stopped;
 use crate::stage::egress::{Desk, Egress, Slow, Subscription};
-use crate::stage::logic::{Exceptions, LogicStage, Reports};
+use crate::stage::logic::{Exceptions, LogicStage, Rebuild, Reports};
+use crate::stage::verdicts::Verdicts;
 use crate::system::{Membership, VersionSwitch};
 
 /// What the wire takes, unless both sides agree on something else.
@@ -117,14 +119,12 @@ impl NodeOptions {
                 expected: "at least 1048576 in a cluster: a frame of 64 KiB has to fit into an eighth of it",
             });
         }
-        if self.config.on_apply_panic == OnApplyPanic::Quarantine
-            || self.config.on_validate_panic == OnValidatePanic::Quarantine
-        {
-            return Err(ConfigError::Contradiction(
-                "quarantine in a cluster: a follower cannot mark the log; choose halt, or refuse for validate",
-            ));
-        }
         Ok(())
+    }
+
+    fn quarantines(&self) -> bool {
+        self.config.on_apply_panic == OnApplyPanic::Quarantine
+            || self.config.on_validate_panic == OnValidatePanic::Quarantine
     }
 }
 
@@ -185,6 +185,8 @@ pub struct ClusterNode<L: Logic, S: Storage> {
     can_run: BTreeMap<NodeId, RangeInclusive<u32>>,
     /// Beacons of the logic, for the others.
     beacons: Arc<Reports>,
+    /// What the logic panicked on.
+    verdicts: Arc<Verdicts>,
     is_stepped: bool,
 }
 
@@ -247,6 +249,7 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
             end: *replica.tail(),
             oldest: opened.journal.oldest,
             config,
+            unmarked: Unmarked::EndsThere,
         };
         let found = crate::node::describe(&opened.journal);
         // CN2
@@ -257,16 +260,34 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
         let shared = Arc::new(Shared::new(position.0, config.slots));
         shared.oldest.set(opened.journal.oldest.0);
         shared.cuts.set(replica.cuts());
-        let shadowing = Shadowing::start(&storage, options, &replica, &made.core, &shared)?;
+        let verdicts = Arc::new(Verdicts::of(made.core.quarantined()));
+        let quarantine = || -> Result<Option<(Rebuild<L>, Arc<Verdicts>)>> {
+            if !options.quarantines() {
+                return Ok(None);
+            }
+            let rebuild = rebuild(&storage, &replica, &factory, config)?;
+            Ok(Some((rebuild, Arc::clone(&verdicts))))
+        };
+        let shadowing = Shadowing::start(
+            &storage,
+            options,
+            &replica,
+            &made.core,
+            &shared,
+            quarantine()?,
+        )?;
         shared.version.set(u64::from(made.core.version()));
         let mailbox = Arc::new(Mailbox::new());
         let desk = Arc::new(Desk::default());
         let ledger = Ledger::starting_at(position);
         let (outputs, poller) = output_ring(config.output_slots)?;
+        let (rebuild, judged) = quarantine()?.unzip();
+        let quarantining = judged.clone().map(Quarantining::new);
         let exceptions = Exceptions {
             on_validate: config.on_validate_panic,
             on_apply: config.on_apply_panic,
-            rebuild: None,
+            rebuild,
+            verdicts: judged,
         };
         let beacons = Arc::new(Reports::default());
         let mut logic = LogicStage::new(
@@ -299,6 +320,7 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
             answers: Answers::new(subscription, Arc::clone(&shared)),
             shared: Arc::clone(&shared),
             first_events,
+            quarantining,
         };
         let member = Some(Member::new(parts, &replica)?);
         Ok(Self {
@@ -311,6 +333,7 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
             shadowing,
             can_run: BTreeMap::new(),
             beacons,
+            verdicts,
             is_stepped: options.background == Background::Stepped,
         })
     }
@@ -418,6 +441,7 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
             self.replica
                 .state_is(Position(beacon.position), beacon.hash)?;
         }
+        self.talk_of_panics()?;
         if self.is_stepped {
             self.replica.step_background();
         }
@@ -425,6 +449,23 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
             shadowing.turn(&self.shared);
         }
         Ok(worked)
+    }
+
+    /// Where the logic stands the others hear, and where it went past they do who ask.
+    fn talk_of_panics(&mut self) -> Result<()> {
+        self.replica.stands_at(self.verdicts.standing())?;
+        for position in self.verdicts.untold() {
+            self.replica.went_past(position, true)?;
+        }
+        // VD2: first how far, then what is in quarantine of it.
+        let applied = self.applied();
+        for position in self.replica.asked_about() {
+            if position < applied {
+                let is_quarantined = self.verdicts.is_quarantined(position);
+                self.replica.went_past(position, is_quarantined)?;
+            }
+        }
+        Ok(())
     }
 
     /// Lets an event in at the door, for whoever gave the token: the [`Asker`] hears of it. Its
@@ -663,6 +704,41 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
         drop(kept);
         Ok(self.replica.close()?)
     }
+}
+
+/// Rebuilds a state while the node runs, from a reader of its own.
+fn rebuild<L: Logic, S: Storage>(
+    storage: &S,
+    replica: &Replica<S>,
+    factory: &Factory<L>,
+    config: &Config,
+) -> Result<Rebuild<L>> {
+    let mut reader = replica.reader(From::Oldest)?;
+    let (storage, factory, config) = (storage.clone(), Arc::clone(factory), config.clone());
+    let (journal, first_end) = (replica.journal(), *replica.tail());
+    let (log, progress) = (journal.log_id(), journal.progress());
+    Ok(Box::new(move |until, skip| {
+        let reached = progress.durable();
+        if reached.position < until {
+            return Ok(None);
+        }
+        let oldest = crate::log::oldest(&mut reader, Position(0))?;
+        let mut source = Source {
+            storage: &storage,
+            reader: &mut reader,
+            factory: &factory,
+            log,
+            end: Tail {
+                reached: reached.max(first_end.reached),
+                ..first_end
+            },
+            oldest,
+            config: &config,
+            // What went by here without a mark did not panic.
+            unmarked: Unmarked::Refused,
+        };
+        Ok(Some(source.make(until, skip, None, &mut [])?.core))
+    }))
 }
 
 /// An event of this body, as a client's request.

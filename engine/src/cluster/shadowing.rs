@@ -23,6 +23,8 @@ use crate::node::spawn;
 use crate::shared::Shared;
 use crate::snapshot::keeper::{Bell, Keeper};
 use crate::snapshot::shadow::{Asked, Orders, Shadow};
+use crate::stage::logic::Rebuild;
+use crate::stage::verdicts::Verdicts;
 
 /// See the module: one of both.
 pub(crate) struct Shadowing<L: Logic, S: Storage> {
@@ -54,6 +56,7 @@ impl<L: Logic, S: Storage> Shadowing<L, S> {
         replica: &Replica<S>,
         core: &Core<L>,
         shared: &Arc<Shared>,
+        quarantine: Option<(Rebuild<L>, Arc<Verdicts>)>,
     ) -> Result<Option<Self>> {
         let config = &options.config;
         if config.snapshot_every == 0 || !config.has_shadow() {
@@ -78,6 +81,7 @@ impl<L: Logic, S: Storage> Shadowing<L, S> {
             waits_for_quorum: true,
             newest,
         };
+        let (rebuild, verdicts) = quarantine.unzip();
         let shadow = Shadow::new(
             copy,
             replica.reader(From::Position(position))?,
@@ -85,7 +89,8 @@ impl<L: Logic, S: Storage> Shadowing<L, S> {
             Arc::new(Mailbox::new()),
             Arc::clone(shared),
             Arc::clone(&asked),
-            None,
+            rebuild,
+            verdicts,
             behind(replica, position),
         );
         let keeper = Keeper::new(

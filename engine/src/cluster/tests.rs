@@ -157,6 +157,10 @@ impl Agreement for Scripted {
     fn agreed_state(&self) -> Option<Beacon> {
         None
     }
+
+    fn agreed_panic(&self) -> Option<Position> {
+        None
+    }
 }
 
 /// What everybody heard.
@@ -220,6 +224,7 @@ impl Bench {
             on_validate: config.on_validate_panic,
             on_apply: config.on_apply_panic,
             rebuild: None,
+            verdicts: None,
         };
         let logic = LogicStage::new(
             Core::new(Adder::default()),
@@ -242,6 +247,7 @@ impl Bench {
             answers: Answers::new(subscription, Arc::clone(&shared)),
             shared: Arc::clone(&shared),
             first_events: Vec::new(),
+            quarantining: None,
         };
         Self {
             member: Member::new(parts, &log).unwrap(),

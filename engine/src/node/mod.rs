@@ -47,7 +47,7 @@ use crate::stage::logic::{Exceptions, LogicStage, Rebuild, panic_text};
 use crate::stage::order::Order;
 use crate::system::VersionSwitch;
 use metrics::Metrics;
-use recovery::{Factory, Made, OutputId, Recovery, Source};
+use recovery::{Factory, Made, OutputId, Recovery, Source, Unmarked};
 pub use stepped::Stepped;
 use watch::{Rows, Watch};
 
@@ -530,6 +530,7 @@ impl<L: Logic, S: Storage> Starter<L, S> {
             on_validate: self.config.on_validate_panic,
             on_apply: self.config.on_apply_panic,
             rebuild,
+            verdicts: None,
         };
         let logic = LogicStage::new(
             made.core,
@@ -609,6 +610,7 @@ impl<L: Logic, S: Storage> Starter<L, S> {
             end: opened.end,
             oldest: opened.recovered.oldest,
             config: &self.config,
+            unmarked: Unmarked::ByPolicy,
         };
         let journal = describe(&opened.recovered);
         recovery::recover(&mut source, self.outputs_after, &mut self.sinks, journal)
@@ -672,6 +674,7 @@ impl<L: Logic, S: Storage> Starter<L, S> {
                 end,
                 oldest,
                 config: &config,
+                unmarked: Unmarked::ByPolicy,
             };
             let made = source.make(until, skip, None, &mut [])?;
             Ok(Some(made.core))
@@ -720,6 +723,7 @@ impl<L: Logic, S: Storage> Starter<L, S> {
             Arc::clone(shared),
             Arc::clone(&asked),
             rebuild,
+            None,
             opened.end,
         );
         Ok(Some((shadow, mailbox, asked)))

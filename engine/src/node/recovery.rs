@@ -81,6 +81,19 @@ pub(crate) struct Source<'a, L: Logic, S: Storage> {
     pub(crate) end: Tail,
     pub(crate) oldest: Position,
     pub(crate) config: &'a Config,
+    pub(crate) unmarked: Unmarked,
+}
+
+/// What becomes of an event on which the logic panics, and for which there is no mark in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unmarked {
+    /// What the configuration says.
+    ByPolicy,
+    /// Where that is quarantine, the state ends in front of it: in a cluster the nodes decide together, and
+    /// a mark only counts if it lies in front of where the state was to go.
+    EndsThere,
+    /// The state cannot be made.
+    Refused,
 }
 
 /// A state, and what there is to say of how it came.
@@ -102,12 +115,17 @@ impl<L: Logic, S: Storage> Source<'_, L, S> {
         sinks: &mut [Sink<OutputOf<L>>],
     ) -> Result<Made<L>> {
         let newest = outputs_after.map_or(until, |(position, _)| position.min(until));
+        let marks_end = match self.unmarked {
+            Unmarked::ByPolicy => Position(u64::MAX),
+            Unmarked::EndsThere | Unmarked::Refused => until,
+        };
+        let mut until = until;
         let mut skip = skip.clone();
         let mut unmarked = Vec::new();
         let mut told = outputs_after;
         // Ends: each turn passes over an event more, or returns.
         loop {
-            let (mut core, plan) = self.start(newest, until)?;
+            let (mut core, plan) = self.start_in_front(newest.min(until), until, &skip)?;
             if outputs_after.is_some_and(|(wanted, _)| core.position() > wanted) {
                 let wanted = newest;
                 return Err(Error::OutputsGone {
@@ -138,9 +156,10 @@ impl<L: Logic, S: Storage> Source<'_, L, S> {
                     text,
                 }) => {
                     let position = core.position();
-                    self.marks(start, &mut skip)?;
+                    self.marks(start, marks_end, &mut skip)?;
                     if !skip.contains(&position.0) {
-                        if !self.is_quarantined(is_validating) {
+                        if self.unmarked == Unmarked::Refused || !self.is_quarantined(is_validating)
+                        {
                             let what = if is_validating { "validate" } else { "apply" };
                             return Err(Error::Panicked {
                                 what,
@@ -149,13 +168,18 @@ impl<L: Logic, S: Storage> Source<'_, L, S> {
                                 text,
                             });
                         }
+                        if self.unmarked == Unmarked::EndsThere {
+                            tracing::error!(%position, kind, text, "the state ends here until the nodes agree");
+                            until = position;
+                            continue;
+                        }
                         tracing::error!(%position, kind, text, "into quarantine");
                         unmarked.push(position);
                     }
                     position
                 }
             };
-            self.marks(start, &mut skip)?;
+            self.marks(start, marks_end, &mut skip)?;
             skip.insert(at.0);
         }
     }
@@ -182,12 +206,39 @@ impl<L: Logic, S: Storage> Source<'_, L, S> {
         replay(self.reader, core, &mut scratch, until, refuses, on_output)
     }
 
-    /// All marks of quarantine in the log from `start` on.
-    pub(crate) fn marks(&mut self, start: Position, into: &mut BTreeSet<u64>) -> Result<()> {
+    /// As [`start`](Self::start), from a state in which all of these that it has gone past are in
+    /// quarantine: a snapshot may be older than the mark of an event in front of it.
+    fn start_in_front(
+        &mut self,
+        newest: Position,
+        until: Position,
+        skip: &BTreeSet<u64>,
+    ) -> Result<(Core<L>, Plan)> {
+        let mut newest = newest;
+        // Ends: each turn looks further in front.
+        loop {
+            let (core, plan) = self.start(newest, until)?;
+            let mut passed = skip.range(..core.position().0);
+            match passed.find(|at| !core.quarantined().contains(at)) {
+                Some(applied) => newest = Position(*applied),
+                None => return Ok((core, plan)),
+            }
+        }
+    }
+
+    /// All marks of quarantine in the log from `start` on, and in front of `end`.
+    pub(crate) fn marks(
+        &mut self,
+        start: Position,
+        end: Position,
+        into: &mut BTreeSet<u64>,
+    ) -> Result<()> {
         use crate::event::Body;
         self.reader.seek(From::Position(start))?;
-        // Ends: where the reader does.
-        while let Some(frame) = self.reader.next_frame()? {
+        // Ends: at `end`, or where the reader does.
+        while self.reader.reached().position < end
+            && let Some(frame) = self.reader.next_frame()?
+        {
             let events = events_of::<EventOf<L>>(&frame)?;
             let marks = events
                 .iter()

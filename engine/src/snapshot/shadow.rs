@@ -21,7 +21,7 @@ use lockstep_journaler::snapshots::{SnapshotError, SnapshotOf, Snapshots};
 use lockstep_journaler::storage::Storage;
 use lockstep_journaler::{From, Position, Reader, Tail, Term};
 
-use crate::core::{Core, Scratch};
+use crate::core::{Core, Scratch, StepError};
 use crate::error::Error;
 use crate::log::{Broken, replay_frame};
 use crate::logic::Logic;
@@ -30,6 +30,7 @@ use crate::runtime::clock::Stopwatch;
 use crate::shared::Shared;
 use crate::snapshot::keeper::Bell;
 use crate::stage::logic::panic_text;
+use crate::stage::verdicts::Verdicts;
 use crate::state::StateWriter;
 
 /// How long it sleeps between looks.
@@ -61,6 +62,8 @@ pub(crate) struct Shadow<L: Logic, S: Storage> {
     mailbox: Arc<Mailbox<L>>,
     shared: Arc<Shared>,
     asked: Arc<Asked>,
+    /// In a cluster: what the primary has passed over.
+    verdicts: Option<Arc<Verdicts>>,
     /// Rebuilds the state where an event is in quarantine.
     rebuild: Option<crate::stage::logic::Rebuild<L>>,
     /// The end of the last frame that was taken whole.
@@ -98,6 +101,7 @@ impl<L: Logic, S: Storage> Shadow<L, S> {
         shared: Arc<Shared>,
         asked: Arc<Asked>,
         rebuild: Option<crate::stage::logic::Rebuild<L>>,
+        verdicts: Option<Arc<Verdicts>>,
         behind: Tail,
     ) -> Self {
         let cuts = shared.cuts.get();
@@ -111,6 +115,7 @@ impl<L: Logic, S: Storage> Shadow<L, S> {
             shared,
             asked,
             rebuild,
+            verdicts,
             behind,
             cuts,
             is_within_frame: false,
@@ -171,6 +176,10 @@ impl<L: Logic, S: Storage> Shadow<L, S> {
             self.snapshot_if_asked();
             return Ok(false);
         };
+        if let Some(verdicts) = &self.verdicts {
+            // The primary has gone past all that this frame has in front of the limit.
+            self.core.skip(&verdicts.quarantined());
+        }
         let header = *frame.header();
         let end = Position(header.first_position + u64::from(header.count));
         let refuses = self.orders.refuses_panics;
@@ -184,8 +193,23 @@ impl<L: Logic, S: Storage> Shadow<L, S> {
         );
         match ran {
             Ok(()) => {}
+            Err(Broken::Failed(Error::Step(StepError::Marked { position })))
+                if self.verdicts.is_some() =>
+            {
+                let here = self.core.position();
+                self.pass_over(position, here)?;
+            }
             Err(Broken::Failed(error)) => return Err(error),
-            Err(Broken::Panicked { text, .. }) => self.pass_over(&text)?,
+            Err(Broken::Panicked { text, .. }) => {
+                let position = self.core.position();
+                if self.verdicts.is_some() || self.rebuild.is_none() {
+                    return Err(Error::Stopped {
+                        cause: format!("the logic panicked at position {position}: {text}"),
+                    });
+                }
+                // The frame's rest is taken in the next turn.
+                self.pass_over(position, Position(position.0 + 1))?;
+            }
         }
         self.shared.shadow.set(self.core.position().0);
         self.is_within_frame = self.core.position() < end;
@@ -221,27 +245,18 @@ impl<L: Logic, S: Storage> Shadow<L, S> {
         }
     }
 
-    /// The primary panicked there too, and has passed it over by now, or the engine has stopped.
-    fn pass_over(&mut self, text: &str) -> Result<(), Error> {
-        let position = self.core.position();
-        let Some(rebuild) = &mut self.rebuild else {
-            return Err(Error::Stopped {
-                cause: format!("the logic panicked at position {position}: {text}"),
-            });
-        };
-        // The frame's rest is taken in the next turn.
-        let end = Position(position.0 + 1);
+    /// The state at `end` again, with this event passed over: the primary has, or the engine has stopped.
+    fn pass_over(&mut self, position: Position, end: Position) -> Result<(), Error> {
         let mut skip = self.core.quarantined().clone();
         skip.insert(position.0);
-        match rebuild(end, &skip)? {
-            Some(core) => {
-                self.core = core;
-                Ok(())
-            }
-            None => Err(Error::Stopped {
-                cause: format!("the log ends before position {end}"),
-            }),
-        }
+        let core = match &mut self.rebuild {
+            Some(rebuild) => rebuild(end, &skip)?,
+            None => None,
+        };
+        self.core = core.ok_or_else(|| Error::Stopped {
+            cause: format!("the log ends before position {end}"),
+        })?;
+        Ok(())
     }
 
     fn is_due(&self) -> bool {

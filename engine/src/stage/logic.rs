@@ -6,6 +6,7 @@
 //!               ├─ in validate: the state is untouched; refuse, quarantine or halt
 //!               └─ in apply: the state is rebuilt from snapshot and log, the event passed over
 //!                            and marked in the log; or halt
+//!                            in a cluster: the state stands in front of the event until the log has the mark
 //! ```
 //!
 //! # Invariants
@@ -27,13 +28,14 @@ use lockstep_ringbuffer::{
 };
 
 use crate::config::{OnApplyPanic, OnValidatePanic};
-use crate::core::Core;
+use crate::core::{Core, StepError};
 use crate::event::Slot;
 use crate::ledger::Ledger;
 use crate::logic::{EventOf, Logic, OutputOf};
 use crate::mailbox::Mailbox;
 use crate::outputs::Outputs;
 use crate::shared::Shared;
+use crate::stage::verdicts::Verdicts;
 use crate::system::{Beacon, Quarantine, code};
 
 /// Slots claimed in the output ring at a time.
@@ -49,6 +51,8 @@ pub(crate) struct Exceptions<L: Logic> {
     pub(crate) on_validate: OnValidatePanic,
     pub(crate) on_apply: OnApplyPanic,
     pub(crate) rebuild: Option<Rebuild<L>>,
+    /// In a cluster: whether an event goes into quarantine, a majority and the log say.
+    pub(crate) verdicts: Option<Arc<Verdicts>>,
 }
 
 /// See the module.
@@ -70,6 +74,8 @@ pub(crate) struct LogicStage<L: Logic> {
     /// The event that is next made the logic panic: what it said. The state is not to be
     /// used before that is settled.
     panicked: Option<String>,
+    /// Whether that was said.
+    is_told: bool,
     refused: u64,
     repeated: u64,
 }
@@ -112,6 +118,8 @@ enum Ran {
     Done,
     /// A panic at the event that is next.
     Panicked(String),
+    /// The log has a mark for this event, which was applied.
+    Marked(Position),
     /// The engine cannot go on.
     Stopped(Cause),
 }
@@ -147,6 +155,7 @@ impl<L: Logic> LogicStage<L> {
             decided: marks.collect(),
             beacons: None,
             panicked: None,
+            is_told: false,
             refused: 0,
             repeated: 0,
         }
@@ -194,13 +203,18 @@ impl<L: Logic> LogicStage<L> {
                     break;
                 }
             }
-            Ok::<_, crate::core::StepError>(())
+            Ok::<_, StepError>(())
         }));
         let ran = match ran {
             Ok(Ok(())) => Ran::Done,
             Ok(Err(error)) => {
                 out.take_back();
-                Ran::Stopped(Box::new(error))
+                match error {
+                    StepError::Marked { position } if self.exceptions.verdicts.is_some() => {
+                        Ran::Marked(position)
+                    }
+                    error => Ran::Stopped(Box::new(error)),
+                }
             }
             Err(panic) => {
                 out.take_back();
@@ -244,7 +258,9 @@ impl<L: Logic> LogicStage<L> {
         let kind = event.header().kind;
         let was_validating = self.core.was_validating();
         let what = if was_validating { "validate" } else { "apply" };
-        tracing::error!(%position, kind, panic, "the logic panicked in {what}");
+        if !self.is_told {
+            tracing::error!(%position, kind, panic, "the logic panicked in {what}");
+        }
         let is_quarantined = match (
             was_validating,
             self.exceptions.on_validate,
@@ -261,20 +277,43 @@ impl<L: Logic> LogicStage<L> {
             )
             .into());
         }
-        if !was_validating && !self.rebuild(position)? {
+        // VD1
+        let verdicts = self.exceptions.verdicts.as_ref();
+        if verdicts.is_some_and(|verdicts| !verdicts.stand(position)) {
+            return Ok(false);
+        }
+        let skip = self.core.quarantined().clone();
+        if !was_validating && !self.rebuild(position, &skip)? {
             return Ok(false);
         }
         self.pass_over(event)?;
         Ok(true)
     }
 
+    /// The log has a mark for an event that this logic applied, since it does not panic here: what the log
+    /// says holds, and the state becomes one in which that event was passed over.
+    #[cold]
+    fn take_back(&mut self, marked: Position) -> Result<bool, Cause> {
+        let position = self.core.position();
+        tracing::error!(%marked, %position, "an event that was applied here is in quarantine: the state is rebuilt");
+        let mut skip = self.core.quarantined().clone();
+        skip.insert(marked.0);
+        if !self.rebuild(position, &skip)? {
+            return Ok(false);
+        }
+        if let Some(verdicts) = &self.exceptions.verdicts {
+            verdicts.is_passed_over(marked);
+        }
+        self.shared.quarantined.add(1);
+        Ok(true)
+    }
+
     /// The state in front of `position` again; `false` until the log is durable so far.
-    fn rebuild(&mut self, position: Position) -> Result<bool, Cause> {
+    fn rebuild(&mut self, position: Position, skip: &BTreeSet<u64>) -> Result<bool, Cause> {
         let Some(rebuild) = &mut self.exceptions.rebuild else {
             return Err("the state cannot be rebuilt without a journal".into());
         };
-        let skip = self.core.quarantined().clone();
-        let Some(core) = rebuild(position, &skip)? else {
+        let Some(core) = rebuild(position, skip)? else {
             return Ok(false);
         };
         assert!(
@@ -291,8 +330,14 @@ impl<L: Logic> LogicStage<L> {
         let outcome = self.core.step_over(event, &mut out)?;
         self.shared.remember(position, outcome.code);
         self.shared.quarantined.add(1);
-        self.decided
-            .push_back(EventOf::<L>::event(&Quarantine { position }));
+        match &self.exceptions.verdicts {
+            // The mark is in the log.
+            Some(verdicts) => verdicts.is_passed_over(Position(position)),
+            None => {
+                let mark = Quarantine { position };
+                self.decided.push_back(EventOf::<L>::event(&mark));
+            }
+        }
         Ok(())
     }
 
@@ -372,7 +417,8 @@ impl<L: Logic> LogicStage<L> {
                 return Ok(self.progress(first, done));
             }
             if let Some(panic) = self.panicked.take() {
-                if !self.recover(&events[done], &panic)? {
+                self.is_told = !self.recover(&events[done], &panic)?;
+                if self.is_told {
                     self.panicked = Some(panic);
                     return Ok(self.progress(first, done));
                 }
@@ -383,6 +429,11 @@ impl<L: Logic> LogicStage<L> {
                 Ok(Ran::Done) => {}
                 Ok(Ran::Stopped(cause)) => return Err(cause),
                 Ok(Ran::Panicked(panic)) => self.panicked = Some(panic),
+                Ok(Ran::Marked(marked)) => {
+                    if !self.take_back(marked)? {
+                        return Ok(self.progress(first, done));
+                    }
+                }
                 Err(ClaimError::Full { .. }) => return Ok(self.progress(first, done)),
                 Err(error) => return Err(error.into()),
             }

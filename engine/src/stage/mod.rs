@@ -10,3 +10,4 @@ pub(crate) mod egress;
 pub(crate) mod journal;
 pub(crate) mod logic;
 pub(crate) mod order;
+pub(crate) mod verdicts;

@@ -10,8 +10,9 @@ use lockstep_engine::cluster::{Asker, ClusterNode, Done, NoSwitch, NodeOptions, 
 use lockstep_engine::core::Core;
 use lockstep_engine::node::recovery::Recovery;
 use lockstep_engine::prelude::*;
-use lockstep_engine::system::SessionOpen;
-use lockstep_engine::{Clock, Config};
+use lockstep_engine::replay::{Range, Replay};
+use lockstep_engine::system::{SessionOpen, code};
+use lockstep_engine::{Clock, Config, OnApplyPanic};
 use lockstep_journaler::Background;
 use lockstep_journaler::storage::Simulated;
 use lockstep_replicator::wire::{Decoder, Limits, Message};
@@ -19,14 +20,15 @@ use lockstep_replicator::{
     Gating, NodeId, OfferError, ReceiveError, Replica, ReplicaOptions, Sites,
 };
 
-use crate::bank::{Bank, BankIn, BankOut, Deposit};
+use crate::bank::{Bank, BankIn, BankOut, Bomb, Deposit, deposit};
+use crate::quarantine::quietly;
 
 const NODES: u16 = 3;
 const TICK_NS: u64 = 10_000_000;
 /// A client that has no answer for so long asks again.
 const PATIENCE_NS: u64 = 400_000_000;
 
-/// Whoever asks for a version hears nothing.
+/// Whoever asks with this token hears nothing.
 const NOBODY: u64 = u64::MAX;
 
 /// Numbers from a seed.
@@ -82,11 +84,36 @@ impl Asker<Event64> for Heard {
     }
 }
 
+/// What goes wrong on one node only. Not part of the state: as broken memory is not.
+#[derive(Clone)]
+struct Faults {
+    /// From this position on every deposit is one cent more.
+    wrong_from: Arc<AtomicU64>,
+    /// From this position on every deposit panics.
+    panics_from: Arc<AtomicU64>,
+}
+
+impl Default for Faults {
+    fn default() -> Self {
+        let never = || Arc::new(AtomicU64::new(u64::MAX));
+        Self {
+            wrong_from: never(),
+            panics_from: never(),
+        }
+    }
+}
+
+impl Faults {
+    fn are_planted(&self) -> bool {
+        let is_set = |from: &AtomicU64| from.load(Ordering::Relaxed) != u64::MAX;
+        is_set(&self.wrong_from) || is_set(&self.panics_from)
+    }
+}
+
 /// The bank, in the versions from 1 to `NEWEST`; on one node it may do another thing than on the others.
 struct Flaky<const NEWEST: u32> {
     bank: Bank,
-    /// From this position on every deposit is one cent more. Not part of the state: as broken memory is not.
-    wrong_from: Arc<AtomicU64>,
+    faults: Faults,
 }
 
 impl<const NEWEST: u32> State for Flaky<NEWEST> {
@@ -97,7 +124,7 @@ impl<const NEWEST: u32> State for Flaky<NEWEST> {
     fn load(from: &mut StateReader<'_>) -> Result<Self, LoadError> {
         Ok(Self {
             bank: Bank::load(from)?,
-            wrong_from: Arc::new(AtomicU64::new(u64::MAX)),
+            faults: Faults::default(),
         })
     }
 }
@@ -123,7 +150,9 @@ impl<const NEWEST: u32> Logic for Flaky<NEWEST> {
             self.bank.total += deposit.cents;
         }
         self.bank.apply(event, context, out);
-        if context.position().0 >= self.wrong_from.load(Ordering::Relaxed) {
+        let is_due = context.position().0 >= self.faults.panics_from.load(Ordering::Relaxed);
+        assert!(!is_due, "a bomb on one node");
+        if context.position().0 >= self.faults.wrong_from.load(Ordering::Relaxed) {
             *self.bank.balances.entry(0) += 1;
             self.bank.total += 1;
         }
@@ -150,20 +179,18 @@ impl Build {
         newest: u32,
         disk: Simulated,
         options: &NodeOptions,
-        wrong_from: &Arc<AtomicU64>,
+        faults: &Faults,
     ) -> lockstep_engine::Result<Self> {
-        fn fresh<const NEWEST: u32>(
-            wrong_from: &Arc<AtomicU64>,
-        ) -> impl Fn() -> Flaky<NEWEST> + use<NEWEST> {
-            let wrong_from = Arc::clone(wrong_from);
+        fn fresh<const NEWEST: u32>(faults: &Faults) -> impl Fn() -> Flaky<NEWEST> + use<NEWEST> {
+            let faults = faults.clone();
             move || Flaky {
                 bank: Bank::default(),
-                wrong_from: Arc::clone(&wrong_from),
+                faults: faults.clone(),
             }
         }
         Ok(match newest {
-            1 => Self::Old(ClusterNode::open(disk, options, fresh(wrong_from))?),
-            _ => Self::New(ClusterNode::open(disk, options, fresh(wrong_from))?),
+            1 => Self::Old(ClusterNode::open(disk, options, fresh(faults))?),
+            _ => Self::New(ClusterNode::open(disk, options, fresh(faults))?),
         })
     }
 
@@ -238,7 +265,7 @@ impl Build {
 struct Process {
     disk: Simulated,
     clock: Clock,
-    wrong_from: Arc<AtomicU64>,
+    faults: Faults,
     /// Why it stopped by itself.
     stopped: Option<String>,
     /// `None` while it is down.
@@ -270,6 +297,14 @@ struct World {
     is_gated: bool,
     /// Starts that began with a snapshot.
     from_snapshots: u32,
+    /// One request of so many is one on which the logic panics; 0: none.
+    bomb_every: u32,
+}
+
+/// Whether this request of a client is one on which the logic panics.
+fn is_bomb(every: u32, number: usize, request: u32) -> bool {
+    let number = u32::try_from(number).unwrap();
+    every != 0 && (request + number).is_multiple_of(every)
 }
 
 fn options(node: u16, seed: u64, clock: &Clock) -> NodeOptions {
@@ -295,10 +330,15 @@ fn options(node: u16, seed: u64, clock: &Clock) -> NodeOptions {
 
 impl World {
     fn new(seed: u64) -> Self {
+        Self::with_bombs(seed, 0)
+    }
+
+    fn with_bombs(seed: u64, bomb_every: u32) -> Self {
+        quietly();
         let processes = (1..=NODES).map(|node| Process {
             disk: Simulated::new(seed * 8 + u64::from(node)),
             clock: Clock::manual(0),
-            wrong_from: Arc::new(AtomicU64::new(u64::MAX)),
+            faults: Faults::default(),
             stopped: None,
             newest: 1,
             node: None,
@@ -316,6 +356,7 @@ impl World {
             deposits_max: u32::MAX,
             is_gated: false,
             from_snapshots: 0,
+            bomb_every,
         };
         (0..usize::from(NODES)).for_each(|at| world.start(at));
         world
@@ -342,8 +383,11 @@ impl World {
             let of = of.map(|(node, site)| (NodeId(node), site.to_owned()));
             options.replica.sites = Sites::new(of).gated();
         }
+        if self.bomb_every != 0 {
+            options.config.on_apply_panic = OnApplyPanic::Quarantine;
+        }
         let newest = process.newest;
-        let node = Build::open(newest, process.disk.clone(), &options, &process.wrong_from);
+        let node = Build::open(newest, process.disk.clone(), &options, &process.faults);
         let node = node.unwrap_or_else(|error| panic!("seed {}: {error}", self.seed));
         let plan = &node.recovery().plan;
         assert_eq!(plan.passed_over, [], "seed {}", self.seed);
@@ -415,9 +459,8 @@ impl World {
     /// A node came to its end by itself: right where something was planted.
     fn stop(&mut self, at: usize, why: &str) {
         let process = &self.processes[at];
-        let is_planted = process.wrong_from.load(Ordering::Relaxed) != u64::MAX;
-        let is_planted =
-            is_planted || (process.newest < 2 && why.contains("this build runs 1 to 1"));
+        let is_planted = process.faults.are_planted()
+            || (process.newest < 2 && why.contains("this build runs 1 to 1"));
         assert!(is_planted, "seed {}: node {}: {why}", self.seed, at + 1);
         self.kill(at);
         self.processes[at].stopped = Some(why.to_owned());
@@ -480,7 +523,11 @@ impl World {
                     (client.request, client.asked) = (1, None);
                 }
             }
-            Ok(done) if done.code == 0 => {
+            Ok(done)
+                if done.code == 0 && !is_bomb(self.bomb_every, number, asked_for)
+                    || done.code == code::QUARANTINED
+                        && is_bomb(self.bomb_every, number, asked_for) =>
+            {
                 let position = done.first.unwrap_or(done.position).0;
                 let first = client.answers.entry(asked_for).or_insert(position);
                 assert_eq!(
@@ -521,6 +568,14 @@ impl World {
         let account = u64::try_from(number).unwrap();
         let event: Event64 = match client.session {
             None => Event64::event(&SessionOpen { tag: account }),
+            Some(session) if is_bomb(self.bomb_every, number, client.request) => {
+                let is_armed_in_validate = 0;
+                let bomb = Bomb {
+                    account,
+                    is_armed_in_validate,
+                };
+                request(session, client.request, &bomb)
+            }
             Some(session) => request(session, client.request, &Deposit { account, cents: 1 }),
         };
         let token = account << 32 | u64::from(client.request);
@@ -616,6 +671,23 @@ impl World {
         });
     }
 
+    /// Whoever replays the log of any node comes to the same state.
+    fn replay_agrees(&self, (position, state_hash, _): &(u64, u64, Vec<i64>)) {
+        let range = Range {
+            until: Some(Position(*position)),
+            ..Range::default()
+        };
+        for process in &self.processes {
+            let fresh = || Flaky::<2> {
+                bank: Bank::default(),
+                faults: Faults::default(),
+            };
+            let replay = Replay::open_on(process.disk.clone(), fresh, range);
+            let summary = replay.unwrap().run(|_| ()).unwrap();
+            assert_eq!(summary.state_hash, *state_hash, "seed {}", self.seed);
+        }
+    }
+
     /// What each node has in its state: balances, position and hash.
     fn states(&mut self) -> Vec<(u64, u64, Vec<i64>)> {
         let looks: Vec<_> = self
@@ -628,10 +700,15 @@ impl World {
     }
 }
 
+/// How many seeds a campaign has.
+fn seeds() -> Option<u64> {
+    std::env::var("LOCKSTEP_SEEDS").ok()?.parse().ok()
+}
+
 /// A life full of trouble; then all is well, and everything is compared. How many starts began with a
 /// snapshot.
-fn run(seed: u64) -> u32 {
-    let mut world = World::new(seed);
+fn run(seed: u64, bomb_every: u32) -> u32 {
+    let mut world = World::with_bombs(seed, bomb_every);
     world.until("a first leader", |world| world.leader().is_some());
     for _ in 0..25 {
         for _ in 0..80 {
@@ -657,7 +734,11 @@ fn run(seed: u64) -> u32 {
         states.iter().all(|state| *state == states[0]),
         "seed {seed}: {states:?}"
     );
-    for (client, balance) in world.clients.iter().zip(&states[0].2) {
+    world.replay_agrees(&states[0]);
+    for (number, (client, balance)) in world.clients.iter().zip(&states[0].2).enumerate() {
+        let requests = 1..=goal;
+        let bombs = requests.filter(|request| is_bomb(bomb_every, number, *request));
+        let bombs = u32::try_from(bombs.count()).unwrap();
         assert_eq!(
             u64::try_from(client.answers.len()).unwrap(),
             u64::from(goal),
@@ -665,7 +746,7 @@ fn run(seed: u64) -> u32 {
         );
         assert_eq!(
             *balance,
-            i64::from(goal),
+            i64::from(goal - bombs),
             "seed {seed}: applied not exactly once"
         );
         let positions: Vec<u64> = client.answers.values().copied().collect();
@@ -676,10 +757,8 @@ fn run(seed: u64) -> u32 {
 
 #[test]
 fn what_clients_were_told_holds_through_crashes_partitions_and_transfers() {
-    let seeds = std::env::var("LOCKSTEP_SEEDS")
-        .ok()
-        .and_then(|count| count.parse().ok());
-    let from_snapshots: u32 = (1..=seeds.unwrap_or(20)).map(run).sum();
+    let seeds = 1..=seeds().unwrap_or(20);
+    let from_snapshots: u32 = seeds.map(|seed| run(seed, 0)).sum();
     assert!(from_snapshots > 10, "only {from_snapshots}");
 }
 
@@ -717,6 +796,13 @@ fn a_node_starts_behind_its_snapshot_whatever_was_replaced_behind_it() {
     world.level();
     let behind = world.states();
     assert!(behind.iter().all(|state| state.2 == before[0].2));
+}
+
+#[test]
+fn qu_what_the_logic_panics_on_is_in_quarantine_everywhere_through_crashes_and_partitions() {
+    for seed in 1..=seeds().unwrap_or(6) {
+        run(seed, 5 + u32::try_from(seed % 17).unwrap());
+    }
 }
 
 #[test]
@@ -772,6 +858,7 @@ fn one_is_wrong(seed: u64, is_leader: bool) {
     let applied = |world: &World, at: usize| world.processes[at].node.as_ref().map(Build::applied);
     let from = applied(&world, wrong).unwrap().0;
     world.processes[wrong]
+        .faults
         .wrong_from
         .store(from, Ordering::Relaxed);
     world.until("the wrong one stops", |world| {
@@ -799,6 +886,7 @@ fn one_is_wrong(seed: u64, is_leader: bool) {
             .is_some_and(|agreed| agreed.position > end.0)
     });
     world.processes[wrong]
+        .faults
         .wrong_from
         .store(u64::MAX, Ordering::Relaxed);
     world.start(wrong);
@@ -837,6 +925,7 @@ fn cn4_two_that_differ_go_on_until_a_third_tells_which_is_right() {
     let node = world.processes[leader].node.as_ref().unwrap();
     let from = node.applied().0;
     world.processes[leader]
+        .faults
         .wrong_from
         .store(from, Ordering::Relaxed);
     world.until("an alarm", |world| {
@@ -1093,4 +1182,102 @@ fn what_cannot_work_in_a_cluster_is_refused_by_name() {
     foreign.replica.cluster = "elsewhere".parse().unwrap();
     let other = ClusterNode::open(disk, &foreign, Bank::default).unwrap_err();
     assert!(other.to_string().contains("bench"), "{other}");
+}
+
+/// The logic of one node panics where that of the others does not: it stops by name, whoever leads, and
+/// nothing that was answered is taken back.
+fn one_panics(seed: u64, is_leader: bool) {
+    // None that all of them panic on: a state that was rebuilt from a snapshot has no faults any more.
+    let mut world = World::with_bombs(seed, 1_000_000);
+    let is_done = |world: &World, to: u32| world.clients.iter().all(|client| client.request > to);
+    world.until("ten answers", |world| is_done(world, 10));
+    let leader = world.leader().unwrap();
+    let odd = (leader + usize::from(!is_leader)) % usize::from(NODES);
+    let from = world.processes[odd].node.as_ref().map(Build::applied);
+    let panics_from = Arc::clone(&world.processes[odd].faults.panics_from);
+    panics_from.store(from.unwrap().0, Ordering::Relaxed);
+    world.until("the odd one stops", |world| {
+        world.processes[odd].stopped.is_some()
+    });
+    let why = world.processes[odd].stopped.clone().unwrap();
+    let name = format!("node {} is not with a majority", odd + 1);
+    let is_named = why.contains(&name) && why.contains("the logic panicked at position");
+    assert!(is_named, "seed {seed}: {why}");
+    world.until("the others go on", |world| is_done(world, 30));
+    let others = (0..usize::from(NODES)).filter(|at| *at != odd);
+    for at in others {
+        assert_eq!(world.processes[at].stopped, None, "seed {seed}");
+    }
+    // It comes back with a logic that does not panic there, and is as the others.
+    panics_from.store(u64::MAX, Ordering::Relaxed);
+    world.start(odd);
+    let asked = world.clients.iter().map(|client| client.request).max();
+    world.deposits_max = asked.unwrap();
+    let goal = world.deposits_max;
+    world.until("every answer", |world| is_done(world, goal));
+    world.level();
+    let states = world.states();
+    assert!(
+        states.iter().all(|state| *state == states[0]),
+        "seed {seed}: {states:?}"
+    );
+    world.replay_agrees(&states[0]);
+}
+
+#[test]
+fn qu_a_follower_that_panics_alone_stops_by_name() {
+    (1..=seeds().unwrap_or(4)).for_each(|seed| one_panics(seed, false));
+}
+
+#[test]
+fn qu_a_leader_that_panics_alone_stops_by_name_and_another_answers() {
+    (1..=seeds().unwrap_or(4)).for_each(|seed| one_panics(seed, true));
+}
+
+/// The ring of the leader is full behind the event, and the leader dies: the mark finds a place, in
+/// its ring or in that of the next one.
+fn full_ring(seed: u64) {
+    let mut world = World::with_bombs(seed, 10);
+    let is_done = |world: &World, to: u32| world.clients.iter().all(|client| client.request > to);
+    world.until("two answers", |world| is_done(world, 2));
+    let leader = world.leader().unwrap();
+    let account = 77;
+    let is_armed_in_validate = 0;
+    let bomb = Event64::event(&Bomb {
+        account,
+        is_armed_in_validate,
+    });
+    let node = world.processes[leader].node.as_mut().unwrap();
+    let bombed = node.let_in(NOBODY, &bomb).unwrap();
+    let mut filled = 0;
+    while node.let_in(NOBODY, &deposit(account, 1)).is_ok() {
+        filled += 1;
+    }
+    assert!(filled > 40, "the ring has 64 slots: {filled}");
+    for _ in 0..world.random.below(60) {
+        world.step();
+    }
+    if seed.is_multiple_of(2) && world.leader() == Some(leader) {
+        world.kill(leader);
+        for _ in 0..world.random.below(2000) {
+            world.step();
+        }
+    }
+    world.heal();
+    let asked = world.clients.iter().map(|client| client.request).max();
+    let goal = asked.unwrap() + 3;
+    world.deposits_max = goal;
+    world.until("every answer", |world| is_done(world, goal));
+    world.level();
+    let states = world.states();
+    assert!(
+        states.iter().all(|state| *state == states[0]),
+        "seed {seed}: {states:?} {bombed:?}"
+    );
+    world.replay_agrees(&states[0]);
+}
+
+#[test]
+fn qu3_a_full_ring_has_a_place_for_the_mark() {
+    (1..=seeds().unwrap_or(10)).for_each(full_ring);
 }

@@ -24,7 +24,7 @@ fn bomb(engine: &Engine<Bank>, in_validate: u64) -> lockstep_engine::Result<Answ
 }
 
 /// Panics are part of these tests: their messages would only frighten.
-fn quietly() {
+pub(crate) fn quietly() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
         let usual = std::panic::take_hook();

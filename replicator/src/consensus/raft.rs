@@ -791,6 +791,7 @@ impl Consensus {
             Kind::TimeoutNow => self.message(MessageType::MsgTimeoutNow, head),
             Kind::Snapshot
             | Kind::Beacon
+            | Kind::Panic
             | Kind::Hello
             | Kind::Refuse
             | Kind::Fetch

@@ -78,6 +78,13 @@ impl Beacons {
         self.said.get(&node)?.back().copied()
     }
 
+    /// What a node said of a position, if it is remembered.
+    pub(super) fn word_of(&self, node: NodeId, position: u64) -> Option<u64> {
+        let mut said = self.said.get(&node)?.iter();
+        let one = said.find(|one| one.position == position)?;
+        Some(one.hash)
+    }
+
     /// The newest state that a majority has, and this node with it.
     pub(super) fn agreed(&self) -> Option<Beacon> {
         self.agreed

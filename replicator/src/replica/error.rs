@@ -59,6 +59,22 @@ pub enum Fatal {
         /// Whether a majority has another state; else no two majorities could be right, and nobody goes on.
         has_majority: bool,
     },
+    /// The logic of this node panics on an event and that of the others does not, or the other way round.
+    #[error(
+        "the logic panicked at position {position} on nodes {stand:?}, and went past it on nodes {passed:?}: node {node} \
+         is not with a majority; the logic is not deterministic, memory was damaged, or another version of it runs here; \
+         mend that and restart the node"
+    )]
+    Panicked {
+        /// This one.
+        node: NodeId,
+        /// The event.
+        position: Position,
+        /// Where the logic panicked.
+        stand: Vec<NodeId>,
+        /// Where it did not.
+        passed: Vec<NodeId>,
+    },
     /// It failed before.
     #[error("this node has failed already; restart it")]
     Failed,

@@ -22,7 +22,8 @@
 //! * `RP2` The leader's frames leave before its own write.
 //! * `RP3` After a [`Fatal`] nothing is said any more.
 //!
-//! `beacons` judges the states of the nodes by what a majority says (`BJ`).
+//! `beacons` judges the states of the nodes by what a majority says (`BJ`), `panics` the events on which
+//! the logic panics (`PN`).
 
 use std::collections::BTreeMap;
 
@@ -47,6 +48,7 @@ mod error;
 mod force;
 mod log;
 mod notes;
+mod panics;
 
 pub use beacons::Beacon;
 pub use error::{Fatal, ReceiveError, Said, StartError};
@@ -55,6 +57,7 @@ pub use force::{Forced, force_single};
 use beacons::{Beacons, Judged};
 use log::Log;
 use notes::Notes;
+use panics::{Panics, Verdict as OnPanic};
 
 /// Where messages to peers go.
 pub trait Outbox {
@@ -258,6 +261,7 @@ pub struct Replica<S: Storage> {
     /// While barred: where the logs of those ended who have greeted us.
     greeted: BTreeMap<NodeId, u64>,
     beacons: Beacons,
+    panics: Panics,
     ticks: u64,
     has_cut_torn_tail: bool,
     has_failed: bool,
@@ -397,6 +401,7 @@ impl<S: Storage> Replica<S> {
             is_barred,
             greeted: BTreeMap::new(),
             beacons: Beacons::default(),
+            panics: Panics::default(),
             ticks: 0,
             has_cut_torn_tail: matches!(recovered.verdict, Verdict::TornTail(_)),
             has_failed: false,
@@ -696,6 +701,13 @@ impl<S: Storage> Replica<S> {
             };
             return Ok(self.hear_beacon(head.from, beacon)?);
         }
+        if head.kind == Kind::Panic {
+            let word = Beacon {
+                position: head.a,
+                hash: head.b,
+            };
+            return Ok(self.hear_of_panic(head.from, word)?);
+        }
         let asks_for_vote = matches!(
             head.kind,
             Kind::Vote | Kind::VoteInTransfer | Kind::PreVote | Kind::TimeoutNow
@@ -803,6 +815,11 @@ impl<S: Storage> Replica<S> {
             self.ticks += 1;
             if self.ticks.is_multiple_of(BEACON_TICKS) {
                 self.say_beacon();
+            }
+            if self.ticks.is_multiple_of(PANIC_TICKS) {
+                for word in self.panics.tellings(self.options.node) {
+                    self.say_of_panic(word);
+                }
             }
         }
         if self.options.mutation == Some(Mutation::AcknowledgeBeforeSync) {
@@ -1015,6 +1032,83 @@ impl<S: Storage> Replica<S> {
             a: own.position,
             b: own.hash,
             ..Head::new(Kind::Beacon, me)
+        };
+        let others = self.consensus.members().all().into_iter();
+        for to in others.filter(|node| *node != me) {
+            self.unsent.push((to, Message::bare(head)));
+        }
+    }
+
+    /// The logic of this node panicked on the event at this position and stands in front of it, or it
+    /// stands nowhere: told to the others.
+    ///
+    /// # Errors
+    ///
+    /// [`Fatal::Panicked`]: a majority went past it.
+    pub fn stands_at(&mut self, position: Option<Position>) -> Result<(), Fatal> {
+        self.check_alive()?;
+        match (
+            self.panics.stand(position.map(|position| position.0)),
+            position,
+        ) {
+            (true, Some(position)) => self.say_of_event(position, false),
+            _ => Ok(()),
+        }
+    }
+
+    /// Where the logic of others panicked, and this node has not said whether its own did.
+    #[must_use]
+    pub fn asked_about(&self) -> Vec<Position> {
+        let asked = self.panics.asked_about(self.options.node);
+        asked.into_iter().map(Position).collect()
+    }
+
+    /// The logic of this node has gone past this event, applied or in quarantine: told to the others.
+    ///
+    /// # Errors
+    ///
+    /// [`Fatal::Panicked`]: it was applied, and a majority panics on it (`PN2`).
+    pub fn went_past(&mut self, position: Position, is_quarantined: bool) -> Result<(), Fatal> {
+        self.check_alive()?;
+        self.say_of_event(position, !is_quarantined)
+    }
+
+    /// The event in front of which this node stands, if a majority of the voters does: it may go into
+    /// quarantine (`PN1`).
+    #[must_use]
+    pub fn agreed_panic(&self) -> Option<Position> {
+        self.panics.agreed().map(Position)
+    }
+
+    fn say_of_event(&mut self, position: Position, has_passed: bool) -> Result<(), Fatal> {
+        let (me, word) = Panics::own_word(self.options.node, position.0, has_passed);
+        self.hear_of_panic(me, word)?;
+        self.say_of_panic(word);
+        Ok(())
+    }
+
+    fn hear_of_panic(&mut self, from: NodeId, word: Beacon) -> Result<(), Fatal> {
+        let me = self.options.node;
+        let members = self.consensus.members();
+        let outcome = match self.panics.hear(from, word, me, members) {
+            OnPanic::Open => Ok(()),
+            OnPanic::Alone { stand, passed } => Err(Fatal::Panicked {
+                node: me,
+                position: Position(word.position),
+                stand,
+                passed,
+            }),
+        };
+        self.unless_failed(outcome)
+    }
+
+    fn say_of_panic(&mut self, word: Beacon) {
+        let me = self.options.node;
+        let head = Head {
+            epoch: self.options.epoch,
+            a: word.position,
+            b: word.hash,
+            ..Head::new(Kind::Panic, me)
         };
         let others = self.consensus.members().all().into_iter();
         for to in others.filter(|node| *node != me) {
@@ -1275,6 +1369,9 @@ pub struct Lag {
 
 /// Ticks between two tellings of the newest beacon.
 const BEACON_TICKS: u64 = 20;
+
+/// Ticks between two tellings of the events on which a logic panics, while one stands.
+const PANIC_TICKS: u64 = 4;
 
 /// Marks a read's position as an index that is to be looked up yet; no position is as large.
 const INDEX_MARK: u64 = 1 << 63;

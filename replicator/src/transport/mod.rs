@@ -957,6 +957,7 @@ pub const fn connection_of(kind: Kind) -> Connection {
         | Kind::Snapshot
         | Kind::TimeoutNow
         | Kind::Beacon
+        | Kind::Panic
         | Kind::Hello
         | Kind::Refuse => Connection::Control,
     }

@@ -199,6 +199,7 @@ impl Limits {
             | Kind::Snapshot
             | Kind::TimeoutNow
             | Kind::Beacon
+            | Kind::Panic
             | Kind::Refuse
             | Kind::Fetch => 0,
         };

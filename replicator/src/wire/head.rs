@@ -34,6 +34,7 @@ const MAGIC: u16 = u16::from_le_bytes(*b"LW");
 /// | snapshot | of its last frame | – | manifest, its bytes |
 /// | timeout-now | 0 | 0 | 0 |
 /// | beacon | 0 | 0 | a position, the hash of the sender's state there |
+/// | panic | 0 | 0 | a position, 1: the sender's logic panics there; 2: it went past it |
 /// | hello | last of the log | the sender's | capabilities, versions |
 /// | refuse | 0 | 0 | [`RefuseCode`](super::RefuseCode), what would have been right |
 /// | fetch | what is fetched, 0 | 0 | offset, most bytes |
@@ -126,6 +127,8 @@ kinds! {
     TimeoutNow = 14 "timeout-now",
     /// What the sender's state was at a position.
     Beacon = 15 "beacon",
+    /// Whether the sender's logic panics on an event.
+    Panic = 16 "panic",
     /// The first message of each side of a connection.
     Hello = 32 "hello",
     /// I will not talk with you, and why; the last message of a connection.
