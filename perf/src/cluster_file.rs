@@ -38,6 +38,9 @@ use serde::Deserialize;
 /// Ticks without a leader before a follower asks to be one, at least: 10 of 10 ms.
 const TICK_MS: u64 = 10;
 
+/// Bytes of a client's name, and of its token, in its greeting.
+const NAME_BYTES_MAX: usize = 32;
+
 /// The file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -170,6 +173,7 @@ impl NodeFile {
                 bail!("[[peer]] node {} stands there twice", peer.node);
             }
         }
+        self.check_clients()?;
         let founders = self.peer.iter().filter(|peer| peer.founder);
         let founders: Vec<NodeId> = founders.map(|peer| NodeId(peer.node)).collect();
         let mut replica = ReplicaOptions::new(self.cluster.parse()?, me, &founders);
@@ -215,6 +219,25 @@ impl NodeFile {
             security: self.security()?,
             has_back_thread: std::thread::available_parallelism().map_or(1, usize::from) > 1,
         })
+    }
+
+    /// Whoever is named here can come: names and tokens fit into a client's greeting.
+    fn check_clients(&self) -> anyhow::Result<()> {
+        let ClientsTable { tokens, admins, .. } = &self.clients;
+        let fits = |text: &str| (1..=NAME_BYTES_MAX).contains(&text.len());
+        for (name, token) in tokens {
+            if !fits(name) || !fits(token) {
+                bail!("clients.tokens, {name:?}: name and token have 1 to {NAME_BYTES_MAX} bytes");
+            }
+        }
+        for admin in admins {
+            if !tokens.is_empty() && !tokens.contains_key(admin) {
+                bail!(
+                    "clients.admins, {admin:?}: clients.tokens does not name it, so it cannot come"
+                );
+            }
+        }
+        Ok(())
     }
 
     fn sites(&self) -> anyhow::Result<Sites> {
@@ -310,6 +333,14 @@ mod tests {
         };
         assert!(refused("node = 2\n", "node = 7\n").contains("not among"));
         assert!(refused("slots", "slotz").contains("slotz"));
+        let clients = |clients: &str| refused("[engine]", &format!("{clients}\n[engine]"));
+        let long = "x".repeat(33);
+        assert!(
+            clients(&format!("clients = {{ tokens = {{ a = \"{long}\" }} }}")).contains("\"a\"")
+        );
+        assert!(clients("clients = { tokens = { a = \"\" } }").contains("1 to 32"));
+        let admins = "clients = { tokens = { a = \"b\" }, admins = [\"eve\"] }";
+        assert!(clients(admins).contains("\"eve\""));
         assert!(refused("ack = \"disk+mem\"", "ack = \"maybe\"").contains("maybe"));
         assert!(refused("directory", "colour = 1\ndirectory").contains("colour"));
         assert!(refused("{ node = 1,", "{ node = 2,").contains("twice"));
