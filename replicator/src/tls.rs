@@ -224,3 +224,148 @@ fn revocations(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>
         .collect::<Result<_, _>>()
         .map_err(fail)
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{
+        BasicConstraints, CertificateParams, CertificateRevocationListParams, IsCa, Issuer,
+        KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber, date_time_ymd,
+    };
+
+    use super::*;
+
+    /// An authority in a folder, and what it signs and takes back.
+    struct Authority {
+        directory: tempfile::TempDir,
+        issuer: Issuer<'static, KeyPair>,
+    }
+
+    impl Authority {
+        fn new() -> Authority {
+            let key = KeyPair::generate().unwrap();
+            let mut parameters = CertificateParams::new(Vec::new()).unwrap();
+            parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            let directory = tempfile::tempdir().unwrap();
+            let pem = parameters.self_signed(&key).unwrap().pem();
+            std::fs::write(directory.path().join("authority.pem"), pem).unwrap();
+            let issuer = Issuer::new(parameters, key);
+            Authority { directory, issuer }
+        }
+
+        fn write(&self, name: &str, text: &str) -> PathBuf {
+            let path = self.directory.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        }
+
+        fn sign(&self, name: &str, serial: u64, last_year: i32) -> TlsFiles {
+            let key = KeyPair::generate().unwrap();
+            let mut parameters = CertificateParams::new(vec![name.to_owned()]).unwrap();
+            parameters.serial_number = Some(SerialNumber::from(serial));
+            parameters.not_after = date_time_ymd(last_year, 1, 1);
+            let certificate = parameters.signed_by(&key, &self.issuer).unwrap();
+            TlsFiles {
+                authority: self.directory.path().join("authority.pem"),
+                certificate: self.write(&format!("{serial}.pem"), &certificate.pem()),
+                key: self.write(&format!("{serial}.key"), &key.serialize_pem()),
+                revoked: None,
+            }
+        }
+
+        fn revoke(&self, serial: u64) -> PathBuf {
+            let list = CertificateRevocationListParams {
+                this_update: date_time_ymd(2020, 1, 1),
+                next_update: date_time_ymd(3000, 1, 1),
+                crl_number: SerialNumber::from(1_u64),
+                issuing_distribution_point: None,
+                revoked_certs: vec![RevokedCertParams {
+                    serial_number: SerialNumber::from(serial),
+                    revocation_time: date_time_ymd(2020, 1, 1),
+                    reason_code: None,
+                    invalidity_date: None,
+                }],
+                key_identifier_method: KeyIdMethod::Sha256,
+            };
+            let list = list.signed_by(&self.issuer).unwrap();
+            self.write("revoked.pem", &list.pem().unwrap())
+        }
+    }
+
+    /// Bytes from one side to the other until both are done, or one of them refuses: its words.
+    fn meet(mut dials: Connection, mut accepts: Connection) -> Result<(), String> {
+        for _ in 0..10 {
+            for (from, to) in [(0, 1), (1, 0)] {
+                let mut bytes = Vec::new();
+                let sides = [&mut dials, &mut accepts];
+                while sides[from].wants_write() {
+                    sides[from].write_tls(&mut bytes).unwrap();
+                }
+                let mut rest = bytes.as_slice();
+                while !rest.is_empty() {
+                    sides[to].read_tls(&mut rest).unwrap();
+                    let taken = sides[to].process_new_packets();
+                    taken.map_err(|error| error.to_string())?;
+                }
+            }
+        }
+        assert!(!dials.is_handshaking() && !accepts.is_handshaking());
+        Ok(())
+    }
+
+    const NAME: &str = "node-1.paris.lockstep";
+
+    fn met(dials: &TlsFiles, accepts: &TlsFiles) -> Result<(), String> {
+        let (dials, accepts) = (Tls::read(dials).unwrap(), Tls::read(accepts).unwrap());
+        meet(dials.dial(NAME).unwrap(), accepts.accept().unwrap())
+    }
+
+    #[test]
+    fn a_certificate_that_is_foreign_expired_or_revoked_is_refused_by_name_on_both_sides() {
+        let ours = Authority::new();
+        let own = ours.sign(NAME, 1, 3000);
+        let other = ours.sign(NAME, 2, 3000);
+        met(&own, &other).unwrap();
+        let with_list = TlsFiles {
+            revoked: Some(ours.revoke(2)),
+            ..own.clone()
+        };
+        met(&with_list, &own).unwrap();
+        let theirs = Authority::new();
+        let foreign = TlsFiles {
+            authority: own.authority.clone(),
+            ..theirs.sign(NAME, 3, 3000)
+        };
+        let expired = ours.sign(NAME, 4, 2021);
+        for (bad, words) in [
+            // An authority that calls itself as ours does.
+            (&foreign, "BadSignature"),
+            (&expired, "xpired"),
+            (&other, "evoked"),
+        ] {
+            let accepted = met(bad, &with_list).unwrap_err();
+            assert!(accepted.contains(words), "{words}: {accepted}");
+            let dialed = met(&with_list, bad).unwrap_err();
+            assert!(dialed.contains(words), "{words}: {dialed}");
+        }
+    }
+
+    #[test]
+    fn who_shows_no_certificate_is_refused_by_name() {
+        let ours = Authority::new();
+        let own = ours.sign(NAME, 1, 3000);
+        let mut roots = RootCertStore::empty();
+        for certificate in certificates(&own.authority).unwrap() {
+            roots.add(certificate).unwrap();
+        }
+        let bare = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = server_name(NAME).unwrap();
+        let dials = ClientConnection::new(Arc::new(bare), name).unwrap();
+        let accepts = Tls::read(&own).unwrap().accept().unwrap();
+        let refused = meet(Connection::Client(dials), accepts).unwrap_err();
+        assert!(refused.contains("no certificates"), "{refused}");
+    }
+}

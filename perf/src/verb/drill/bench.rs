@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use lockstep_perf::exit::Refusal;
 
 use super::apart::{self, Apart};
 use super::disk::{Mount, fill};
@@ -101,12 +102,19 @@ impl Bench {
             processes.push(Process::new(own, home, &text, space)?);
         }
         if let Some(apart) = apart.as_ref().filter(|_| args.loss > 0) {
-            apart.lose(args.loss)?;
+            apart.lose(args.loss).map_err(|error| {
+                Refusal::environment(
+                    format!("no packets can be lost here: {error:#}"),
+                    "a kernel with sch_netem has it; --delay needs none",
+                )
+            })?;
         }
         Ok(Self {
             cluster: Cluster {
                 processes,
                 clients,
+                // What comes within a quarter of a second: counters are written fifty times in one.
+                lag_max: u64::from(args.rate()) / 4 + 64,
                 is_ending: false,
             },
             cut: args.cut,

@@ -49,6 +49,8 @@ pub(super) struct Cluster {
     pub(super) processes: Vec<Process>,
     /// Where clients reach each node.
     pub(super) clients: Vec<SocketAddr>,
+    /// Events that a node may be behind and still counts as level: what is on its way.
+    pub(super) lag_max: u64,
     /// It is being closed: nothing interrupts that, but for a second signal, which kills.
     pub(super) is_ending: bool,
 }
@@ -272,7 +274,7 @@ impl Cluster {
 
     /// Whether there is a leader, and every node is level with it, but for what is on its way.
     pub(super) fn is_whole(&mut self) -> bool {
-        self.is_level(LAG_MAX)
+        self.is_level(self.lag_max)
     }
 
     /// Whether nothing is on its way any more.
@@ -301,6 +303,3 @@ impl Cluster {
             })
     }
 }
-
-/// Events that a node may be behind and still counts as level: what is on its way.
-const LAG_MAX: u64 = 2_000;
