@@ -60,6 +60,10 @@ pub struct NodeFile {
     /// Milliseconds between two ticks. Default 10.
     #[serde(default)]
     pub tick_ms: Option<u64>,
+    /// Whether logic and outputs have a thread of their own, beside that of sockets and journal. Default:
+    /// where there is more than one CPU.
+    #[serde(default)]
+    pub logic_thread: Option<bool>,
     /// Allows plain text, on loopback only where it is not said.
     #[serde(default)]
     pub plaintext: bool,
@@ -157,6 +161,11 @@ impl NodeFile {
         Ok(file)
     }
 
+    fn has_logic_thread(&self) -> bool {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        self.logic_thread.unwrap_or(cpus > 1)
+    }
+
     /// As the node's program takes it.
     ///
     /// # Errors
@@ -217,7 +226,7 @@ impl NodeFile {
                 connections_max: self.clients.connections_max.unwrap_or(0),
             },
             security: self.security()?,
-            has_back_thread: std::thread::available_parallelism().map_or(1, usize::from) > 1,
+            has_back_thread: self.has_logic_thread(),
         })
     }
 

@@ -50,6 +50,20 @@ pub trait Asker<O> {
     fn unknown(&mut self, token: u64);
 }
 
+/// Who asked for the event at this position. Where nobody else publishes they lie side by side, and the
+/// first look finds it.
+fn find(pending: &mut VecDeque<Pending>, position: u64) -> Option<&mut Pending> {
+    let ahead = position.checked_sub(pending.front()?.position)?;
+    let near = usize::try_from(ahead).unwrap_or(usize::MAX);
+    let is_there = |at: usize| pending.get(at).is_some_and(|one| one.position == position);
+    let at = if is_there(near) {
+        near
+    } else {
+        pending.partition_point(|one| one.position < position)
+    };
+    pending.get_mut(at).filter(|one| one.position == position)
+}
+
 #[derive(Debug)]
 struct Pending {
     position: u64,
@@ -114,13 +128,9 @@ impl<O: Slot> Answers<O> {
         let drained = self.outputs.drain(|batch| {
             for output in batch {
                 let header = output.output();
-                let at = pending.partition_point(|one| one.position < header.position);
-                let Some(one) = pending.get_mut(at) else {
+                let Some(one) = find(pending, header.position) else {
                     continue;
                 };
-                if one.position != header.position {
-                    continue;
-                }
                 if header.kind == Repeated::KIND {
                     let repeated = output.body_as::<Repeated>();
                     one.first = Some((repeated.first, repeated.code));

@@ -453,6 +453,7 @@ impl Gateway {
         let mut left = PACKETS_PER_TURN;
         let mut is_alive = true;
         let mut is_drained = false;
+        let mut may_have_more = true;
         // Ends: each turn takes from `left`, or comes to the end of what is there.
         while is_alive && left > 0 {
             match packets.next() {
@@ -464,8 +465,13 @@ impl Gateway {
                         .get(&id)
                         .is_some_and(|client| !client.is_ending);
                 }
+                Ok(None) if !may_have_more => {
+                    is_drained = true;
+                    break;
+                }
                 Ok(None) => match self.fill(id, &mut packets) {
                     Filled::Some => {}
+                    Filled::Last => may_have_more = false,
                     Filled::None => {
                         is_drained = true;
                         break;
@@ -492,11 +498,17 @@ impl Gateway {
         let Some(client) = self.clients.get_mut(&id) else {
             return Filled::Ended;
         };
-        match client.stream.read(packets.room()) {
+        let room = packets.room();
+        let most = room.len();
+        match client.stream.read(room) {
             Ok(0) => Filled::Ended,
             Ok(count) => {
                 packets.filled(count);
-                Filled::Some
+                if count < most && client.stream.tells_its_end() {
+                    Filled::Last
+                } else {
+                    Filled::Some
+                }
             }
             Err(error) if is_early(&error) => Filled::None,
             Err(_) => Filled::Ended,
@@ -509,22 +521,18 @@ impl Gateway {
         packet: &Packet<'_>,
         ask: &mut impl FnMut(Asked<'_>) -> Admit,
     ) {
-        if self.clients.get(&id).is_none_or(|client| client.is_ending) {
-            return;
-        }
-        let principal = self
-            .clients
-            .get(&id)
-            .and_then(|client| client.principal.clone());
-        let Some(principal) = principal else {
-            self.greet(id, packet);
+        let Some(client) = self.clients.get(&id).filter(|client| !client.is_ending) else {
             return;
         };
+        if client.principal.is_none() {
+            self.greet(id, packet);
+            return;
+        }
         match packet.kind {
             PacketKind::Request => self.request(id, packet, ask),
             PacketKind::Open => self.open_session(id, packet.number, ask),
             PacketKind::Close => self.close_session(id, packet.a, ask),
-            PacketKind::Admin => self.admin(id, packet, &principal, ask),
+            PacketKind::Admin => self.admin(id, packet, ask),
             PacketKind::Hello
             | PacketKind::Welcome
             | PacketKind::Opened
@@ -689,13 +697,11 @@ impl Gateway {
         }
     }
 
-    fn admin(
-        &mut self,
-        id: u64,
-        packet: &Packet<'_>,
-        principal: &str,
-        ask: &mut impl FnMut(Asked<'_>) -> Admit,
-    ) {
+    fn admin(&mut self, id: u64, packet: &Packet<'_>, ask: &mut impl FnMut(Asked<'_>) -> Admit) {
+        let client = self.clients.get(&id);
+        let Some(principal) = client.and_then(|client| client.principal.as_deref()) else {
+            return;
+        };
         let admins = &self.settings.admins;
         let refused = if !admins.is_empty() && !admins.contains(principal) {
             Some(code::NOT_ADMIN)
@@ -792,6 +798,8 @@ impl Gateway {
 
 enum Filled {
     Some,
+    /// All that the socket had: what comes later it reports.
+    Last,
     None,
     Ended,
 }

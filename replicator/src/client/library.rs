@@ -341,11 +341,16 @@ impl Client {
         // Ends: the socket says that nothing is there, or ends.
         while let Some(stream) = &mut self.stream {
             let room = self.machine.room();
+            let most = room.len();
             match stream.read(room) {
                 Ok(0) => self.lose(now, &io::ErrorKind::UnexpectedEof.into()),
                 Ok(count) => {
+                    let is_all = count < most && stream.tells_its_end();
                     if !self.machine.filled(count, now)? {
                         self.stream = None;
+                    }
+                    if is_all {
+                        return Ok(());
                     }
                 }
                 Err(error) if is_early(&error) => return Ok(()),

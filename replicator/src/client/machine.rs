@@ -152,6 +152,8 @@ pub struct Machine {
     window: u32,
     first: u32,
     unanswered: VecDeque<Pending>,
+    /// Memory of requests that were answered, to be used again.
+    spare: Vec<Vec<u8>>,
     /// How many of `unanswered` were sent on this connection.
     sent: usize,
     /// Nothing is asked before.
@@ -217,6 +219,7 @@ impl Machine {
             session: None,
             first: 1,
             unanswered: VecDeque::new(),
+            spare: Vec::new(),
             sent: 0,
             not_before_ns: 0,
             failures: 0,
@@ -237,8 +240,11 @@ impl Machine {
             return Err(Full { in_flight });
         }
         let number = self.first + in_flight;
+        let mut own = self.spare.pop().unwrap_or_default();
+        own.clear();
+        own.extend_from_slice(slot);
         self.unanswered.push_back(Pending {
-            slot: slot.to_vec(),
+            slot: own,
             asked_ns: now_ns,
             sent_ns: 0,
             times_sent: 0,
@@ -250,7 +256,9 @@ impl Machine {
     /// The next answer, in the order of the requests (`C2`).
     pub fn reply(&mut self) -> Option<Reply> {
         let reply = self.unanswered.front_mut()?.reply.take()?;
-        self.unanswered.pop_front();
+        // At most as many are kept as were ever in flight.
+        self.spare
+            .extend(self.unanswered.pop_front().map(|one| one.slot));
         self.first += 1;
         self.sent = self.sent.saturating_sub(1);
         Some(reply)

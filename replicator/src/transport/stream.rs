@@ -43,6 +43,11 @@ impl Stream {
         self.socket.as_fd()
     }
 
+    /// Whether a read that did not fill its room has taken all there was: TLS may hold more of it back.
+    pub(crate) fn tells_its_end(&self) -> bool {
+        self.tls.is_none()
+    }
+
     /// Whether TLS still greets; without TLS there is nothing to greet.
     pub(crate) fn is_greeting(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
