@@ -27,7 +27,7 @@ use lockstep_journaler::Position;
 use lockstep_journaler::storage::Disk;
 use lockstep_replicator::consensus::Role;
 use lockstep_replicator::transport::{
-    Incoming, Security, Settings, Sleeper, Transport, Waiting, waker,
+    Incoming, Security, Settings, Sleeper, Transport, Waiting, Waker, waker,
 };
 use lockstep_replicator::wire::{Connection, Hello, Limits, Message, RefuseCode};
 use lockstep_replicator::{Ack, Gating, NodeId, Outbox, ReceiveError};
@@ -124,6 +124,8 @@ pub struct Driver<L: Logic> {
     transport: Transport,
     front: Front<L>,
     sleeper: Sleeper,
+    /// Held: a sleeper whose wakers are all gone is readable for ever.
+    _waker: Waker,
     waiting: Waiting,
     incoming: Vec<Incoming>,
     unreachable: Vec<NodeId>,
@@ -183,7 +185,7 @@ impl<L: Logic> Driver<L> {
         })?;
         let beside = |what| move |source| Error::Beside { what, source };
         let (waker, sleeper) = waker().map_err(beside("what wakes the node's thread"))?;
-        let own = waker.clone();
+        let (own, held) = (waker.clone(), waker.clone());
         let back = |shared: &Arc<Shared>| {
             if !options.has_back_thread {
                 return Ok(Back::Here(None));
@@ -216,6 +218,7 @@ impl<L: Logic> Driver<L> {
             transport,
             front,
             sleeper,
+            _waker: held,
             waiting: Waiting::default(),
             incoming: Vec::new(),
             unreachable: Vec::new(),
