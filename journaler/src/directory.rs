@@ -17,6 +17,8 @@
 //!
 //! * `D1` The whole slot with the highest generation counts.
 //! * `D2` Term and vote never go back, and there is one vote in a term.
+//! * `D5` A log that begins anew says so in one write, with where it begins: whoever opens it next takes
+//!   the snapshot in and removes what was before, however often that is interrupted.
 //! * `D3` The durable hint never says more than is durable; it is lowered, durably,
 //!   before anything durable is cut.
 //! * `D4` The watermark cell says nothing that was not durable when it was written,
@@ -61,7 +63,8 @@ const META_BYTES: u64 = 3 * BLOCK;
 ///  56 open_epoch u32          120 schema_version   u32     192 cut_offset    u64
 ///  60 flags      u32          124 event_size       u32     200 last_snapshot u64
 ///     1 clean, 2 cut, 4 voted 128 durable_chain    u32     208 last_archived u64
-///  64 durable_position u64    132 notes_bytes      u32     216
+///     8 begins anew           132 notes_bytes      u32     216
+///  64 durable_position u64
 ///                             136 term             u64         start: position, frames, index,
 ///                                                             term, time, chain: u64 each; zeros to 1024
 ///                                                        1024 notes [u8; 2048], zeros to 4096
@@ -121,6 +124,7 @@ const _: () = assert!(size_of::<MetaSlot>() == BLOCK_BYTES);
 const CLEAN: u32 = 1;
 const CUT: u32 = 2;
 const VOTED: u32 = 4;
+const ANEW: u32 = 8;
 
 /// How far the journal is durable, and where that is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -251,6 +255,16 @@ impl MetaSlot {
             self.cut_mark = intent.mark;
             self.cut_offset = intent.offset;
         }
+    }
+
+    /// The log begins anew behind a snapshot, and what was before is not removed yet (`D5`).
+    #[must_use]
+    pub fn begins_anew(&self) -> bool {
+        self.flags & ANEW != 0
+    }
+
+    pub(crate) fn set_begins_anew(&mut self, is_so: bool) {
+        self.set_flag(ANEW, is_so);
     }
 
     /// The durable term.

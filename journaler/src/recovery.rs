@@ -38,6 +38,7 @@ use crate::options::{Existing, Mode, Options};
 use crate::position::{Offset, Position, Reached, SegmentId};
 use crate::scan::Fault;
 use crate::segment::{FORMAT, Place, SegmentHeader, Summary, Tail};
+use crate::snapshots::{INCOMING, SnapshotError, Snapshots, take_in};
 use crate::storage::{File, Open, Storage};
 
 mod anew;
@@ -158,6 +159,11 @@ pub(crate) fn recover<S: Storage>(
         MetaFound::Missing | MetaFound::Damaged => return create(storage, options),
     };
     let mut meta = MetaFile::open(storage, *slot)?;
+    if slot.begins_anew() {
+        begin_anew(storage, &mut meta)?;
+        ids.retain(|&id| id >= slot.first_segment());
+    }
+    let slot = Box::new(*meta.slot());
     let intent = slot.cut_intent();
     if let Some(intent) = intent {
         // It may be in the cache alone, as all that a failed sync leaves (`AN1`).
@@ -228,6 +234,43 @@ pub(crate) fn recover<S: Storage>(
     };
     recovery.switch_schema(options)?;
     Ok(recovery)
+}
+
+/// The log begins behind a snapshot that another node sent: takes it in, and removes what was before
+/// (`D5`). It may have been interrupted before, anywhere.
+fn begin_anew<S: Storage>(storage: &S, meta: &mut MetaFile<S::File>) -> Result<(), OpenError> {
+    // It may be in the cache alone, as all that a failed sync leaves (`AN1`).
+    meta.update_both(|_| ())?;
+    let (position, first) = (
+        meta.slot().start().reached.position,
+        meta.slot().first_segment(),
+    );
+    let failed = |error: SnapshotError| {
+        let error = std::io::Error::other(error);
+        OpenError::Io(IoFault::new("take in a snapshot", INCOMING, error))
+    };
+    take_in(storage, position).map_err(failed)?;
+    let snapshots = Snapshots::new(storage.clone());
+    for listed in snapshots.list().map_err(failed)? {
+        if listed.position != position {
+            snapshots.remove(listed.position).map_err(failed)?;
+        }
+    }
+    let entries = storage
+        .list("")
+        .map_err(|error| IoFault::new("list", "", error))?;
+    for entry in entries.iter().filter(|entry| !entry.is_directory) {
+        let stem = entry.name.split('.').next().unwrap_or("");
+        let number = stem.parse::<u64>().ok().filter(|_| stem.len() == 12);
+        if number.is_some_and(|number| number < first.0) {
+            remove(storage, &entry.name)?;
+        }
+    }
+    storage
+        .sync_directory("")
+        .map_err(|error| IoFault::new("sync of directory", "", error))?;
+    meta.update_both(|slot| slot.set_begins_anew(false))?;
+    Ok(())
 }
 
 fn damaged_meta(first: SegmentId) -> OpenError {

@@ -4,6 +4,7 @@
 //!  snap/00000000000000123456/     the position
 //!       part-000.zst …            what the taker wrote, compressed in frames of 256 KiB
 //!       MANIFEST                  whose state, where in the log, and what the parts must be
+//!  incoming/                      one that another node sends, until the log begins behind it
 //! ```
 //!
 //! A snapshot exists from the moment its `MANIFEST` has that name: parts are
@@ -18,6 +19,8 @@
 //!
 //! * `SN1` A snapshot that [`Snapshots::create`] finished, or [`Snapshots::receive`]
 //!   took in, survives a crash whole; one that was not is not listed.
+//! * `SN4` What another node sends is no snapshot of this journal, and no evidence of how far it goes,
+//!   before the journal begins anew behind it: until then it lies in [`INCOMING`].
 //! * `SN2` [`Snapshots::load`] returns the bytes that were written, or an error that names the file.
 //! * `SN3` [`Snapshots::surplus`] never offers the newest [`KEEP_MIN`] that verify,
 //!   nor anything newer than the oldest of these.
@@ -32,9 +35,13 @@ use crate::position::{Position, Reached, Term};
 use crate::seekable::{SeekRow, SeekTable, SeekableWriter, read_frame};
 use crate::storage::{File, Open, Storage};
 
+mod incoming;
 mod manifest;
 
+pub use incoming::{INCOMING, SnapshotReceiver};
 pub use manifest::{Manifest, PartRow};
+
+pub(crate) use incoming::take_in;
 
 /// The directory of all snapshots of a journal.
 pub const DIRECTORY: &str = "snap";
@@ -188,21 +195,15 @@ impl<S: Storage> Snapshots<S> {
         })
     }
 
-    /// Begins to take in a snapshot that another node has, whose manifest it sent.
+    /// Begins to take in a snapshot that another node has, whose manifest it sent: beside the journal's
+    /// own, in [`INCOMING`]. What was begun there before goes.
     ///
     /// # Errors
     ///
-    /// As [`create`](Snapshots::create), and [`SnapshotError::Damaged`] for a bad manifest.
+    /// [`SnapshotError::Damaged`] for a bad manifest, [`SnapshotError::Io`].
     pub fn receive(&self, manifest: &[u8]) -> Result<SnapshotReceiver<S>, SnapshotError> {
         let manifest = Manifest::decode(manifest, "the manifest received")?;
-        let directory = self.begin(manifest.reached.position)?;
-        let storage = self.storage.clone();
-        Ok(SnapshotReceiver {
-            storage,
-            directory,
-            manifest,
-            parts: Vec::new(),
-        })
+        SnapshotReceiver::begin(&self.storage, manifest)
     }
 
     /// All finished snapshots, newest first.
@@ -585,77 +586,6 @@ impl<S: Storage> fmt::Debug for SnapshotWriter<S> {
     }
 }
 
-/// A snapshot that another node sends.
-pub struct SnapshotReceiver<S: Storage> {
-    storage: S,
-    directory: String,
-    manifest: Manifest,
-    parts: Vec<S::File>,
-}
-
-impl<S: Storage> SnapshotReceiver<S> {
-    /// What it will be.
-    pub fn manifest(&self) -> &Manifest {
-        &self.manifest
-    }
-
-    /// Writes bytes of a part where they belong; parts come in order.
-    ///
-    /// # Errors
-    ///
-    /// [`SnapshotError::Damaged`] for bytes that the manifest has no place for; [`SnapshotError::Io`].
-    pub fn write(&mut self, part: usize, bytes: &[u8], at: u64) -> Result<(), SnapshotError> {
-        let name = format!("{}/{}", self.directory, part_name(part));
-        let room = self
-            .manifest
-            .parts
-            .get(part)
-            .map_or(0, |row| row.stored_bytes);
-        if at
-            .checked_add(bytes.len() as u64)
-            .is_none_or(|end| end > room)
-            || part > self.parts.len()
-        {
-            let what = format!("received {} bytes at {at}, it has {room}", bytes.len());
-            return Err(SnapshotError::Damaged { name, what });
-        }
-        if part == self.parts.len() {
-            let file = self
-                .storage
-                .open(&name, Open::CREATE)
-                .map_err(|error| failed("creating", &name, error))?;
-            self.parts.push(file);
-        }
-        let file = &self.parts[part];
-        file.write_at(&[IoSlice::new(bytes)], at)
-            .map_err(|error| failed("writing", &name, error))
-    }
-
-    /// Checks all of it and makes it appear (`SN1`).
-    ///
-    /// # Errors
-    ///
-    /// [`SnapshotError`]; there is then no snapshot.
-    pub fn finish(self, threads: usize) -> Result<Manifest, SnapshotError> {
-        for (number, file) in self.parts.iter().enumerate() {
-            let name = format!("{}/{}", self.directory, part_name(number));
-            file.sync_all()
-                .map_err(|error| failed("syncing", &name, error))?;
-        }
-        Snapshots::new(self.storage.clone()).load(&self.manifest, threads)?;
-        appear(&self.storage, &self.directory, &self.manifest)?;
-        Ok(self.manifest)
-    }
-}
-
-impl<S: Storage> fmt::Debug for SnapshotReceiver<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SnapshotReceiver")
-            .field("manifest", &self.manifest)
-            .finish_non_exhaustive()
-    }
-}
-
 /// The last steps, from synced parts to a snapshot; their order is `SN1`.
 fn appear<S: Storage>(
     storage: &S,
@@ -743,19 +673,13 @@ impl<F: File> OpenPart<F> {
     }
 
     /// Reads and checks all of it, a frame at a time.
-    fn walk(&self, between: &mut dyn FnMut()) -> Result<(), SnapshotError> {
-        let mut hasher = xxhash_rust::xxh3::Xxh3Default::new();
-        let mut crcs = Vec::with_capacity(self.table.rows.len());
-        let mut into = Vec::new();
-        for row in &self.table.rows {
-            into.resize(row.raw_bytes, 0);
-            let crc = read_frame(&self.file, row, &mut into)
-                .map_err(|error| unreadable(&self.name, error))?;
-            crcs.push(crc);
-            hasher.update(&into);
+    fn walk(self, between: &mut dyn FnMut()) -> Result<(), SnapshotError> {
+        let mut walk = PartWalk::new(self);
+        // Ends: each turn takes a frame.
+        while walk.step()? {
             between();
         }
-        self.check(hasher.digest(), &crcs)
+        walk.end()
     }
 
     /// What only the whole part shows.
@@ -776,6 +700,42 @@ impl<F: File> OpenPart<F> {
             return Err(damaged(&self.name, what));
         }
         Ok(())
+    }
+}
+
+/// A look at a part from its first frame to its last, in steps.
+struct PartWalk<F> {
+    part: OpenPart<F>,
+    hasher: xxhash_rust::xxh3::Xxh3Default,
+    crcs: Vec<u32>,
+    into: Vec<u8>,
+}
+
+impl<F: File> PartWalk<F> {
+    fn new(part: OpenPart<F>) -> Self {
+        PartWalk {
+            crcs: Vec::with_capacity(part.table.rows.len()),
+            part,
+            hasher: xxhash_rust::xxh3::Xxh3Default::new(),
+            into: Vec::new(),
+        }
+    }
+
+    /// Reads and checks the next frame; `false` if there is none.
+    fn step(&mut self) -> Result<bool, SnapshotError> {
+        let Some(row) = self.part.table.rows.get(self.crcs.len()) else {
+            return Ok(false);
+        };
+        self.into.resize(row.raw_bytes, 0);
+        let crc = read_frame(&self.part.file, row, &mut self.into)
+            .map_err(|error| unreadable(&self.part.name, error))?;
+        self.crcs.push(crc);
+        self.hasher.update(&self.into);
+        Ok(true)
+    }
+
+    fn end(self) -> Result<(), SnapshotError> {
+        self.part.check(self.hasher.digest(), &self.crcs)
     }
 }
 

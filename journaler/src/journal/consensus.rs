@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::Journal;
 use super::Worker;
 use super::opening::resume_segment;
-use crate::directory::{MetaSlot, NOTES_BYTES};
-use crate::error::{ChangeError, IoFault};
+use crate::directory::{DurableHint, MetaSlot, NOTES_BYTES, segments};
+use crate::error::{ChangeError, IoFault, ReadError};
 use crate::position::{Reached, SegmentId, Term};
 use crate::recovery::{Content, CutPlan, finish_cut, plan_cut};
 use crate::scan::{Bytes, Survey, Walk, Window, survey};
@@ -212,7 +212,54 @@ impl<S: Storage> Journal<S> {
         })
     }
 
-    /// The same for a thread that does not write: retention, say.
+    /// Says durably, in one write, that the log begins anew behind the snapshot that
+    /// [`Snapshots::receive`](crate::snapshots::Snapshots::receive) took in, which ends at `tail`; the
+    /// term does not go back. Then this journal is closed: opening it again removes what was before
+    /// (`D5`).
+    ///
+    /// # Errors
+    ///
+    /// [`ChangeError::NotesTooLong`] changes nothing; [`ChangeError::Closed`], [`ChangeError::Poisoned`].
+    pub fn begin_anew(&mut self, tail: &Tail, term: Term, notes: &[u8]) -> Result<(), ChangeError> {
+        if notes.len() > NOTES_BYTES {
+            return Err(ChangeError::NotesTooLong {
+                found: notes.len(),
+                max: NOTES_BYTES,
+            });
+        }
+        self.shared.checked()?;
+        // Nothing is named ahead any more: the highest segment is known.
+        drop(self.stop_background());
+        let highest = segments(&self.shared.storage).map_err(ReadError::from)?;
+        let highest = highest.last().map_or(SegmentId(0), |id| id.next());
+        let shared = Arc::clone(&self.shared);
+        let mut open = lock(&shared.meta).take().ok_or(ChangeError::Closed)?;
+        let first = highest.max(open.slot().first_segment());
+        let hint = DurableHint {
+            reached: tail.reached,
+            segment: first,
+            offset: 0,
+            chain: tail.chain,
+        };
+        let change = |slot: &mut MetaSlot| {
+            slot.set_start(tail);
+            slot.set_first_segment(first);
+            slot.set_durable(&hint);
+            slot.set_clean(false);
+            slot.set_cut_intent(None);
+            slot.set_notes(notes);
+            // What the watermark said, it said of the log before.
+            slot.open_epoch += 1;
+            if term > slot.term() {
+                slot.set_term_and_vote(term, None);
+            }
+            slot.set_begins_anew(true);
+        };
+        open.update_both(change)
+            .map_err(|fault| ChangeError::Poisoned(shared.poison(fault)))
+    }
+
+    /// As [`give_up_before`](Self::give_up_before) for a thread that does not write: retention, say.
     #[must_use]
     pub fn retainer(&self) -> Retainer<S> {
         Retainer {

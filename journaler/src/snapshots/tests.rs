@@ -253,7 +253,8 @@ fn sn3_two_that_verify_are_always_kept() {
 fn a_snapshot_travels_to_another_node() {
     let from = Snapshots::new(Simulated::new(1));
     let sent = take(&from, 77).unwrap();
-    let to = Snapshots::new(Simulated::new(2));
+    let disk = Simulated::new(2);
+    let to = Snapshots::new(disk.clone());
     let mut manifest = vec![0; 4096];
     let length = from
         .read_stored(Position(77), None, &mut manifest, 0)
@@ -278,7 +279,13 @@ fn a_snapshot_travels_to_another_node() {
         "behind the end"
     );
     assert!(positions(&to).is_empty(), "not before it is checked");
-    assert_eq!(receiver.finish(2).unwrap(), sent);
+    assert_eq!(receiver.finish().unwrap(), sent);
+    assert!(
+        positions(&to).is_empty(),
+        "SN4: not before the log begins behind it"
+    );
+    take_in(&disk, Position(77)).unwrap();
+    take_in(&disk, Position(77)).unwrap();
     assert_whole(&to, 77);
 
     let mut damaged = to.receive(&{
@@ -289,7 +296,7 @@ fn a_snapshot_travels_to_another_node() {
     let receiver = damaged.as_mut().unwrap();
     let zeros = vec![0; usize::try_from(sent.parts[0].stored_bytes).unwrap()];
     receiver.write(0, &zeros, 0).unwrap();
-    assert!(damaged.unwrap().finish(1).is_err());
+    assert!(damaged.unwrap().finish().is_err());
     assert_eq!(positions(&to), [77]);
 }
 

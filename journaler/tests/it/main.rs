@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `support` | – what the others share: an event, a log to compare with |
 //! | `journal` | does it write, roll, read, seek, follow, cut back, remember, refuse |
+//! | `anew` | does a log that begins behind another node's snapshot do so whole, wherever power is cut |
 //! | `recovery_table` | does every row of the decision table decide as it should |
 //! | `corruption` | is any damage refused or harmless, every bit and every sector subset |
 //! | `campaign`, `crash` | does anything acknowledged survive thousands of crashes; are broken journals noticed |
@@ -16,6 +17,7 @@
     reason = "helpers of tests fail by panic, on small numbers"
 )]
 
+mod anew;
 mod campaign;
 mod corruption;
 mod crash;
