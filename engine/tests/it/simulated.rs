@@ -10,7 +10,7 @@ use lockstep_engine::event::{Kinds, schema_kind, schema_of};
 use lockstep_engine::prelude::*;
 use lockstep_engine::schema::Schema;
 use lockstep_engine::system::Membership;
-use lockstep_engine::{Clock, Config};
+use lockstep_engine::{Clock, Config, Retention};
 use lockstep_journaler::Background;
 use lockstep_journaler::storage::Simulated;
 use lockstep_replicator::simulation::model::{self, ADD, Answer, OPEN, Reply};
@@ -62,7 +62,7 @@ impl Kinds for Words {
     }
 }
 
-/// The model as a logic. It is never kept: a node of the simulator begins with its log.
+/// The model as a logic.
 #[derive(Default)]
 struct Registers {
     model: model::Model,
@@ -93,14 +93,17 @@ impl Registers {
 
 impl State for Registers {
     fn save(&self, out: &mut StateWriter<'_>) {
-        self.model.hash().save(out);
+        self.next.save(out);
+        self.model.to_bytes().save(out);
     }
 
-    fn load(_: &mut StateReader<'_>) -> Result<Self, LoadError> {
-        Err(LoadError::Own {
+    fn load(from: &mut StateReader<'_>) -> Result<Self, LoadError> {
+        let (next, bytes) = (u64::load(from)?, Vec::<u8>::load(from)?);
+        let model = model::Model::from_bytes(&bytes).ok_or(LoadError::Own {
             what: "Registers",
-            why: "a node of the simulator keeps no snapshots".to_owned(),
-        })
+            why: "its bytes are no model".to_owned(),
+        })?;
+        Ok(Self { model, next })
     }
 }
 
@@ -174,6 +177,7 @@ impl Asker<Event64> for Heard {
 impl Whole {
     fn start(setup: &Setup) -> Result<Self, String> {
         let clock = Clock::manual(0);
+        let gives_up = setup.replica.settings.seed.is_multiple_of(2);
         let config = Config {
             slots: 64,
             output_slots: 64,
@@ -183,7 +187,13 @@ impl Whole {
             session_replies: 0,
             session_expiry_ms: 0,
             beacon_every: 0,
-            snapshot_every: 0,
+            // Half of the seeds: the log is given up behind snapshots, and who lags gets one.
+            snapshot_every: if gives_up { 20 } else { 0 },
+            retention: if gives_up {
+                Retention::Snapshots
+            } else {
+                Retention::Keep
+            },
             ..Config::default()
         };
         let options = NodeOptions {
@@ -303,6 +313,9 @@ impl Node for Whole {
     fn go_by(&mut self, word: Gating, _: u64) -> Result<(), OfferError> {
         self.node.go_by(word)
     }
+
+    /// Its shadow takes them by itself.
+    fn take_snapshot(&mut self) {}
 
     fn applied(&self) -> Position {
         self.seen.0

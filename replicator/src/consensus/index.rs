@@ -262,6 +262,24 @@ impl LogIndex {
         self.snapshot = Some((index, term, members));
     }
 
+    /// Known committed before the consensus starts.
+    #[must_use]
+    pub fn committed(&self) -> u64 {
+        self.committed
+    }
+
+    /// Applied: the members are those at this index, or later.
+    #[must_use]
+    pub fn applied(&self) -> u64 {
+        self.applied
+    }
+
+    /// The members, as applied.
+    #[must_use]
+    pub fn members(&self) -> &Members {
+        &self.members
+    }
+
     /// Makes it at least so much that is known committed before the consensus starts: evidence of the
     /// frames themselves.
     pub fn know_committed(&mut self, committed: u64) {

@@ -75,6 +75,16 @@ pub enum Fatal {
         /// Where it did not.
         passed: Vec<NodeId>,
     },
+    /// The node lagged behind the beginning of the others' log, and has a snapshot of the leader now.
+    #[error(
+        "the log begins anew behind the snapshot at position {position}, which came from node {from}; open the node again"
+    )]
+    BegunAnew {
+        /// Where it begins.
+        position: Position,
+        /// Whose snapshot it is.
+        from: crate::ids::NodeId,
+    },
     /// It failed before.
     #[error("this node has failed already; restart it")]
     Failed,
@@ -104,6 +114,9 @@ pub enum StartError {
     /// The journal cannot be read, or will not remember.
     #[error(transparent)]
     Fatal(#[from] Fatal),
+    /// The snapshots cannot be listed.
+    #[error(transparent)]
+    Snapshots(#[from] lockstep_journaler::snapshots::SnapshotError),
     /// The journal is not of a node of a cluster.
     #[error(
         "the journal here is not of a node of a cluster: it has no notes of one; use another directory, or create the node here first"

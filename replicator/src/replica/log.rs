@@ -120,6 +120,11 @@ impl<S: Storage> Log<S> {
         Ok(())
     }
 
+    /// Segments are about to leave: whoever is read for is sought anew.
+    pub(super) fn leave_readers(&mut self) {
+        self.behind.clear();
+    }
+
     pub(super) fn is_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }

@@ -27,6 +27,7 @@
 
 use std::collections::BTreeMap;
 
+use lockstep_journaler::snapshots::{Manifest, Snapshots};
 use lockstep_journaler::storage::{File, Open, Storage};
 use lockstep_journaler::{
     Existing, FrameDraft, FrameHeader, FrameKind, From, Journal, Options, Position, Reached,
@@ -44,8 +45,11 @@ use crate::sites::{Gating, Sites};
 use crate::wire::{Head, Kind, Message, SharedFrame};
 
 mod beacons;
+mod catching_up;
 mod error;
+mod fetching;
 mod force;
+mod lending;
 mod log;
 mod notes;
 mod panics;
@@ -55,6 +59,8 @@ pub use error::{Fatal, ReceiveError, Said, StartError};
 pub use force::{Forced, force_single};
 
 use beacons::{Beacons, Judged};
+use fetching::Fetching;
+use lending::Lending;
 use log::Log;
 use notes::Notes;
 use panics::{Panics, Verdict as OnPanic};
@@ -138,6 +144,8 @@ pub enum Mutation {
     VoteAfterForgetting,
     /// A conflict is cut back without having been decided durably.
     CutWithoutIntent,
+    /// A log begins behind a snapshot that nobody has looked at.
+    SnapshotTakenUnverified,
 }
 
 impl Mutation {
@@ -157,6 +165,7 @@ impl Mutation {
         Mutation::AcknowledgeWithoutEvents,
         Mutation::VoteAfterForgetting,
         Mutation::CutWithoutIntent,
+        Mutation::SnapshotTakenUnverified,
     ];
 
     /// Its name on the command line of the campaign.
@@ -177,6 +186,7 @@ impl Mutation {
             Mutation::AcknowledgeWithoutEvents => "acknowledge-without-events",
             Mutation::VoteAfterForgetting => "vote-after-forgetting",
             Mutation::CutWithoutIntent => "cut-without-intent",
+            Mutation::SnapshotTakenUnverified => "snapshot-taken-unverified",
         }
     }
 }
@@ -248,8 +258,11 @@ pub struct Opened {
 /// # }
 /// ```
 pub struct Replica<S: Storage> {
+    storage: S,
     consensus: Consensus,
     log: Log<S>,
+    lending: Lending,
+    fetching: Option<Fetching<S>>,
     notes: Notes,
     options: ReplicaOptions,
     event_size: u32,
@@ -265,6 +278,7 @@ pub struct Replica<S: Storage> {
     ticks: u64,
     has_cut_torn_tail: bool,
     has_failed: bool,
+    has_begun_anew: bool,
     counters: Counters,
 }
 
@@ -285,6 +299,12 @@ pub struct Counters {
     pub turns_full: u64,
     /// Times that this node was elected.
     pub elected: u64,
+    /// Pieces of snapshots that were sent to nodes that lag.
+    pub pieces_lent: u64,
+    /// Pieces of a leader's snapshot that were taken.
+    pub pieces_taken: u64,
+    /// Snapshots of a leader that did not hold, or for which there was no room.
+    pub fetches_failed: u64,
 }
 
 impl<S: Storage> Replica<S> {
@@ -368,7 +388,18 @@ impl<S: Storage> Replica<S> {
         let reached = index.index_reaching(known);
         let committed = reached.max(notes.committed.min(index.last()));
         index.know_committed(committed);
-        let committed = index.position_behind(committed);
+        let taken = own_snapshots(&storage, &journal, &index)?;
+        for manifest in &taken {
+            // It holds nothing that was not answered: committed, whatever else was forgotten.
+            index.know_committed(manifest.index);
+        }
+        let committed = index.position_behind(index.committed());
+        let mut lending = Lending::new(index.applied(), index.members().clone());
+        for manifest in &taken {
+            if let Some((at, term, members)) = lending.offer(manifest) {
+                index.set_snapshot(at, term, members);
+            }
+        }
         let is_barred = options.policy != Policy::Disks
             && !recovered.was_clean
             && recovered.reached.frames > 0
@@ -389,8 +420,11 @@ impl<S: Storage> Replica<S> {
         );
         log.loses_events = options.mutation == Some(Mutation::AcknowledgeWithoutEvents);
         let mut replica = Replica {
+            storage,
             consensus,
             log,
+            lending,
+            fetching: None,
             notes,
             options: options.clone(),
             event_size,
@@ -405,6 +439,7 @@ impl<S: Storage> Replica<S> {
             ticks: 0,
             has_cut_torn_tail: matches!(recovered.verdict, Verdict::TornTail(_)),
             has_failed: false,
+            has_begun_anew: false,
             counters: Counters::default(),
         };
         if is_barred {
@@ -708,6 +743,18 @@ impl<S: Storage> Replica<S> {
             };
             return Ok(self.hear_of_panic(head.from, word)?);
         }
+        match head.kind {
+            Kind::Fetch => {
+                self.lend(head);
+                return Ok(());
+            }
+            Kind::Piece => {
+                self.take_piece(message);
+                return Ok(());
+            }
+            Kind::Snapshot => return self.hear_of_snapshot(head),
+            _ => {}
+        }
         let asks_for_vote = matches!(
             head.kind,
             Kind::Vote | Kind::VoteInTransfer | Kind::PreVote | Kind::TimeoutNow
@@ -813,6 +860,7 @@ impl<S: Storage> Replica<S> {
             self.next_tick_ns = Some((next + self.options.tick_ns).max(now_ns));
             self.consensus.tick();
             self.ticks += 1;
+            self.ask_again();
             if self.ticks.is_multiple_of(BEACON_TICKS) {
                 self.say_beacon();
             }
@@ -826,6 +874,7 @@ impl<S: Storage> Replica<S> {
             self.consensus.durable(self.consensus.handed_out());
         }
         self.drain()?;
+        self.fetch();
         self.flush(outbox);
         Ok(())
     }
@@ -837,6 +886,7 @@ impl<S: Storage> Replica<S> {
     /// As [`turn`](Self::turn).
     pub fn persist(&mut self, outbox: &mut impl Outbox) -> Result<(), Fatal> {
         self.check_alive()?;
+        self.begin_anew_if_whole()?;
         let mark = self.consensus.handed_out();
         let is_written = self.log.write();
         if !self.unless_failed(is_written)? {
@@ -864,6 +914,12 @@ impl<S: Storage> Replica<S> {
         self.log.is_waiting()
     }
 
+    /// Whether a snapshot that came is being looked at: turns make it go on.
+    #[must_use]
+    pub fn is_checking(&self) -> bool {
+        self.fetching.as_ref().is_some_and(Fetching::is_at_work)
+    }
+
     fn drain(&mut self) -> Result<(), Fatal> {
         let was = self.consensus.view();
         let mut work = Work {
@@ -871,6 +927,7 @@ impl<S: Storage> Replica<S> {
             unsent: &mut self.unsent,
             reads: &mut self.reads,
             notes: &mut self.notes,
+            lending: &mut self.lending,
             options: &self.options,
             counters: &mut self.counters,
             fault: None,
@@ -1157,6 +1214,12 @@ impl<S: Storage> Replica<S> {
         self.is_barred
     }
 
+    /// Whether it is to be opened again, behind a snapshot of the leader: see [`Fatal::BegunAnew`].
+    #[must_use]
+    pub fn has_begun_anew(&self) -> bool {
+        self.has_begun_anew
+    }
+
     /// Whether opening found a write that was under way, and cut it.
     #[must_use]
     pub fn has_cut_torn_tail(&self) -> bool {
@@ -1281,14 +1344,6 @@ impl<S: Storage> Replica<S> {
         self.unless_failed(remembered.map_err(Fatal::from))
     }
 
-    /// Forgets the rows of frames before this position, which is in a snapshot and no peer needs: the
-    /// journal's segments before it may go.
-    pub fn compact(&mut self, to: Position) {
-        let index = self.consensus.index_mut();
-        let to = index.index_at(to);
-        index.compact(to);
-    }
-
     /// Ends in order: what is written is durable, and the directory says that it was closed.
     ///
     /// # Errors
@@ -1382,6 +1437,7 @@ struct Work<'a, S: Storage> {
     unsent: &'a mut Vec<(NodeId, Message)>,
     reads: &'a mut Vec<(u64, Position)>,
     notes: &'a mut Notes,
+    lending: &'a mut Lending,
     options: &'a ReplicaOptions,
     counters: &'a mut Counters,
     fault: Option<Fatal>,
@@ -1420,6 +1476,7 @@ impl<S: Storage> Effects for Work<'_, S> {
             // when the power comes back.
             self.log.sync()?;
         }
+        self.lending.members_are(applied, members);
         self.notes.applied = applied;
         if self.options.mutation != Some(Mutation::AppliedApartFromMembers) {
             self.notes.members = members.clone();
@@ -1541,6 +1598,26 @@ fn read_index<S: Storage>(
         index.put(header.index, Row::of(header));
     }
     Ok((index, known))
+}
+
+/// The manifests of this node's snapshots whose last frame is in its log, oldest first.
+fn own_snapshots<S: Storage>(
+    storage: &S,
+    journal: &Journal<S>,
+    index: &LogIndex,
+) -> Result<Vec<Manifest>, StartError> {
+    let listed = Snapshots::new(storage.clone()).list()?;
+    let manifests = listed.into_iter().rev();
+    let manifests = manifests.filter_map(|listed| listed.manifest.ok());
+    let is_of_log = |manifest: &Manifest| {
+        manifest.log == journal.log_id() && is_in(index, manifest.index, manifest.chain)
+    };
+    Ok(manifests.filter(is_of_log).collect())
+}
+
+/// Whether the frame with this index and `header_crc` is in the log, or right in front of it.
+fn is_in(index: &LogIndex, at: u64, chain: u32) -> bool {
+    at > 0 && index.chain_at(at) == Some(chain)
 }
 
 /// What the oldest segment continues.

@@ -12,6 +12,7 @@
 //! | `S8` equal positions, equal states | by hash, against a model that applies the committed events once |
 //! | `S9` replies are those of the model, and committed | each reply that leaves a node, before any network |
 //! | `S11` where the other site gates, what is committed is on disks of two sites | as `S3`, unless an operator said otherwise, to this leader or in its log |
+//! | `S12` a log begins behind a frame that is committed | by the same list as `S4`, for what was given up and for what began behind another's snapshot |
 //! | `S10` one order for all clients | a request that began behind an answer is done behind it |
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -147,6 +148,7 @@ impl Checker {
         node: &N,
         disks: &BTreeMap<NodeId, Simulated>,
     ) -> Result<(), String> {
+        self.check_base(id, node)?;
         self.check_rows(id, node)?;
         self.check_roles(id, node)?;
         self.check_commit(id, node, disks)?;
@@ -156,6 +158,21 @@ impl Checker {
             seen.members = node.replica().members().clone();
         }
         self.check_logic(id, node, disks)
+    }
+
+    /// `S12`
+    fn check_base<N: Node>(&mut self, id: NodeId, node: &N) -> Result<(), String> {
+        let base = node.replica().index().base();
+        let is_known = base.index == 0 || self.at(base.index) == Some(&base.chain);
+        if is_known {
+            return Ok(());
+        }
+        Err(format!(
+            "S12: the log of node {id} begins behind {:08x} at index {}, committed there is {:08x?}",
+            base.chain,
+            base.index,
+            self.at(base.index)
+        ))
     }
 
     fn check_rows<N: Node>(&mut self, id: NodeId, node: &N) -> Result<(), String> {

@@ -22,7 +22,7 @@ use crate::members::Change;
 use crate::policy::Policy;
 use crate::replica::{Mutation, ReceiveError, ReplicaOptions};
 use crate::sites::{Gating, Sites};
-use crate::wire::{Decoder, HEAD_BYTES, Head, Kind, Limits, Message, SharedFrame};
+use crate::wire::{Body, Decoder, HEAD_BYTES, Head, Kind, Limits, Message, SharedFrame};
 
 const MS: u64 = 1_000_000;
 const EPOCH_NS: u64 = 1_700_000_000_000_000_000;
@@ -83,6 +83,7 @@ enum Happening {
     Client(u64),
     Fault,
     Operator,
+    Snapshot,
     Connect(NodeId, NodeId),
     Restart(NodeId),
     HealNetwork,
@@ -126,6 +127,8 @@ struct Process<N> {
     is_hurt: bool,
     /// Its disk has no room: it may stop too, though it should wait.
     is_full: bool,
+    /// Its log begins anew when it is opened next.
+    begins_anew: bool,
     /// A byte of its journal was changed: it must not start.
     is_rotten: bool,
     paused_until_ns: u64,
@@ -230,6 +233,9 @@ impl<N: Node> Cluster<N> {
         cluster.after(plan.fault_every_ns, Happening::Fault);
         if plan.operator_every_ns > 0 {
             cluster.after(plan.operator_every_ns, Happening::Operator);
+        }
+        if plan.snapshot_every_ns > 0 {
+            cluster.after(plan.snapshot_every_ns, Happening::Snapshot);
         }
         Ok(cluster)
     }
@@ -336,6 +342,7 @@ impl<N: Node> Cluster<N> {
             is_gone: false,
             is_hurt: false,
             is_full: false,
+            begins_anew: false,
             is_rotten: false,
             paused_until_ns: 0,
             is_slow: false,
@@ -355,6 +362,14 @@ impl<N: Node> Cluster<N> {
         }
         process.setup.storage.set_capacity(u64::MAX);
         process.is_full = false;
+        let is_cut = process.begins_anew
+            && !self.is_healed
+            && self.plan.policy == Policy::Disks
+            && self.random.chance(300);
+        if is_cut {
+            let after = self.random.below(40);
+            process.setup.storage.cut_power_after(after);
+        }
         let started = if process.is_made {
             N::open(&process.setup)
         } else {
@@ -367,11 +382,17 @@ impl<N: Node> Cluster<N> {
             Ok(_) if process.is_rotten => Err(self.failure(format!(
                 "node {id} starts, though a byte of its journal is rotten"
             ))),
+            Ok(_) | Err(_) if process.setup.storage.is_off() => {
+                self.lose_power_in_start(id);
+                Ok(())
+            }
             Ok(node) => {
+                process.begins_anew = false;
                 self.tally.torn += u64::from(node.replica().has_cut_torn_tail());
                 process.node = Some(node);
                 process.is_made = true;
-                process.is_hurt = false;
+                // Where it was to lose power as it begins anew, and did not, it does later.
+                process.is_hurt = is_cut;
                 self.checker.restarted(id);
                 self.trace(|| format!("node {id} starts"));
                 self.after(MS, Happening::Turn(id, life));
@@ -392,6 +413,41 @@ impl<N: Node> Cluster<N> {
             }
             Err(reason) => Err(self.failure(format!("node {id} will not start: {reason}"))),
         }
+    }
+
+    fn lose_power_in_start(&mut self, id: NodeId) {
+        self.tally.begun_in_two += 1;
+        if let Some(process) = self.processes.get_mut(&id) {
+            process.setup.storage.crash();
+            process.setup.storage.heal();
+            process.setup.replica.boot += 1;
+        }
+        self.restart_later(id);
+    }
+
+    /// One node takes a snapshot, and gives up what is behind two of them.
+    fn snapshot(&mut self) -> Outcome {
+        let delay = self.random.between(1, 2 * self.plan.snapshot_every_ns);
+        self.after(delay, Happening::Snapshot);
+        let alive = self.alive();
+        let Some(&id) = self.random.pick(&alive) else {
+            return Ok(());
+        };
+        let now_ns = self.now_ns;
+        let Some(process) = self.processes.get_mut(&id) else {
+            return Ok(());
+        };
+        if process.paused_until_ns > now_ns {
+            return Ok(());
+        }
+        if let Some(node) = &mut process.node {
+            let first = node.replica().index().first();
+            node.take_snapshot();
+            self.tally.snapshots += 1;
+            self.tally.given_up += node.replica().index().first() - first;
+        }
+        self.trace(|| format!("node {id} takes a snapshot"));
+        self.look(id)
     }
 
     fn ids(&self) -> Vec<NodeId> {
@@ -433,6 +489,7 @@ impl<N: Node> Cluster<N> {
             }
             Happening::Fault => self.fault(),
             Happening::Operator => self.operator(),
+            Happening::Snapshot => self.snapshot(),
             Happening::Connect(a, b) => self.connect(a, b),
             Happening::Restart(id) => self.start(id),
             Happening::HealNetwork => {
@@ -556,6 +613,20 @@ impl<N: Node> Cluster<N> {
 
     /// A node came to its end; that is right if its disk was hurt.
     fn stopped(&mut self, id: NodeId, reason: &str) -> Outcome {
+        if self
+            .replica(id)
+            .is_some_and(|replica| replica.has_begun_anew())
+        {
+            self.trace(|| format!("node {id}: {reason}"));
+            self.tally.begun_anew += 1;
+            self.kill(id, false);
+            if let Some(process) = self.processes.get_mut(&id) {
+                process.begins_anew = true;
+            }
+            let delay = self.random.between(1, 20) * MS;
+            self.after(delay, Happening::Restart(id));
+            return Ok(());
+        }
         let is_hurt = self
             .processes
             .get(&id)
@@ -601,6 +672,7 @@ impl<N: Node> Cluster<N> {
 
     fn send_all(&mut self, from: NodeId, out: Vec<(NodeId, Message)>) {
         for (to, message) in out {
+            let message = self.perhaps_changed(message);
             let kind = message.head.kind;
             let fate =
                 self.network
@@ -628,6 +700,21 @@ impl<N: Node> Cluster<N> {
                 }
             }
         }
+    }
+
+    /// A piece of a snapshot may be read wrongly, and be sent with a CRC that holds.
+    fn perhaps_changed(&mut self, message: Message) -> Message {
+        let Body::Bytes(bytes) = &message.body else {
+            return message;
+        };
+        if self.is_healed || !self.random.chance(100) {
+            return message;
+        }
+        self.tally.changed_pieces += 1;
+        let mut bytes = (**bytes).clone();
+        let at = usize::try_from(self.random.below(bytes.len() as u64)).unwrap_or(0);
+        bytes[at] ^= 1 << self.random.below(8);
+        Message::piece(message.head, message.head.a, bytes)
     }
 
     fn perhaps_flipped(&mut self, mut bytes: Vec<u8>) -> Vec<u8> {

@@ -5,6 +5,7 @@
 
 use lockstep_journaler::frame::{FrameHeader, GroupMark, HEADER_BYTES, padded};
 use lockstep_journaler::segment::SegmentHeader;
+use lockstep_journaler::snapshots::Snapshots;
 use lockstep_journaler::storage::{File, Open, Simulated, Storage};
 use lockstep_journaler::{Position, SegmentId};
 
@@ -31,6 +32,8 @@ pub struct DiskLog {
     frames: Vec<OnDisk>,
     segment: u64,
     offset: u64,
+    /// The newest snapshot, where there are no frames.
+    start: Position,
     /// What is written counts, synced or not: what a promise of memory rests on.
     counts_written: bool,
 }
@@ -55,11 +58,18 @@ impl DiskLog {
 
     /// Looks for more behind what was seen.
     pub fn look(&mut self, disk: &Simulated) {
-        // A node that lost power before it had written anything may have begun at a later segment.
-        if self.offset == 0 && self.header_of(disk, self.segment).is_none() {
-            let begun =
-                (self.segment..self.segment + 16).find(|&id| self.header_of(disk, id).is_some());
-            self.segment = begun.unwrap_or(self.segment);
+        // A node that lost power before it had written anything may have begun at a later segment, and
+        // what was not looked at may have been given up.
+        if self.header_of(disk, self.segment).is_none() {
+            let ids = lockstep_journaler::directory::segments(disk).unwrap_or_default();
+            let mut later = ids.iter().map(|id| id.0).filter(|id| *id > self.segment);
+            if let Some(begun) = later.find(|&id| self.header_of(disk, id).is_some()) {
+                (self.segment, self.offset) = (begun, 0);
+                self.frames.clear();
+            }
+        }
+        if self.frames.is_empty() {
+            self.start = self.snapshot_of(disk).unwrap_or(self.start);
         }
         // Ends: each turn goes to the next segment, or returns.
         while let Some((header, bytes)) = self.header_of(disk, self.segment) {
@@ -70,6 +80,18 @@ impl DiskLog {
             }
             (self.segment, self.offset) = (self.segment + 1, 0);
         }
+    }
+
+    /// Where the newest snapshot is that the disk really holds: a log may begin there.
+    fn snapshot_of(&self, disk: &Simulated) -> Option<Position> {
+        let is_held = |position: &Position| {
+            let name = format!("snap/{position:020}/MANIFEST");
+            let bytes = disk.durable_bytes(&name);
+            self.counts_written || bytes.is_ok_and(|bytes| !bytes.is_empty())
+        };
+        let listed = Snapshots::new(disk.clone()).list().ok()?;
+        let mut positions = listed.iter().map(|listed| listed.position);
+        positions.find(is_held)
     }
 
     fn header_of(&self, disk: &Simulated, segment: u64) -> Option<(SegmentHeader, Vec<u8>)> {
@@ -121,6 +143,7 @@ impl DiskLog {
         let last = self.frames.last();
         last.and_then(|frame| frame.header.end())
             .unwrap_or_default()
+            .max(self.start)
     }
 }
 

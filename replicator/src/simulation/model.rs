@@ -181,6 +181,51 @@ impl Model {
         self.hash
     }
 
+    /// All of it, for a snapshot.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut words = vec![self.hash, self.done, u64::from(self.forgets_requests)];
+        words.extend(self.registers.map(i64::cast_unsigned));
+        words.push(self.sessions.len() as u64);
+        for (id, session) in &self.sessions {
+            words.extend([*id, u64::from(session.last), session.answers.len() as u64]);
+            for (request, (at, value)) in &session.answers {
+                words.extend([u64::from(*request), *at, value.cast_unsigned()]);
+            }
+        }
+        words.iter().flat_map(|word| word.to_le_bytes()).collect()
+    }
+
+    /// The state in these bytes; `None` if they are none.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Model> {
+        let (words, rest) = bytes.as_chunks::<8>();
+        let mut words = words.iter().map(|word| u64::from_le_bytes(*word));
+        let mut model = Model {
+            hash: words.next()?,
+            done: words.next()?,
+            forgets_requests: words.next()? == 1,
+            ..Model::default()
+        };
+        for register in &mut model.registers {
+            *register = words.next()?.cast_signed();
+        }
+        for _ in 0..words.next()? {
+            let (id, last) = (words.next()?, u32::try_from(words.next()?).ok()?);
+            let mut session = Session {
+                last,
+                ..Session::default()
+            };
+            for _ in 0..words.next()? {
+                let request = u32::try_from(words.next()?).ok()?;
+                let answer = (words.next()?, words.next()?.cast_signed());
+                session.answers.insert(request, answer);
+            }
+            model.sessions.insert(id, session);
+        }
+        (words.next().is_none() && rest.is_empty()).then_some(model)
+    }
+
     /// How many requests were done.
     #[must_use]
     pub fn done(&self) -> u64 {
@@ -212,6 +257,8 @@ mod tests {
         assert_eq!(first.answer, Answer::Done { at: 6, value: 10 });
         assert_eq!(again.answer, first.answer);
         assert_eq!(model.done(), 1);
+        let loaded = Model::from_bytes(&model.to_bytes()).unwrap();
+        assert_eq!(format!("{loaded:?}"), format!("{model:?}"));
         let stranger = Event { session: 99, ..add };
         assert_eq!(model.apply(8, &stranger).unwrap().answer, Answer::Unknown);
     }

@@ -1,6 +1,6 @@
 //! Links between nodes: what is on its way, what is cut, what is lost.
 //!
-//! Two nodes have a *log* connection, which is TCP's: in order, or broken, and then everything behind
+//! Two nodes have a *log* connection (pieces of snapshots go on it too), which is TCP's: in order, or broken, and then everything behind
 //! is lost until it is made anew; and a *control* connection per message kind that asks for no order:
 //! there messages are lost, doubled and overtake one another.
 
@@ -45,7 +45,7 @@ impl Network {
     pub(super) fn is_log(kind: Kind) -> bool {
         matches!(
             kind,
-            Kind::Append | Kind::Accepted | Kind::Rejected | Kind::Snapshot
+            Kind::Append | Kind::Accepted | Kind::Rejected | Kind::Fetch | Kind::Piece
         )
     }
 

@@ -1,12 +1,15 @@
 //! One process of a simulated cluster: what the simulator drives, and the model's own.
 
+use lockstep_journaler::retention::{self, Needs, Plan};
+use lockstep_journaler::snapshots::{KEEP_MIN, Manifest, SnapshotOf, Snapshots};
 use lockstep_journaler::storage::Simulated;
-use lockstep_journaler::{From, Options, Position, Reader};
+use lockstep_journaler::tools::{Catalog, ToolError};
+use lockstep_journaler::{From, Options, Position, Reader, Term};
 
-use super::model::{ADD, Event, Model, OPEN, Reply};
+use super::model::{ADD, EVENTS, Event, Model, OPEN, Reply};
 use crate::ids::NodeId;
 use crate::members::Change;
-use crate::replica::{Mutation, OfferError, ReceiveError, Replica, ReplicaOptions};
+use crate::replica::{Mutation, OfferError, Opened, ReceiveError, Replica, ReplicaOptions};
 use crate::sites::Gating;
 use crate::wire::Message;
 
@@ -117,6 +120,9 @@ pub trait Node: Sized {
     /// Why not.
     fn go_by(&mut self, word: Gating, wall_ns: u64) -> Result<(), OfferError>;
 
+    /// Takes a snapshot, keeps two, and gives up the log behind them.
+    fn take_snapshot(&mut self);
+
     /// Before this position the logic has applied everything.
     fn applied(&self) -> Position;
 
@@ -127,13 +133,16 @@ pub trait Node: Sized {
 /// The model on a replica.
 #[derive(Debug)]
 pub struct ModelNode {
+    storage: Simulated,
     replica: Replica<Simulated>,
     model: Model,
     reader: Option<Reader<Simulated>>,
-    /// Read, and beyond the gate yet: first position and events.
-    next: Option<(u64, Vec<Event>)>,
+    /// Read, and beyond the gate yet: index, first position and events.
+    next: Option<(u64, u64, Vec<Event>)>,
     cuts: u64,
     applied: Position,
+    /// The index of the frame in front of that position.
+    applied_index: u64,
     asked: Vec<Event>,
     replies: Vec<Reply>,
 }
@@ -142,20 +151,45 @@ pub struct ModelNode {
 const FRAME_EVENTS: usize = 5;
 
 impl ModelNode {
-    fn new(replica: Replica<Simulated>) -> Result<ModelNode, String> {
+    fn new(
+        setup: &Setup,
+        (replica, opened): (Replica<Simulated>, Opened),
+    ) -> Result<ModelNode, String> {
+        let storage = setup.storage.clone();
         let mutation = replica.options().mutation;
-        let model = if mutation == Some(Mutation::SkipDeduplication) {
-            Model::default().forgetting_requests()
-        } else {
-            Model::default()
+        let (mut model, mut start) = (Model::default(), (Position(0), 0));
+        if mutation == Some(Mutation::SkipDeduplication) {
+            model = model.forgetting_requests();
+        }
+        let is_of_log = |manifest: &Manifest| {
+            manifest.reached.position <= opened.committed
+                && replica.index().chain_at(manifest.index) == Some(manifest.chain)
         };
+        let loaded = Snapshots::new(storage.clone()).load_newest(is_of_log, 1);
+        let (loaded, rejected) = loaded.map_err(|error| error.to_string())?;
+        match loaded {
+            Some(loaded) => {
+                let state = Model::from_bytes(&loaded.parts.concat());
+                model = state.ok_or("the bytes of a snapshot are no state")?;
+                start = (loaded.manifest.reached.position, loaded.manifest.index);
+            }
+            None if opened.journal.oldest > Position(0) => {
+                let oldest = opened.journal.oldest;
+                return Err(format!(
+                    "the log begins at {oldest}, no state: {rejected:?}"
+                ));
+            }
+            None => {}
+        }
         let mut node = ModelNode {
+            storage,
             cuts: replica.cuts(),
             replica,
             model,
             reader: None,
             next: None,
-            applied: Position(0),
+            applied: start.0,
+            applied_index: start.1,
             asked: Vec::new(),
             replies: Vec::new(),
         };
@@ -180,11 +214,11 @@ impl ModelNode {
             if self.next.is_none() {
                 self.next = self.read()?;
             }
-            let Some((first, events)) = self.next.take() else {
+            let Some((index, first, events)) = self.next.take() else {
                 return Ok(());
             };
             if first + events.len() as u64 > gate.0 {
-                self.next = Some((first, events));
+                self.next = Some((index, first, events));
                 return Ok(());
             }
             let answers = self.replica.view().role == crate::consensus::Role::Leader;
@@ -193,11 +227,12 @@ impl ModelNode {
                 self.replies.extend(reply.filter(|_| answers));
             }
             self.applied = Position(first + events.len() as u64);
+            self.applied_index = index;
         }
         Ok(())
     }
 
-    fn read(&mut self) -> Result<Option<(u64, Vec<Event>)>, String> {
+    fn read(&mut self) -> Result<Option<(u64, u64, Vec<Event>)>, String> {
         let reader = match &mut self.reader {
             Some(reader) => reader,
             none => {
@@ -209,10 +244,74 @@ impl ModelNode {
         while let Some(frame) = reader.next_frame().map_err(|error| error.to_string())? {
             let events = frame.events::<Event>().map_err(|error| error.to_string())?;
             if !events.is_empty() {
-                return Ok(Some((frame.first_position().0, events.to_vec())));
+                let (index, first) = (frame.header().index, frame.first_position().0);
+                return Ok(Some((index, first, events.to_vec())));
             }
         }
         Ok(None)
+    }
+
+    /// The state, as it is behind the last frame that was applied.
+    fn save(&self) -> Option<Manifest> {
+        let tail = self.replica.index().tail_at(self.applied_index)?;
+        if tail.index == 0 || tail.reached.position != self.applied {
+            return None;
+        }
+        let of = SnapshotOf {
+            log: self.replica.journal().log_id(),
+            reached: tail.reached,
+            index: tail.index,
+            term: Term(tail.term),
+            chain: tail.chain,
+            time_ns: tail.time_ns,
+            schema_version: EVENTS.version,
+            schema_hash: EVENTS.hash(),
+            build: "simulated".to_owned(),
+        };
+        let mut writer = Snapshots::new(self.storage.clone()).create(of).ok()?;
+        writer.write(&self.model.to_bytes()).ok()?;
+        writer.finish(self.model.hash()).ok()
+    }
+
+    /// Keeps two snapshots that hold, and what is being fetched; gives up the log in front of them.
+    fn give_up(&mut self) -> Result<(), Box<dyn std::error::Error>> {
+        let snapshots = Snapshots::new(self.storage.clone());
+        let lent = self.replica.lent();
+        let mut kept = Vec::new();
+        for listed in snapshots.list()? {
+            let at = listed.position;
+            if kept.len() < KEEP_MIN && snapshots.verify(at, 1).is_ok() {
+                kept.push(at);
+            } else if lent != Some(at) {
+                snapshots.remove(at)?;
+            }
+        }
+        let oldest = kept.last().filter(|_| kept.len() >= KEEP_MIN);
+        let Some(oldest) = oldest.copied().map(|own| own.min(lent.unwrap_or(own))) else {
+            return Ok(());
+        };
+        let compacted = self.replica.compact(oldest);
+        let needs = Needs {
+            snapshot: Some(oldest),
+            ..Needs::default()
+        };
+        let plan = retention::plan(&Catalog::read(&self.storage)?, &needs);
+        let may_go = |leaving: &&retention::Leaving| leaving.end_position < compacted;
+        let remove = plan.remove.iter().take_while(may_go).copied().collect();
+        let retainer = self.replica.journal().retainer();
+        let refused = |error| ToolError::Io {
+            operation: "writing",
+            name: "journal.meta".to_owned(),
+            source: std::io::Error::other(error),
+        };
+        let give_up = |first| retainer.give_up_before(first).map_err(refused);
+        let plan = Plan { remove, ..plan };
+        Ok(retention::apply(
+            &self.storage,
+            &plan,
+            give_up,
+            &mut |_, _| (),
+        )?)
     }
 
     fn offer_asked(&mut self, wall_ns: u64) -> Result<(), String> {
@@ -234,12 +333,12 @@ impl ModelNode {
 impl Node for ModelNode {
     fn create(setup: &Setup) -> Result<ModelNode, String> {
         let created = Replica::create(setup.storage.clone(), &setup.journal, &setup.replica);
-        ModelNode::new(created.map_err(|error| error.to_string())?.0)
+        ModelNode::new(setup, created.map_err(|error| error.to_string())?)
     }
 
     fn open(setup: &Setup) -> Result<ModelNode, String> {
         let opened = Replica::open(setup.storage.clone(), &setup.journal, &setup.replica);
-        ModelNode::new(opened.map_err(|error| error.to_string())?.0)
+        ModelNode::new(setup, opened.map_err(|error| error.to_string())?)
     }
 
     fn replica(&self) -> &Replica<Simulated> {
@@ -308,6 +407,14 @@ impl Node for ModelNode {
         let mut event = [0; size_of::<Event>()];
         word.write_to(&mut event);
         self.replica.offer_change(&event, wall_ns).map(drop)
+    }
+
+    fn take_snapshot(&mut self) {
+        if let Some(manifest) = self.save() {
+            self.replica.offer_snapshot(&manifest);
+        }
+        // What fails removes nothing further, and is tried again behind the next one.
+        let _failed = self.give_up();
     }
 
     fn applied(&self) -> Position {

@@ -24,6 +24,8 @@ pub struct Plan {
     pub fault_every_ns: u64,
     /// Between two acts of an operator; 0: there is none.
     pub operator_every_ns: u64,
+    /// Between two snapshots, each of any node; 0: none are taken, and nothing of a log is given up.
+    pub snapshot_every_ns: u64,
     /// Of a message, least and most.
     pub delay_ns: (u64, u64),
     /// Of a write with its sync, least and most.
@@ -64,6 +66,7 @@ impl Plan {
         let mut random = Random::new(seed ^ 0x5eed);
         // Of its own, so that the numbers of older seeds stay what they were.
         let is_gated = Random::new(seed ^ 0x0517_e5ed).chance(200);
+        let mut snapshots = Random::new(seed ^ 0x005a_4b07);
         let delays = [(20_000, 200_000), (100_000, 2 * MS), (MS / 2, 8 * MS)];
         let disks = [(50_000, 300_000), (200_000, 3 * MS), (MS, 15 * MS)];
         let plan = Plan {
@@ -75,6 +78,8 @@ impl Plan {
             fault_every_ns: random.between(20, 150) * MS,
             operator_every_ns: [0, 60 * MS, 200 * MS]
                 [usize::try_from(random.below(3)).unwrap_or(0)],
+            snapshot_every_ns: [0, 0, 40 * MS, 150 * MS]
+                [usize::try_from(snapshots.below(4)).unwrap_or(0)],
             delay_ns: *random.pick(&delays).unwrap_or(&delays[0]),
             disk_ns: *random.pick(&disks).unwrap_or(&disks[0]),
             lost: random.below(60),

@@ -93,6 +93,16 @@ tally! {
     degraded "times that an operator gave the other site up" 5,
     /// An operator's word that it is again.
     regated "times that it was waited for again" 2,
+    /// Snapshots of any node.
+    snapshots "snapshots taken" 1000,
+    /// Frames whose rows were given up.
+    given_up "frames given up behind snapshots" 1000,
+    /// Snapshots of a leader.
+    begun_anew "logs that began anew behind a snapshot of the leader" 50,
+    /// Power lost in that.
+    begun_in_two "times that power was cut in the midst of that" 5,
+    /// Bytes changed where they were read.
+    changed_pieces "pieces of a snapshot that were changed at their source" 20,
     /// Leaders that handed over.
     transfers "transfers of leadership" 20,
 }

@@ -31,14 +31,14 @@ const MAGIC: u16 = u16::from_le_bytes(*b"LW");
 /// | vote, vote in a transfer, pre-vote | last of the log | the sender's | term of that commit, priority |
 /// | their answers, granted or refused | last of the log | the sender's | term of that commit, priority |
 /// | heartbeat and its answer | 0 | known to the receiver | 16 bytes of a read's token |
-/// | snapshot | of its last frame | – | manifest, its bytes |
+/// | snapshot | of its last frame | – | 0 |
 /// | timeout-now | 0 | 0 | 0 |
 /// | beacon | 0 | 0 | a position, the hash of the sender's state there |
 /// | panic | 0 | 0 | a position, 1: the sender's logic panics there; 2: it went past it |
 /// | hello | last of the log | the sender's | capabilities, versions |
 /// | refuse | 0 | 0 | [`RefuseCode`](super::RefuseCode), what would have been right |
-/// | fetch | what is fetched, 0 | 0 | offset, most bytes |
-/// | piece | what is fetched, the CRC of the bytes | 0 | offset, bytes |
+/// | fetch | of the snapshot's last frame | part | offset, most bytes |
+/// | piece | index of that frame, the CRC of the bytes | part | offset, bytes |
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
     /// What the message is.

@@ -97,6 +97,25 @@ fn is_found(mutation: Mutation, seeds: u64) {
 }
 
 #[test]
+fn who_lags_behind_the_beginning_of_the_log_comes_back_by_a_snapshot() {
+    let gives_up = |seed: &u64| Plan::of_seed(*seed).snapshot_every_ns > 0;
+    let total = run((1..=100).filter(gives_up).take(8));
+    println!("{total}");
+    assert!(total.given_up > 100, "too little was given up");
+    assert!(total.begun_anew > 3, "too few came back by a snapshot");
+}
+
+#[test]
+fn a_snapshot_that_is_taken_unverified_is_found() {
+    let gives_up = (1..=200).filter(|&seed| Plan::of_seed(seed).snapshot_every_ns > 0);
+    let found = gives_up
+        .take(20)
+        .find_map(|seed| run_mutated(seed, Mutation::SnapshotTakenUnverified).err());
+    let what = found.expect("it survived twenty seeds").what;
+    assert!(what.contains("will not start"), "{what}");
+}
+
+#[test]
 fn an_acknowledgement_before_the_sync_is_found() {
     is_found(Mutation::AcknowledgeBeforeSync, 20);
 }
