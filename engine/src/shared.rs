@@ -77,6 +77,12 @@ pub(crate) struct Shared {
     pub(crate) cuts: Mark,
     pub(crate) cut_consumers: Mark,
     pub(crate) oldest: Mark,
+    /// In a cluster: before this the keeper wants to give the log up.
+    pub(crate) wanted: Mark,
+    /// In a cluster: what ends before this may go, nobody there needs it.
+    pub(crate) compacted: Mark,
+    /// In a cluster: the snapshot that another node fetches, and one more; 0 without.
+    pub(crate) lent: Mark,
     pub(crate) freed_bytes: Mark,
     pub(crate) retention_faults: Mark,
     outcomes: Box<[AtomicU64]>,
@@ -141,6 +147,9 @@ impl Shared {
             cuts: Mark::default(),
             cut_consumers: Mark::default(),
             oldest: Mark::default(),
+            wanted: Mark::default(),
+            compacted: Mark::default(),
+            lent: Mark::default(),
             freed_bytes: Mark::default(),
             retention_faults: Mark::default(),
             outcomes: (0..cells).map(|_| AtomicU64::new(u64::MAX)).collect(),

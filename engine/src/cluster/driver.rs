@@ -30,7 +30,7 @@ use lockstep_replicator::transport::{
     Incoming, Security, Settings, Sleeper, Transport, Waiting, Waker, waker,
 };
 use lockstep_replicator::wire::{Connection, Hello, Limits, Message, RefuseCode};
-use lockstep_replicator::{Ack, Gating, NodeId, Outbox, ReceiveError};
+use lockstep_replicator::{Ack, Fatal, Gating, NodeId, Outbox, ReceiveError};
 
 use super::back::{Back, BackThread};
 use super::front::Front;
@@ -40,6 +40,7 @@ use crate::counters::CounterFile;
 use crate::error::{Error, Result};
 use crate::event::Kinds;
 use crate::logic::{EventOf, Logic};
+use crate::node::recovery::Factory;
 use crate::node::watch::Rows;
 use crate::runtime::clock::{Clock, Stopwatch};
 use crate::shared::Shared;
@@ -118,9 +119,14 @@ const ROWS: [&str; 19] = [
     "cluster.version",
 ];
 
+/// Opens the node on what the directory has.
+type Opener<L> = Box<dyn Fn() -> Result<ClusterNode<L, Disk>> + Send>;
+
 /// A node that runs on the caller's thread.
 pub struct Driver<L: Logic> {
     node: Option<ClusterNode<L, Disk>>,
+    open_node: Opener<L>,
+    peers: Vec<NodeId>,
     transport: Transport,
     front: Front<L>,
     sleeper: Sleeper,
@@ -185,16 +191,22 @@ impl<L: Logic> Driver<L> {
         })?;
         let beside = |what| move |source| Error::Beside { what, source };
         let (waker, sleeper) = waker().map_err(beside("what wakes the node's thread"))?;
-        let (own, held) = (waker.clone(), waker.clone());
-        let back = |shared: &Arc<Shared>| {
-            if !options.has_back_thread {
-                return Ok(Back::Here(None));
-            }
-            shared.on_answer(move || waker.wake());
-            Ok(Back::Thread(BackThread::start(move || own.wake())?))
+        let held = waker.clone();
+        let factory: Factory<L> = Arc::new(fresh);
+        let (of_node, has_back_thread) = (options.node.clone(), options.has_back_thread);
+        let open_node = move || {
+            let (waker, own) = (waker.clone(), waker.clone());
+            let back = move |shared: &Arc<Shared>| {
+                if !has_back_thread {
+                    return Ok(Back::Here(None));
+                }
+                shared.on_answer(move || waker.wake());
+                Ok(Back::Thread(BackThread::start(move || own.wake())?))
+            };
+            let (disk, factory) = (disk.clone(), Arc::clone(&factory));
+            ClusterNode::open_with(disk, &of_node, factory, first_events.clone(), back)
         };
-        let node =
-            ClusterNode::open_with(disk, &options.node, Arc::new(fresh), first_events, back)?;
+        let node = open_node()?;
         let me = options.node.replica.node;
         let mut settings = Settings::on_loopback(me, hello::<L>(&options.node), options.listen);
         settings.peers.clone_from(&options.peers);
@@ -215,6 +227,8 @@ impl<L: Logic> Driver<L> {
             .map_err(beside("the counters"))?;
         Ok(Self {
             node: Some(node),
+            open_node: Box::new(open_node),
+            peers: options.peers.keys().copied().collect(),
             transport,
             front,
             sleeper,
@@ -264,6 +278,33 @@ impl<L: Logic> Driver<L> {
     ///
     /// As [`run`](Self::run).
     pub fn turn(&mut self) -> Result<()> {
+        match self.try_turn() {
+            Err(Error::Agreement(begun @ Fatal::BegunAnew { .. })) => {
+                tracing::warn!(%begun, "this node lagged behind the beginning of the log");
+                self.open_again()
+            }
+            other => other,
+        }
+    }
+
+    /// As a process that is started again, and its peers see no other: what they said to the node before
+    /// is not said again, but they are.
+    fn open_again(&mut self) -> Result<()> {
+        drop(self.node.take());
+        for peer in &self.peers {
+            let why = "the log begins anew behind a snapshot";
+            self.transport.disconnect(*peer, why);
+        }
+        self.unreachable.clear();
+        self.incoming.clear();
+        let node = (self.open_node)()?;
+        self.rows = node.rows();
+        self.worked = true;
+        self.node = Some(node);
+        Ok(())
+    }
+
+    fn try_turn(&mut self) -> Result<()> {
         self.wait_for_work()?;
         let Some(node) = &mut self.node else {
             return Err(Error::Stopped {

@@ -14,6 +14,9 @@
 //! * `CN2` What is applied at opening is known committed; what lies behind it waits for a leader.
 //! * `CN4` A beacon enters the log when a majority of the voters has that state; a node with another
 //!   one stops.
+//! * `CN5` A node that lagged behind the beginning of the others' log ends with
+//!   [`Fatal::BegunAnew`](lockstep_replicator::Fatal::BegunAnew) once it has a snapshot of the leader:
+//!   opened again, it goes on from there.
 //! * `CN3` Dropped, it leaves its storage as a killed process does.
 
 use std::collections::BTreeMap;
@@ -21,11 +24,12 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use lockstep_journaler::snapshots::Snapshots;
 use lockstep_journaler::storage::Storage;
 use lockstep_journaler::{Background, From, Options, Position, Tail};
 use lockstep_replicator::wire::Message;
 use lockstep_replicator::{
-    Gating, NodeId, OfferError, Outbox, ReceiveError, Replica, ReplicaOptions,
+    Fatal, Gating, NodeId, OfferError, Outbox, ReceiveError, Replica, ReplicaOptions,
 };
 
 use super::answers::{Answers, Asker};
@@ -34,9 +38,7 @@ use super::life::Kept;
 use super::member::{Member, Parts, Refused};
 use super::quarantine::Quarantining;
 use super::shadowing::Shadowing;
-use crate::config::{
-    Config, ConfigError, GateAt, JournalMode, OnApplyPanic, OnValidatePanic, Retention,
-};
+use crate::config::{Config, ConfigError, GateAt, JournalMode, OnApplyPanic, OnValidatePanic};
 use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::event::{Kinds, Slot};
@@ -103,11 +105,6 @@ impl NodeOptions {
         ) {
             return Err(ConfigError::Contradiction(
                 "journal = none in a cluster: the journal is the log that the nodes agree on; choose sync",
-            ));
-        }
-        if self.config.retention != Retention::Keep {
-            return Err(ConfigError::Contradiction(
-                "retention = snapshots in a cluster: another node may need the log from its beginning; choose keep",
             ));
         }
         // An eighth of a segment is the longest write, and a frame has to fit into it with its mark.
@@ -181,6 +178,11 @@ pub struct ClusterNode<L: Logic, S: Storage> {
     desk: Arc<Desk<OutputOf<L>>>,
     recovery: Recovery,
     shadowing: Option<Shadowing<L, S>>,
+    storage: S,
+    /// The newest snapshot that the agreement was told of.
+    offered: u64,
+    /// How far the keeper had asked to give the log up.
+    wanted: u64,
     /// Which versions of the logic's rules the others can run, as they said last.
     can_run: BTreeMap<NodeId, RangeInclusive<u32>>,
     /// Beacons of the logic, for the others.
@@ -323,6 +325,7 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
             quarantining,
         };
         let member = Some(Member::new(parts, &replica)?);
+        let offered = shared.snapshot.get();
         Ok(Self {
             replica,
             member,
@@ -331,6 +334,9 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
             desk,
             recovery,
             shadowing,
+            storage,
+            offered,
+            wanted: 0,
             can_run: BTreeMap::new(),
             beacons,
             verdicts,
@@ -393,7 +399,11 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
     }
 
     fn unless_failed(&self, turned: Result<bool>) -> Result<bool> {
-        if let Err(error) = &turned {
+        // CN5: that end is none that anybody has to look into.
+        let begins_anew = matches!(turned, Err(Error::Agreement(Fatal::BegunAnew { .. })));
+        if let Err(error) = &turned
+            && !begins_anew
+        {
             self.shared.fail(error.to_string());
         }
         match (turned, self.shared.fault()) {
@@ -421,7 +431,7 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
         };
         let worked = member.offer(&mut self.replica, asker)?;
         self.replica.begin(now_ns, outbox)?;
-        Ok(worked | self.replica.has_unwritten())
+        Ok(worked | self.replica.has_unwritten() | self.replica.is_checking())
     }
 
     fn try_finish(
@@ -448,6 +458,7 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
         if let Some(shadowing) = &mut self.shadowing {
             shadowing.turn(&self.shared);
         }
+        self.give_up();
         Ok(worked)
     }
 
@@ -466,6 +477,33 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
             }
         }
         Ok(())
+    }
+
+    /// What the shadow took is offered to nodes that lag, and what the keeper wants to give up is
+    /// forgotten here first.
+    fn give_up(&mut self) {
+        let newest = self.shared.snapshot.get();
+        if newest != self.offered {
+            self.offered = newest;
+            let snapshots = Snapshots::new(self.storage.clone());
+            match snapshots.manifest(Position(newest)) {
+                Ok(manifest) => drop(self.replica.offer_snapshot(&manifest)),
+                Err(error) => tracing::warn!(%error, "a snapshot cannot be offered to others"),
+            }
+        }
+        let lent = self.replica.lent().map_or(0, |at| at.0 + 1);
+        self.shared.lent.set(lent);
+        let wanted = self.shared.wanted.get();
+        if wanted != self.wanted {
+            self.wanted = wanted;
+            let compacted = self.replica.compact(Position(wanted));
+            if compacted.0 > self.shared.compacted.get() {
+                self.shared.compacted.set(compacted.0);
+                if let Some(shadowing) = &mut self.shadowing {
+                    shadowing.look_again();
+                }
+            }
+        }
     }
 
     /// Lets an event in at the door, for whoever gave the token: the [`Asker`] hears of it. Its

@@ -31,7 +31,7 @@ pub(crate) struct Shadowing<L: Logic, S: Storage> {
     /// The owner gives the turns.
     here: Option<Box<Stepped<L, S>>>,
     /// They run by themselves, until this is dropped.
-    _threads: Option<Threads>,
+    threads: Option<Threads>,
 }
 
 struct Stepped<L: Logic, S: Storage> {
@@ -99,7 +99,8 @@ impl<L: Logic, S: Storage> Shadowing<L, S> {
             config,
             Arc::clone(shared),
             Arc::clone(&bell),
-        );
+        )
+        .asking_first();
         if options.background == Background::Stepped {
             let stepped = Stepped {
                 shadow,
@@ -108,7 +109,7 @@ impl<L: Logic, S: Storage> Shadowing<L, S> {
             };
             return Ok(Some(Self {
                 here: Some(Box::new(stepped)),
-                _threads: None,
+                threads: None,
             }));
         }
         let threads = Threads {
@@ -119,8 +120,18 @@ impl<L: Logic, S: Storage> Shadowing<L, S> {
         };
         Ok(Some(Self {
             here: None,
-            _threads: Some(threads),
+            threads: Some(threads),
         }))
+    }
+
+    /// The node's thread has forgotten what the keeper asked for: now segments may go.
+    pub(crate) fn look_again(&mut self) {
+        if let Some(own) = &mut self.here {
+            own.kept = u64::MAX;
+        }
+        if let Some(threads) = &self.threads {
+            threads.bell.ring();
+        }
     }
 
     /// A turn, where it is the owner's to give.

@@ -16,6 +16,9 @@
 //!   the archive's mark is removed, and none under `retention = keep`.
 //! * `KP2` For every registered reader a state is kept from which its next event can be
 //!   reached: the newest snapshot at or before it, or the log from its beginning.
+//! * `KP4` In a cluster no segment leaves before the node's own thread has forgotten its frames: the keeper
+//!   asks for it (`wanted`), the thread says how far it went (`compacted`), and what another node fetches
+//!   stays, with the log behind it (`lent`).
 //! * `KP3` What fails removes nothing further, is told, and is tried again behind the next snapshot.
 
 use std::path::PathBuf;
@@ -43,6 +46,8 @@ pub(crate) struct Keeper<S: Storage> {
     archive: Option<PathBuf>,
     shared: Arc<Shared>,
     bell: Arc<Bell>,
+    /// `KP4`
+    asks_first: bool,
 }
 
 /// Wakes the keeper: a snapshot was taken, or it is to end.
@@ -129,7 +134,21 @@ impl<S: Storage> Keeper<S> {
             archive: config.archive.clone(),
             shared,
             bell,
+            asks_first: false,
         }
+    }
+
+    /// In a cluster the node's thread is asked before anything goes (`KP4`).
+    pub(crate) fn asking_first(self) -> Self {
+        Self {
+            asks_first: true,
+            ..self
+        }
+    }
+
+    /// The snapshot that another node fetches.
+    fn lent(&self) -> Option<Position> {
+        self.shared.lent.get().checked_sub(1).map(Position)
     }
 
     /// Runs until it is told to end: once at the start, and behind each snapshot.
@@ -170,7 +189,8 @@ impl<S: Storage> Keeper<S> {
         for Listed { position, .. } in snapshots.list()? {
             let is_ahead = |at: Position| kept.last().is_none_or(|oldest| *oldest > at);
             let is_for_reader = slowest.is_some_and(|at| is_ahead(at) && position <= at);
-            if kept.len() >= self.snapshots_kept && !is_for_reader {
+            let is_lent = self.lent() == Some(position);
+            if kept.len() >= self.snapshots_kept && !is_for_reader && !is_lent {
                 surplus.push(position);
             } else if snapshots
                 .verify_slowly(position, &mut crate::runtime::priority::breathe)
@@ -192,8 +212,12 @@ impl<S: Storage> Keeper<S> {
     fn give_up(&self, kept: &[Position], readers: Vec<(String, Position)>) -> Result<()> {
         // KP2: what a reader needs begins at the state in front of it.
         let state_before = |at: Position| kept.iter().rev().find(|own| **own <= at).copied();
+        let lent = self
+            .lent()
+            .map(|at| ("a node that fetches it".to_owned(), at));
         let readers = readers
             .into_iter()
+            .chain(lent)
             .map(|(name, at)| (name, state_before(at).unwrap_or_default()));
         let catalog = Catalog::read(&self.storage)?;
         let needs = Needs {
@@ -203,7 +227,13 @@ impl<S: Storage> Keeper<S> {
             keep_after_ns: None,
             keep_bytes: Some(self.bytes_kept).filter(|bytes| *bytes != 0),
         };
-        let plan = retention::plan(&catalog, &needs);
+        let mut plan = retention::plan(&catalog, &needs);
+        if self.asks_first && !plan.remove.is_empty() {
+            self.shared.wanted.set(plan.limit.0);
+            let compacted = self.shared.compacted.get();
+            plan.remove
+                .retain(|leaving| leaving.end_position.0 < compacted);
+        }
         let oldest = catalog.first_position().unwrap_or_default();
         self.shared.oldest.set(oldest.0);
         for leaving in &plan.remove {

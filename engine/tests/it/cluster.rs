@@ -12,12 +12,12 @@ use lockstep_engine::node::recovery::Recovery;
 use lockstep_engine::prelude::*;
 use lockstep_engine::replay::{Range, Replay};
 use lockstep_engine::system::{SessionOpen, code};
-use lockstep_engine::{Clock, Config, OnApplyPanic};
+use lockstep_engine::{Clock, Config, Error, OnApplyPanic, Retention};
 use lockstep_journaler::Background;
 use lockstep_journaler::storage::Simulated;
 use lockstep_replicator::wire::{Decoder, Limits, Message};
 use lockstep_replicator::{
-    Gating, NodeId, OfferError, ReceiveError, Replica, ReplicaOptions, Sites,
+    Fatal, Gating, NodeId, OfferError, ReceiveError, Replica, ReplicaOptions, Sites,
 };
 
 use crate::bank::{Bank, BankIn, BankOut, Bomb, Deposit, deposit};
@@ -297,6 +297,10 @@ struct World {
     is_gated: bool,
     /// Starts that began with a snapshot.
     from_snapshots: u32,
+    /// The log is given up behind snapshots.
+    gives_up: bool,
+    /// Nodes that came back by a snapshot of another.
+    begun_anew: u32,
     /// One request of so many is one on which the logic panics; 0: none.
     bomb_every: u32,
 }
@@ -357,8 +361,22 @@ impl World {
             is_gated: false,
             from_snapshots: 0,
             bomb_every,
+            gives_up: false,
+            begun_anew: 0,
         };
         (0..usize::from(NODES)).for_each(|at| world.start(at));
+        world
+    }
+
+    /// A log that is given up, in small segments.
+    fn giving_up(seed: u64) -> Self {
+        let mut world = Self::new(seed);
+        world.gives_up = true;
+        for at in 0..usize::from(NODES) {
+            world.processes[at].node = None;
+            world.processes[at].disk = Simulated::new(seed * 8 + at as u64);
+            world.start(at);
+        }
         world
     }
 
@@ -385,6 +403,12 @@ impl World {
         }
         if self.bomb_every != 0 {
             options.config.on_apply_panic = OnApplyPanic::Quarantine;
+        }
+        if self.gives_up {
+            options.frame_bytes_max = 1024;
+            options.config.segment_bytes = 32 << 10;
+            options.config.snapshot_every = 40;
+            options.config.retention = Retention::Snapshots;
         }
         let newest = process.newest;
         let node = Build::open(newest, process.disk.clone(), &options, &process.faults);
@@ -499,6 +523,11 @@ impl World {
         process.clock.set(now);
         let (mut outbox, mut heard) = (Vec::new(), Heard::default());
         if let Err(error) = node.turn(now, &mut outbox, &mut heard) {
+            if matches!(error, Error::Agreement(Fatal::BegunAnew { .. })) {
+                self.begun_anew += 1;
+                self.kill(at);
+                return self.start(at);
+            }
             return self.stop(at, &error.to_string());
         }
         self.send(at, outbox);
@@ -1151,6 +1180,64 @@ fn answers_wait_for_the_other_site_until_an_operator_says_otherwise() {
     assert!(all.clone().all(|at| !degraded(&world, at)));
     let states = world.states();
     assert!(states.iter().all(|state| *state == states[0]), "{states:?}");
+}
+
+/// Where the log of a node begins, as its agreement has it, and on its disk.
+fn begins(world: &World, at: usize) -> (u64, u64) {
+    let process = &world.processes[at];
+    let node = process.node.as_ref().unwrap();
+    let segments = lockstep_journaler::directory::segments(&process.disk).unwrap();
+    (
+        node.replica().index().base().reached.position.0,
+        segments[0].0,
+    )
+}
+
+/// A node that is down until the others have given up what it needs comes back by a snapshot of one of
+/// them; then the others do, one after the other.
+fn comes_back(seed: u64) {
+    let mut world = World::giving_up(seed);
+    let is_done = |world: &World, to: u32| world.clients.iter().all(|client| client.request > to);
+    let applied = |world: &World, at: usize| {
+        let node = world.processes[at].node.as_ref();
+        node.map(Build::applied)
+    };
+    world.until("ten answers", |world| is_done(world, 10));
+    for gone in 0..usize::from(NODES) {
+        let end = applied(&world, gone).unwrap().0;
+        world.kill(gone);
+        world.until("logs that begin behind its end", |world| {
+            let mut others = (0..usize::from(NODES)).filter(|at| *at != gone);
+            others.all(|at| {
+                let (base, segment) = begins(world, at);
+                base > end && segment > 0
+            })
+        });
+        let before = world.begun_anew;
+        world.start(gone);
+        world.until("a snapshot of another", |world| world.begun_anew > before);
+        world.until("it has caught up", |world| {
+            let last = world.leader().and_then(|at| applied(world, at));
+            last.is_some() && applied(world, gone) == last
+        });
+    }
+    world.deposits_max = world
+        .clients
+        .iter()
+        .map(|client| client.request)
+        .max()
+        .unwrap();
+    world.level();
+    let states = world.states();
+    assert!(
+        states.iter().all(|state| *state == states[0]),
+        "seed {seed}: {states:?}"
+    );
+}
+
+#[test]
+fn cn5_a_node_that_lags_behind_the_beginning_of_the_log_comes_back_by_a_snapshot() {
+    (1..=2).for_each(comes_back);
 }
 
 #[test]
