@@ -15,7 +15,7 @@
 //! * `CN4` A beacon enters the log when a majority of the voters has that state; a node with another
 //!   one stops.
 //! * `CN5` A node that lagged behind the beginning of the others' log ends with
-//!   [`Fatal::BegunAnew`](lockstep_replicator::Fatal::BegunAnew) once it has a snapshot of the leader:
+//!   [`Fatal::BegunAnew`] once it has a snapshot of the leader:
 //!   opened again, it goes on from there.
 //! * `CN3` Dropped, it leaves its storage as a killed process does.
 
