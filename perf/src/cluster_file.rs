@@ -61,7 +61,7 @@ pub struct NodeFile {
     #[serde(default)]
     pub tick_ms: Option<u64>,
     /// Whether logic and outputs have a thread of their own, beside that of sockets and journal. Default:
-    /// where there is more than one CPU.
+    /// where there are more than two CPUs.
     #[serde(default)]
     pub logic_thread: Option<bool>,
     /// Allows plain text, on loopback only where it is not said.
@@ -163,7 +163,7 @@ impl NodeFile {
 
     fn has_logic_thread(&self) -> bool {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        self.logic_thread.unwrap_or(cpus > 1)
+        self.logic_thread.unwrap_or(cpus > 2)
     }
 
     /// As the node's program takes it.
