@@ -95,7 +95,8 @@ impl Requests {
         let Some(session) = self.live(session, now_ns, rules) else {
             return Look::Refused(code::SESSION_UNKNOWN);
         };
-        if request == session.last.wrapping_add(1) {
+        // RQ1: behind the last number that there is comes none.
+        if session.last.checked_add(1) == Some(request) {
             return Look::Fresh;
         }
         if request > session.last {
@@ -254,6 +255,19 @@ mod tests {
             requests.look(9, 1, 0, &RULES),
             Look::Refused(code::SESSION_UNKNOWN)
         );
+    }
+
+    #[test]
+    fn rq1_numbers_do_not_begin_again() {
+        let mut requests = Requests::default();
+        requests.open(1, 0, 0, &RULES).unwrap();
+        requests.keep(1, reply(u32::MAX - 1, 10), 0, &RULES);
+        assert_eq!(requests.look(1, u32::MAX, 0, &RULES), Look::Fresh);
+        requests.keep(1, reply(u32::MAX, 20), 0, &RULES);
+        for number in [0, 1] {
+            let forgotten = Look::Refused(code::REQUEST_FORGOTTEN);
+            assert_eq!(requests.look(1, number, 0, &RULES), forgotten);
+        }
     }
 
     #[test]

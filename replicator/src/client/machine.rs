@@ -18,6 +18,8 @@
 //!   where another names it as the leader: a process that hangs, or is cut off, takes connections
 //!   and says nothing, and those that have not noticed yet name it. Where all were silent, they are
 //!   asked in turn.
+//! * `M4` No number is used twice in a session: one whose numbers are used up is closed when all of
+//!   them are answered, and another one begins with 1.
 
 use std::collections::VecDeque;
 
@@ -131,6 +133,9 @@ pub enum ClientError {
     Wait(std::io::Error),
 }
 
+/// The last number of a session; the one behind it can still be counted.
+const NUMBER_MAX: u32 = u32::MAX - 1;
+
 /// How often the time for an answer a silent node is passed over: longer than an election.
 const SILENT_TIMES: u64 = 4;
 
@@ -230,14 +235,21 @@ impl Machine {
     }
 
     /// Asks for an event: the request's number. The slot's own session and number are the node's to fill.
+    /// Behind the last number that a session has, the next one is asked in another session, from 1 on.
     ///
     /// # Errors
     ///
-    /// The window is full.
+    /// The window is full, or what was asked in a session that is used up is not answered yet.
     pub fn ask(&mut self, slot: &[u8], now_ns: u64) -> Result<u32, Full> {
         let in_flight = self.in_flight();
-        if in_flight >= self.window {
+        if in_flight >= self.window.min(NUMBER_MAX) {
             return Err(Full { in_flight });
+        }
+        if in_flight > NUMBER_MAX - self.first.min(NUMBER_MAX) || self.first > NUMBER_MAX {
+            if in_flight > 0 {
+                return Err(Full { in_flight });
+            }
+            self.begin_session_anew(now_ns);
         }
         let number = self.first + in_flight;
         let mut own = self.spare.pop().unwrap_or_default();
@@ -490,6 +502,20 @@ impl Machine {
         self.state = State::Opening;
         Packet::bare(PacketKind::Open, 1, 0, 0).encode(&mut self.out, &[]);
         true
+    }
+
+    /// Nothing is in flight, and the session has no number left (`M4`).
+    fn begin_session_anew(&mut self, now_ns: u64) {
+        let is_ready = self.state == State::Ready;
+        // Where nobody can be told, it ends when it expires.
+        let _is_said = self.close();
+        self.session = None;
+        self.first = 1;
+        if is_ready {
+            self.state = State::Opening;
+            self.heard_ns = now_ns;
+            Packet::bare(PacketKind::Open, 1, 0, 0).encode(&mut self.out, &[]);
+        }
     }
 
     fn ready(&mut self, now_ns: u64) {
@@ -774,6 +800,51 @@ mod tests {
         assert_eq!(machine.reply().unwrap().position, 103);
         assert_eq!(machine.reply().unwrap().position, 104);
         assert_eq!(machine.in_flight(), 0);
+    }
+
+    #[test]
+    fn m4_a_session_whose_numbers_are_used_up_is_followed_by_another() {
+        for is_connected in [true, false] {
+            let mut machine = machine();
+            make_ready(&mut machine, 0);
+            machine.first = NUMBER_MAX - 1;
+            assert_eq!(machine.ask(&[1; 8], 1), Ok(NUMBER_MAX - 1));
+            assert_eq!(machine.ask(&[2; 8], 1), Ok(NUMBER_MAX));
+            assert_eq!(machine.ask(&[3; 8], 1), Err(Full { in_flight: 2 }));
+            machine.turn(1);
+            sent(&mut machine);
+            for number in [NUMBER_MAX - 1, NUMBER_MAX] {
+                assert!(give_bytes(&mut machine, 2, &reply(77, number, 9)));
+                assert_eq!(machine.reply().unwrap().number, number);
+            }
+            if !is_connected {
+                machine.lost(3);
+            }
+            assert_eq!(machine.ask(&[3; 8], 3), Ok(1));
+            assert_eq!(machine.session(), None);
+            if is_connected {
+                let kinds: Vec<PacketKind> = sent(&mut machine).iter().map(|one| one.0).collect();
+                assert_eq!(kinds, [PacketKind::Close, PacketKind::Open]);
+                assert!(!machine.turn(3));
+                assert!(
+                    sent(&mut machine).is_empty(),
+                    "not in a session that is not open"
+                );
+            } else {
+                machine.connected(4);
+                let welcome = Packet::bare(PacketKind::Welcome, 0, 1, 64);
+                assert!(give(&mut machine, 4, welcome).unwrap());
+                assert_eq!(sent(&mut machine).last().unwrap().0, PacketKind::Open);
+            }
+            // What comes late of the old session is nothing to the new one.
+            assert!(give_bytes(&mut machine, 5, &reply(77, 1, 9)));
+            let opened = Packet::bare(PacketKind::Opened, 1, 99, 98);
+            assert!(give(&mut machine, 5, opened).unwrap());
+            assert_eq!(sent(&mut machine), [(PacketKind::Request, 1, vec![3; 8])]);
+            assert!(give_bytes(&mut machine, 6, &reply(99, 1, 100)));
+            let answer = machine.reply().unwrap();
+            assert_eq!((answer.session, answer.number), (99, 1));
+        }
     }
 
     #[test]
