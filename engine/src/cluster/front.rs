@@ -204,6 +204,9 @@ impl<L: Logic> Front<L> {
                 Err(Refused::Busy | Refused::NotLeading { .. }) => Admit::Busy,
             }
         });
+        if let Some(line) = self.gateway.take_notice() {
+            tracing::error!(line, "clients are kept out");
+        }
         for (client, number, code, text) in self.admin_answers.drain(..) {
             self.gateway.admin_answer(client, number, code, &text);
         }

@@ -16,18 +16,21 @@
 //! * `G5` Who does not greet in time, or does not take what it is told in the end, is cut off: a
 //!   connection that does nothing costs one place for `greet_within`.
 //! * `G6` What is known of a session here goes with its connection, or when the session is no more.
+//! * `G7` Where the system gives no more sockets, one place is left to operators: who has it may do what
+//!   an operator does and nothing else, and has it for `greet_within` at most.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
-use std::net::{SocketAddr, TcpListener};
-use std::os::fd::AsFd;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::codec::{BODY_BYTES_MAX, Greeting, Packet, PacketKind, Packets, ReplyHead};
 use super::{SESSION_UNKNOWN, code};
 use crate::ids::{ClusterId, NodeId};
 use crate::tls::{client_name, is_named};
-use crate::transport::{Security, Stream, TransportError, Waiting, is_early, listen, tune};
+use crate::transport::{
+    Accepted, Listening, Security, Stream, TransportError, Waiting, is_early, tune,
+};
 
 /// What a node needs to talk with clients.
 #[derive(Debug, Clone)]
@@ -137,6 +140,8 @@ pub struct GatewayTraffic {
     pub refused: u64,
     /// Clients that were cut off, since they did not read or spoke nonsense.
     pub cut: u64,
+    /// Times that the system gave no socket for one who came.
+    pub without_socket: u64,
     /// Connections.
     pub connections: u64,
 }
@@ -145,7 +150,9 @@ pub struct GatewayTraffic {
 #[derive(Debug)]
 pub struct Gateway {
     settings: GatewaySettings,
-    listener: TcpListener,
+    listener: Listening,
+    /// Who has the place that is kept (`G7`).
+    last: Option<u64>,
     clients: BTreeMap<u64, Connected>,
     sessions: BTreeMap<u64, Route>,
     /// Sessions that are about to be opened: who waits for which.
@@ -203,12 +210,13 @@ impl Gateway {
         if matches!(settings.security, Security::Loopback) && !address.ip().is_loopback() {
             return Err(TransportError::PlaintextOutside { address });
         }
-        let listener =
-            listen(address).map_err(|source| TransportError::Listen { address, source })?;
+        let listener = Listening::at(address, true)
+            .map_err(|source| TransportError::Listen { address, source })?;
         Ok(Gateway {
             salt: boot << 32 ^ u64::from(settings.node.0) << 48,
             settings,
             listener,
+            last: None,
             clients: BTreeMap::new(),
             sessions: BTreeMap::new(),
             opening: BTreeMap::new(),
@@ -229,7 +237,7 @@ impl Gateway {
     ///
     /// The system does not say.
     pub fn address(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+        self.listener.address()
     }
 
     /// Who leads from here on. Whoever waits for an answer is told where to ask, if it is not here:
@@ -266,9 +274,12 @@ impl Gateway {
         self.flush();
         let next_ns = self.end_late();
         self.waited.clear();
-        let listener = waiting.add(self.listener.as_fd(), true, false);
-        self.waited.push((listener, None));
+        self.keep_place();
         let mut most = Duration::from_nanos(next_ns.saturating_sub(now_ns));
+        match self.listener.wait(now_ns, waiting) {
+            Some(listener) => self.waited.push((listener, None)),
+            None => most = most.min(self.listener.rests_for(now_ns)),
+        }
         for (id, client) in &self.clients {
             let number = waiting.add(client.stream.fd(), true, client.wants_write());
             self.waited.push((number, Some(*id)));
@@ -277,6 +288,19 @@ impl Gateway {
             }
         }
         most
+    }
+
+    /// What an operator has to know of the port, once.
+    pub fn take_notice(&mut self) -> Option<String> {
+        self.listener.take_notice()
+    }
+
+    /// `G7`
+    fn keep_place(&mut self) {
+        self.last = self.last.filter(|id| self.clients.contains_key(id));
+        if self.last.is_none() {
+            self.listener.keep_place();
+        }
     }
 
     /// Cuts off who is late (`G5`); when the next one is.
@@ -411,13 +435,14 @@ impl Gateway {
     pub fn traffic(&self) -> GatewayTraffic {
         GatewayTraffic {
             connections: self.clients.len() as u64,
+            without_socket: self.listener.failures(),
             ..self.traffic
         }
     }
 
     fn accept(&mut self) {
-        // Ends: the kernel's list of those who wait does.
-        while let Ok((socket, _)) = self.listener.accept() {
+        // Ends: the kernel's list of those who wait does, or the listener rests.
+        while let Some(Accepted { socket, is_last }) = self.listener.accept(self.now_ns) {
             let most = self.settings.connections_max;
             if self.clients.len() >= most.saturating_add(REFUSED_AT_ONCE_MAX) {
                 self.traffic.refused += 1;
@@ -438,6 +463,7 @@ impl Gateway {
             self.next += 1;
             let client = Connected::new(stream, self.deadline_ns());
             self.clients.insert(id, client);
+            self.last = if is_last { Some(id) } else { self.last };
             if self.clients.len() > most {
                 self.refuse(id, 0, 0, code::TOO_MANY, code::meaning(code::TOO_MANY));
                 self.end(id);
@@ -528,6 +554,12 @@ impl Gateway {
             self.greet(id, packet);
             return;
         }
+        if self.last == Some(id) && packet.kind != PacketKind::Admin {
+            let (number, meaning) = (packet.number, code::meaning(code::NO_SOCKET));
+            self.refuse(id, number, 0, code::NO_SOCKET, meaning);
+            self.end(id);
+            return;
+        }
         match packet.kind {
             PacketKind::Request => self.request(id, packet, ask),
             PacketKind::Open => self.open_session(id, packet.number, ask),
@@ -567,9 +599,13 @@ impl Gateway {
                 let window = u64::from(self.settings.window_max);
                 let welcome = Packet::bare(PacketKind::Welcome, 0, nodes, window);
                 let address = address.to_owned();
+                let is_last = self.last == Some(id);
                 if let Some(client) = self.clients.get_mut(&id) {
                     client.principal = Some(principal);
-                    client.deadline_ns = u64::MAX;
+                    // G7
+                    if !is_last {
+                        client.deadline_ns = u64::MAX;
+                    }
                 }
                 self.send(id, &welcome, &[address.as_bytes()]);
             }

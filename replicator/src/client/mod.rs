@@ -56,6 +56,8 @@ pub mod code {
     pub const TOO_MANY: u16 = 0xfe06;
     /// The packet makes no sense here.
     pub const MALFORMED: u16 = 0xfe07;
+    /// The node has no socket more than this one, which is left to operators.
+    pub const NO_SOCKET: u16 = 0xfe08;
 
     /// What a code means, and what to do.
     #[must_use]
@@ -70,6 +72,9 @@ pub mod code {
             NOT_ADMIN => "only an operator may do that: check `clients.admins` of the node's file",
             TOO_MANY => "as many clients are connected as may be: raise `clients.connections_max`",
             MALFORMED => "the packet makes no sense here",
+            NO_SOCKET => {
+                "the node has no sockets left but one for operators: raise its limit of open files (`ulimit -n`)"
+            }
             _ => "refused",
         }
     }

@@ -24,6 +24,7 @@
 //!   [`Incoming::Connected`] before the first message from it.
 
 mod link;
+mod listening;
 mod queue;
 mod stream;
 mod sys;
@@ -31,8 +32,7 @@ mod waker;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::os::fd::AsFd;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -41,7 +41,8 @@ pub(crate) use stream::{Stream, is_early};
 pub use sys::Waiting;
 pub use waker::{Sleeper, Waker, waker};
 
-pub(crate) use sys::{connect, listen, tune};
+pub(crate) use listening::{Accepted, Listening};
+pub(crate) use sys::{connect, tune};
 
 use crate::ids::NodeId;
 use crate::tls::{Tls, is_named, node_name};
@@ -204,7 +205,7 @@ struct Line {
 #[derive(Debug)]
 pub struct Transport {
     settings: Settings,
-    listener: TcpListener,
+    listener: Listening,
     peers: BTreeMap<NodeId, Peer>,
     links: BTreeMap<u64, Link>,
     next_link: u64,
@@ -263,8 +264,8 @@ impl Transport {
             settings.is_allowed(*address)?;
         }
         let address = settings.listen;
-        let listener =
-            listen(address).map_err(|source| TransportError::Listen { address, source })?;
+        let listener = Listening::at(address, false)
+            .map_err(|source| TransportError::Listen { address, source })?;
         let mut transport = Transport {
             listener,
             peers: BTreeMap::new(),
@@ -289,7 +290,7 @@ impl Transport {
     ///
     /// The system does not say.
     pub fn address(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+        self.listener.address()
     }
 
     /// The members have changed: connections to those that are gone end.
@@ -432,8 +433,9 @@ impl Transport {
         self.end_late(now_ns);
         self.dial_due(now_ns);
         self.waited.clear();
-        let listener = waiting.add(self.listener.as_fd(), true, false);
-        self.waited.push((listener, None));
+        if let Some(listener) = self.listener.wait(now_ns, waiting) {
+            self.waited.push((listener, None));
+        }
         for (id, link) in &self.links {
             let fd = link.stream.fd();
             let number = waiting.add(fd, link.wants_read(), link.wants_write());
@@ -484,7 +486,11 @@ impl Transport {
             .map(|line| line.retry_at_ns);
         let late = self.links.values().map(|link| link.deadline_ns);
         let next = dial.chain(late).min().unwrap_or(u64::MAX);
-        Duration::from_nanos(next.saturating_sub(now_ns))
+        let next = Duration::from_nanos(next.saturating_sub(now_ns));
+        match self.listener.rests_for(now_ns) {
+            Duration::ZERO => next,
+            rest => next.min(rest),
+        }
     }
 
     fn dial_due(&mut self, now_ns: u64) {
@@ -564,8 +570,8 @@ impl Transport {
     }
 
     fn accept(&mut self, now_ns: u64) {
-        // Ends: the kernel's list of those who wait does; it says `WouldBlock` then.
-        while let Ok((socket, _)) = self.listener.accept() {
+        // Ends: the kernel's list of those who wait does, or the listener rests.
+        while let Some(Accepted { socket, .. }) = self.listener.accept(now_ns) {
             let strangers = self.links.values().filter(|link| link.peer.is_none());
             if strangers.count() >= STRANGERS_MAX {
                 continue;
@@ -591,6 +597,9 @@ impl Transport {
             );
             link.deadline_ns = now_ns.saturating_add(nanos(self.settings.greet_within));
             self.add(link);
+        }
+        if let Some(line) = self.listener.take_notice() {
+            self.told_refused(None, None, line);
         }
     }
 
