@@ -23,8 +23,8 @@ use crate::machine::cpus::{Distance, Machine};
 /// Sizes of events that are built in.
 pub const EVENT_SIZES: [usize; 8] = [16, 32, 64, 128, 256, 512, 1024, 4096];
 
-/// The only size of an event of the engine that is built in.
-const ENGINE_EVENT_SIZE: usize = 64;
+/// Those of the engine's: a header, three words of ours, and others.
+pub const ENGINE_EVENT_SIZES: [usize; 6] = [64, 128, 256, 512, 1024, 4096];
 
 /// Events that a stage of a plain ring takes in one turn, unless told.
 const BATCH: usize = 256;
@@ -395,10 +395,10 @@ impl Plan {
             }
             return Ok(());
         }
-        if self.event_size != ENGINE_EVENT_SIZE {
+        if !ENGINE_EVENT_SIZES.contains(&self.event_size) {
             return Err(Refusal::usage(
                 format!(
-                    "--event-size {}: the engine's events have {ENGINE_EVENT_SIZE} bytes here",
+                    "--event-size {}: an event of the engine has a header of 24 bytes and 40 of ours",
                     self.event_size
                 ),
                 "--event-size 64, or a plain ring: --topology diamond",

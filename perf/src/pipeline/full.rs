@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;
 use std::io;
+use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,6 +25,7 @@ use lockstep_engine::{Builder, Config, JournalMode};
 use lockstep_journaler::storage::{Disk, Storage as _};
 
 use super::latency::Measured;
+use super::order::{Order, for_order_size};
 use super::throughput::{LOOK_EVERY, Throughput};
 use super::toil::Toil;
 use super::watched::{Times, Watched};
@@ -47,20 +49,10 @@ const SEGMENT_BYTES: u64 = 64 << 20;
 /// Segments that lie prepared beside what is written.
 const SEGMENTS_AHEAD: u64 = 3;
 
-/// Bytes of an event in the journal, with its share of the frame's header and mark.
-const BYTES_KEPT: u64 = 64 + 16;
+/// An event's share of its frame's header and mark in the journal.
+const FRAME_SHARE: u64 = 16;
 
 lockstep_engine::bodies! {
-    Order, kind 1, version 1: {
-        /// When it was to be sent, in ticks.
-        intended: u64,
-        /// When it was sent, in ticks.
-        sent: u64,
-        /// The same in nanoseconds since 1970, where the way is split; else 0.
-        sent_unix_ns: u64,
-        /// Read and written as any application's.
-        words: [u64; 2]
-    }
     Filled, kind 101, version 1: {
         /// Of the order.
         intended: u64,
@@ -75,41 +67,55 @@ lockstep_engine::bodies! {
     }
 }
 
-/// A logic that works for a while and answers.
+/// A logic that reads every byte of an order, works for a while and answers.
 #[derive(Debug, Clone, Copy)]
-struct Relay {
+struct Relay<O> {
     sum: u64,
     toil: Toil,
     /// Reads the clock where the way is split.
     split: Option<Clock>,
+    orders: PhantomData<O>,
 }
 
-impl State for Relay {
+impl<O> Relay<O> {
+    fn new(toil: Toil, split: Option<Clock>) -> Self {
+        Self {
+            sum: 0,
+            toil,
+            split,
+            orders: PhantomData,
+        }
+    }
+}
+
+impl<O: Order> State for Relay<O> {
     fn save(&self, out: &mut StateWriter<'_>) {
         self.sum.save(out);
     }
 
     fn load(from: &mut StateReader<'_>) -> Result<Self, LoadError> {
+        let sum = u64::load(from)?;
         Ok(Self {
-            sum: u64::load(from)?,
-            toil: Toil::default(),
-            split: None,
+            sum,
+            ..Self::new(Toil::default(), None)
         })
     }
 }
 
-impl Logic for Relay {
-    type In = Order;
+impl<O: Order> Logic for Relay<O> {
+    type In = O;
     type Out = Filled;
 
-    fn apply(&mut self, order: &Order, context: &Context, out: &mut Outputs<'_, Filled>) {
+    fn apply(&mut self, order: O::View<'_>, context: &Context, out: &mut Outputs<'_, Filled>) {
         let begun = self.split.map_or(0, |clock| clock.ordered());
-        self.sum ^= order.words[0] ^ order.words[1];
+        let order = O::seen(order);
+        self.sum ^= order.sum();
         self.toil.work();
+        let ticket = order.ticket();
         out.emit(Filled {
-            intended: order.intended,
-            sent: order.sent,
-            ordered_ns: context.time().saturating_sub(order.sent_unix_ns),
+            intended: ticket.intended,
+            sent: ticket.sent,
+            ordered_ns: context.time().saturating_sub(order.sent_unix_ns()),
             begun,
             applied: self.split.map_or(0, |clock| clock.ordered()),
         });
@@ -173,6 +179,10 @@ pub fn medium(plan: &Plan) -> anyhow::Result<(String, bool)> {
 ///
 /// Why it cannot.
 pub fn try_out(plan: &Plan) -> anyhow::Result<()> {
+    for_order_size!(plan.event_size, try_out_with(plan))
+}
+
+fn try_out_with<O: Order>(plan: &Plan) -> anyhow::Result<()> {
     let below = below(plan);
     let home =
         Home::create(&below).with_context(|| format!("cannot write below {}", below.display()))?;
@@ -181,11 +191,7 @@ pub fn try_out(plan: &Plan) -> anyhow::Result<()> {
         writes: Spans::default(),
         syncs: Spans::default(),
     };
-    let relay = Relay {
-        sum: 0,
-        toil: Toil::default(),
-        split: None,
-    };
+    let relay = Relay::<O>::new(Toil::default(), None);
     let engine = builder(plan, &home, times, relay)?.start()?;
     engine.close()?;
     Ok(())
@@ -197,7 +203,7 @@ pub fn bytes_wanted(plan: &Plan, events: u64) -> u64 {
     if plan.log.mode == JournalMode::None {
         return 0;
     }
-    events * BYTES_KEPT + SEGMENTS_AHEAD * SEGMENT_BYTES
+    events * (plan.event_size as u64 + FRAME_SHARE) + SEGMENTS_AHEAD * SEGMENT_BYTES
 }
 
 /// The engine's configuration that a plan stands for: what a file for the engine says.
@@ -228,12 +234,12 @@ pub fn configuration(plan: &Plan) -> Config {
     }
 }
 
-fn builder(
+fn builder<O: Order>(
     plan: &Plan,
     home: &Home,
     times: Times,
-    relay: Relay,
-) -> anyhow::Result<Builder<Relay, Watched<Disk>>> {
+    relay: Relay<O>,
+) -> anyhow::Result<Builder<Relay<O>, Watched<Disk>>> {
     let storage = Watched {
         storage: Disk::create(&home.0)
             .with_context(|| format!("cannot use {}", home.0.display()))?,
@@ -263,6 +269,10 @@ type Shared = Arc<Mutex<Ended>>;
 
 /// Measures the engine with the harness's load.
 pub(super) fn latency(harness: &Harness, plan: &Plan) -> Result<Measured, HarnessError> {
+    for_order_size!(plan.event_size, latency_with(harness, plan))
+}
+
+fn latency_with<O: Order>(harness: &Harness, plan: &Plan) -> Result<Measured, HarnessError> {
     let harness = harness
         .clone()
         .generator_cpus(&plan.generator_cpus())
@@ -271,7 +281,7 @@ pub(super) fn latency(harness: &Harness, plan: &Plan) -> Result<Measured, Harnes
     let mut toil = None;
     let report = harness.run(|session| {
         let toil = *toil.get_or_insert_with(|| Toil::of(&session.clock(), plan.work));
-        Ok(vec![EngineTarget::start(plan, toil, session, &ended)?])
+        Ok(vec![EngineTarget::<O>::start(plan, toil, session, &ended)?])
     });
     let mut ended = ended.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(cause) = ended.fault.take() {
@@ -285,11 +295,11 @@ pub(super) fn latency(harness: &Harness, plan: &Plan) -> Result<Measured, Harnes
 }
 
 /// The generator's end of an engine, and the engine: closed when it is dropped.
-struct EngineTarget {
-    producer: Producer<Relay>,
-    engine: Option<Engine<Relay>>,
+struct EngineTarget<O: Order> {
+    producer: Producer<Relay<O>>,
+    engine: Option<Engine<Relay<O>>>,
     /// Claimed and not yet published.
-    pending: Vec<Event64>,
+    pending: Vec<O::Slot>,
     claim: usize,
     yields: bool,
     split: bool,
@@ -297,7 +307,7 @@ struct EngineTarget {
     _home: Home,
 }
 
-impl EngineTarget {
+impl<O: Order> EngineTarget<O> {
     fn start(
         plan: &Plan,
         toil: Toil,
@@ -314,11 +324,7 @@ impl EngineTarget {
         if plan.stages {
             session.split(&PARTS.map(str::to_owned));
         }
-        let relay = Relay {
-            sum: 0,
-            toil,
-            split: plan.stages.then_some(clock),
-        };
+        let relay = Relay::<O>::new(toil, plan.stages.then_some(clock));
         let recorder = session.recorder();
         let builder = builder(plan, &home, times, relay)?;
         let engine = builder
@@ -336,13 +342,8 @@ impl EngineTarget {
         })
     }
 
-    fn order(&self, ticket: Ticket) -> Order {
-        Order {
-            intended: ticket.intended,
-            sent: ticket.sent,
-            sent_unix_ns: if self.split { unix_ns() } else { 0 },
-            words: [ticket.intended, ticket.sent],
-        }
+    fn order(&self, ticket: Ticket) -> O {
+        O::of(ticket, if self.split { unix_ns() } else { 0 })
     }
 
     /// What is pending goes out, and room for it is waited for.
@@ -396,18 +397,21 @@ fn sink(
     }
 }
 
-impl Target for EngineTarget {
+impl<O: Order> Target for EngineTarget<O> {
     #[inline]
     fn offer(&mut self, ticket: Ticket) -> bool {
         let order = self.order(ticket);
         if self.claim > 1 {
-            self.pending.push(Event64::event(&order));
+            self.pending.push(O::Slot::event(&order));
             if self.pending.len() == self.claim {
                 self.publish();
             }
             return true;
         }
-        match self.producer.try_publish_as(0, 0, |slot| *slot = order) {
+        match self
+            .producer
+            .try_publish_as(0, 0, |slot: &mut O| *slot = order)
+        {
             Ok(_) => true,
             Err(lockstep_engine::Error::Busy) => false,
             Err(error) => {
@@ -429,7 +433,7 @@ impl Target for EngineTarget {
     }
 }
 
-impl Drop for EngineTarget {
+impl<O: Order> Drop for EngineTarget<O> {
     fn drop(&mut self) {
         let seen = threads();
         let closed = self.engine.take().map(Engine::close);
@@ -448,6 +452,18 @@ pub(super) fn throughput(
     duration: Duration,
     stop: &AtomicBool,
 ) -> anyhow::Result<Throughput> {
+    for_order_size!(
+        plan.event_size,
+        throughput_with(clock, plan, duration, stop)
+    )
+}
+
+fn throughput_with<O: Order>(
+    clock: &Clock,
+    plan: &Plan,
+    duration: Duration,
+    stop: &AtomicBool,
+) -> anyhow::Result<Throughput> {
     let home = Home::create(&below(plan))
         .with_context(|| format!("cannot write below {}", below(plan).display()))?;
     let times = Times {
@@ -455,11 +471,7 @@ pub(super) fn throughput(
         writes: Spans::default(),
         syncs: Spans::default(),
     };
-    let relay = Relay {
-        sum: 0,
-        toil: Toil::of(clock, plan.work),
-        split: None,
-    };
+    let relay = Relay::<O>::new(Toil::of(clock, plan.work), None);
     let engine = builder(plan, &home, times.clone(), relay)?.start()?;
     let outcome = push(&engine, clock, plan, duration, stop);
     let seen = threads();
@@ -485,8 +497,8 @@ pub(super) fn throughput(
     })
 }
 
-fn push(
-    engine: &Engine<Relay>,
+fn push<O: Order>(
+    engine: &Engine<Relay<O>>,
     clock: &Clock,
     plan: &Plan,
     duration: Duration,
@@ -497,24 +509,21 @@ fn push(
     let start = clock.ordered();
     let end = start + clock.to_ticks(nanos(duration));
     let (mut events, mut blocked) = (0_u64, 0_u64);
-    let mut batch = vec![Event64::event(&Order::default()); plan.claim];
+    let numbered = |number: u64| O::of(numbered_ticket(number), 0);
+    let mut batch = vec![O::Slot::event(&numbered(0)); plan.claim];
     let mut last = Position(0);
     // ORDERING: Relaxed, the flag carries nothing but itself.
     while clock.early() < end && !stop.load(Ordering::Relaxed) {
         for _ in 0..LOOK_EVERY {
             if plan.claim > 1 {
                 for event in &mut batch {
-                    let order = Order {
-                        words: [events, !events],
-                        ..Order::default()
-                    };
-                    *event = Event64::event(&order);
+                    *event = O::Slot::event(&numbered(events));
                     events += 1;
                 }
                 last = producer.publish_events(&batch)?.end;
                 continue;
             }
-            let fill = |order: &mut Order| order.words = [events, !events];
+            let fill = |order: &mut O| *order = numbered(events);
             let ack = match producer.try_publish_as(0, 0, fill) {
                 Err(lockstep_engine::Error::Busy) => {
                     blocked += 1;
@@ -541,10 +550,18 @@ fn push(
     })
 }
 
+/// What stands in the place of times where nobody measures any.
+fn numbered_ticket(number: u64) -> Ticket {
+    Ticket {
+        intended: number,
+        sent: !number,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::args::plan::Wishes;
+    use crate::args::plan::{ENGINE_EVENT_SIZES, Wishes};
     use crate::args::shape::Shape;
     use crate::machine::cpus::Machine;
 
@@ -626,6 +643,18 @@ mod tests {
             assert!(run.events > 0 && run.span_ns > 0);
             let writes = &run.work["journal write"];
             assert!(writes.count > 0 && writes.share > 0.0 && writes.share <= 1.0);
+        }
+    }
+
+    #[test]
+    fn events_of_every_size_come_through_whole() {
+        for size in ENGINE_EVENT_SIZES {
+            let mut wishes = wishes(JournalMode::Async, GateAt::Logic, false);
+            (wishes.ring, wishes.event_size) = (64, size);
+            for run in &measured(&wishes).report.runs {
+                assert!(run.received > 0, "{size}");
+                assert_eq!((run.lost, run.negative), (0, 0), "{size}");
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 pub mod event;
 pub mod full;
 pub mod latency;
+mod order;
 mod parts;
 pub mod throughput;
 pub mod toil;

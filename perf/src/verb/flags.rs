@@ -56,7 +56,7 @@ pub(crate) struct PipelineFlags {
     /// Slots, a power of two
     #[arg(long, default_value = "64Ki", value_parser = size, value_name = "N")]
     pub(crate) ring: usize,
-    /// Bytes of an event: 16, 32, 64, 128, 256, 512, 1024 or 4096
+    /// Bytes of an event: 64, 128, 256, 512, 1024 or 4096; in plain rings 16 and 32 too
     #[arg(long, default_value = "64", value_parser = size, value_name = "BYTES")]
     pub(crate) event_size: usize,
     /// Most events that a stage takes in one turn; unless told 256, and with the engine a quarter

@@ -190,8 +190,8 @@ fn what_the_engine_cannot_do_and_rings_do_not() {
             "error: --journal-dir: diamond keeps nothing\n  hint: --topology full",
         ),
         (
-            "--event-size 128",
-            "error: --event-size 128: the engine's events have 64 bytes here\n  \
+            "--event-size 32",
+            "error: --event-size 32: an event of the engine has a header of 24 bytes and 40 of ours\n  \
              hint: --event-size 64, or a plain ring: --topology diamond",
         ),
         (
