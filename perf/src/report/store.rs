@@ -75,12 +75,9 @@ impl Moment {
     }
 }
 
-/// Writes a result into a directory of its own below `directory` and says where.
-///
-/// # Errors
-///
-/// When it cannot be written.
-pub fn save(directory: &Path, document: &Document) -> anyhow::Result<PathBuf> {
+/// A directory of its own for a result below `directory`, which is not there yet.
+#[must_use]
+pub fn home(directory: &Path, document: &Document) -> PathBuf {
     let mut name = format!("{}-{}", Moment::now().compact(), document.verb);
     if !document.label.is_empty() {
         name.push('-');
@@ -98,9 +95,17 @@ pub fn save(directory: &Path, document: &Document) -> anyhow::Result<PathBuf> {
         again += 1;
         home = directory.join(format!("{name}-{again}"));
     }
-    fs::create_dir_all(&home).with_context(|| format!("cannot create {}", home.display()))?;
-    write(&home.join(FILE), &document.to_json()?)?;
-    Ok(home)
+    home
+}
+
+/// Writes a result into its directory.
+///
+/// # Errors
+///
+/// When it cannot be written.
+pub fn save(home: &Path, document: &Document) -> anyhow::Result<()> {
+    fs::create_dir_all(home).with_context(|| format!("cannot create {}", home.display()))?;
+    write(&home.join(FILE), &document.to_json()?)
 }
 
 /// Whether results can be kept below `directory`; asked before anything is measured.

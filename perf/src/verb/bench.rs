@@ -97,15 +97,27 @@ impl Bench {
         document: &Document,
         keep: Option<&Path>,
     ) -> anyhow::Result<Option<PathBuf>> {
-        if self.global.format == Format::Json {
-            io::stdout().write_all(document.to_json()?.as_bytes())?;
-        }
+        self.print(document)?;
         let Some(directory) = keep else {
             return Ok(None);
         };
-        let home = store::save(directory, document)?;
-        store::write(&home.join("report.html"), &html::page(document)?)?;
+        let home = store::home(directory, document);
+        self.save(document, &home)?;
         Ok(Some(home))
+    }
+
+    /// For programs: the document on stdout.
+    pub(crate) fn print(&self, document: &Document) -> anyhow::Result<()> {
+        if self.global.format == Format::Json {
+            io::stdout().write_all(document.to_json()?.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// The document and its page, in a directory of their own.
+    pub(crate) fn save(&self, document: &Document, home: &Path) -> anyhow::Result<()> {
+        store::save(home, document)?;
+        store::write(&home.join("report.html"), &html::page(document)?)
     }
 }
 

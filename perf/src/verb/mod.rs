@@ -162,7 +162,8 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Re
 
 /// The command line's definition, from which help, completions and man page come.
 pub(crate) fn command() -> clap::Command {
-    with_environment(Cli::command())
+    let command = Cli::command();
+    with_environment(command.mut_subcommand("tune", tune::resumed_as_it_was))
 }
 
 /// Gives every flag its `LOCKSTEP_<FLAG>`.

@@ -249,6 +249,35 @@ fn what_cannot_be_written_is_refused_before_anything_is_measured() {
 }
 
 #[test]
+fn what_is_resumed_is_there_and_is_resumed_as_it_was_asked_for() {
+    let nowhere = temporary("no-tune");
+    let name = nowhere.to_str().unwrap();
+    refuses(
+        &["tune", "--resume", name],
+        6,
+        &format!(
+            "error: --resume {name}: no tune that was interrupted\n  hint: a directory with measured.jsonl, as an interrupted tune names it, or last for the newest in lockstep-results"
+        ),
+    );
+    let ran = lockstep("tune --resume --budget 5s");
+    assert_eq!(ran.code, 2, "{ran:?}");
+    assert!(ran.stderr.contains("cannot be used with"), "{ran:?}");
+    std::fs::create_dir_all(&nowhere).unwrap();
+    let head = r#"{"tune":9,"argv":[],"asked":"","fingerprint":"","program":""}"#;
+    let file = nowhere.join("measured.jsonl");
+    std::fs::write(&file, format!("{head}\n")).unwrap();
+    refuses(
+        &["tune", "--resume", name],
+        6,
+        &format!(
+            "error: {}: line 1: version 9, this lockstep reads 1\n  hint: lockstep tune without --resume begins anew",
+            file.display()
+        ),
+    );
+    std::fs::remove_dir_all(nowhere).unwrap();
+}
+
+#[test]
 fn only_measurements_are_compared() {
     for arguments in [
         ["compare", "--aa", "doctor"].as_slice(),

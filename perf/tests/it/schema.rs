@@ -229,6 +229,87 @@ fn tune_emits_a_valid_result() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn a_tune_that_was_interrupted_goes_on_and_measures_nothing_twice() {
+    use std::process::{Command, Stdio};
+
+    let home = std::env::temp_dir().join(format!("lockstep-resume-{}", std::process::id()));
+    std::fs::create_dir_all(&home).unwrap();
+    let line = "tune --allow-debug --insist --topology spsc --objective p50@1k \
+                --space wait=yield|park,place=1,ring=1Ki|2Ki,batch=16|64 --budget 12s --out results";
+    let mut child = Command::new(env!("CARGO_BIN_EXE_lockstep"))
+        .args(line.split_whitespace())
+        .current_dir(&home)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let notebook = || {
+        let entries = std::fs::read_dir(home.join("results")).ok()?.flatten();
+        let mut files = entries.map(|entry| entry.path().join("measured.jsonl"));
+        std::fs::read_to_string(files.find(|file| file.is_file())?).ok()
+    };
+    // The head, and two outcomes. Ends: with them, or with the program, and then the test fails.
+    while notebook().is_none_or(|text| text.lines().count() < 3) {
+        assert!(child.try_wait().unwrap().is_none(), "it ended too early");
+        std::thread::yield_now();
+    }
+    let id = child.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-INT", &id])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let ended = child.wait_with_output().unwrap();
+    let said = String::from_utf8(ended.stdout).unwrap();
+    assert_eq!(ended.status.code(), Some(130), "{said}");
+    assert!(
+        said.contains("goes on  lockstep tune --resume results/"),
+        "{said}"
+    );
+    let kept = notebook().unwrap();
+
+    let again = Command::new(env!("CARGO_BIN_EXE_lockstep"))
+        .args(["tune", "--resume", "--out", "results", "--format", "json"])
+        .current_dir(&home)
+        .output()
+        .unwrap();
+    let ran = Ran {
+        code: again.status.code().unwrap_or(-1),
+        stdout: String::from_utf8(again.stdout).unwrap(),
+        stderr: String::from_utf8(again.stderr).unwrap(),
+    };
+    let value = assert_valid(&ran);
+    assert!(ran.code == 0 || ran.code == 3, "{}", ran.stderr);
+    assert_eq!(value["candidates"].as_array().unwrap().len(), 8);
+    assert_eq!(value["argv"][1], "--allow-debug", "as it was asked for");
+    // Those that were screened out have their first score from before.
+    let scores: Vec<f64> = value["candidates"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|candidate| candidate["confirmed"] == false)
+        .map(|candidate| candidate["scores"][0].as_f64().unwrap())
+        .collect();
+    let before: Vec<f64> = kept
+        .lines()
+        .skip(1)
+        .filter_map(|line| {
+            serde_json::from_str::<Value>(line).unwrap()["outcome"]["score"].as_f64()
+        })
+        .collect();
+    let confirmed = 4;
+    let taken = before.iter().filter(|score| scores.contains(score)).count();
+    assert!(
+        taken + confirmed >= before.len().min(8),
+        "{before:?} in {scores:?}"
+    );
+    assert!(notebook().is_none(), "the result has everything");
+    std::fs::remove_dir_all(home).unwrap();
+}
+
 #[test]
 fn the_validator_refuses_what_the_schema_does_not_allow() {
     let schema = schema();
