@@ -30,12 +30,12 @@ use lockstep_replicator::transport::{
     Incoming, Security, Settings, Sleeper, Transport, Waiting, Waker, waker,
 };
 use lockstep_replicator::wire::{Connection, Hello, Limits, Message, RefuseCode};
-use lockstep_replicator::{Ack, Fatal, Gating, NodeId, Outbox, ReceiveError};
+use lockstep_replicator::{Fatal, Gating, NodeId, Outbox, ReceiveError};
 
 use super::back::{Back, BackThread};
+use super::equal;
 use super::front::Front;
 use super::node::{ClusterNode, NodeOptions};
-use crate::config::{Config, OnApplyPanic, OnValidatePanic};
 use crate::counters::CounterFile;
 use crate::error::{Error, Result};
 use crate::event::Kinds;
@@ -577,47 +577,17 @@ fn take<L: Logic>(
     Ok(())
 }
 
-/// What is done about a panic; for quarantine the rings have to be as long, too: what one leader had in
-/// its own behind the event has to go into that of the next one, with a place for the mark (`QU3`).
-fn on_panic(config: &Config) -> String {
-    let (validate, apply) = (config.on_validate_panic, config.on_apply_panic);
-    let is_halt = validate == OnValidatePanic::Halt && apply == OnApplyPanic::Halt;
-    if is_halt {
-        return String::new();
-    }
-    format!(" {validate:?} {apply:?} {}", config.slots)
-}
-
 /// What this node says of itself to its peers.
 fn hello<L: Logic>(options: &NodeOptions) -> Hello {
     let schema = L::In::schema();
     let limits = Limits::for_events_of(schema.event_size);
     let config = &options.config;
-    // What has to be equal on all nodes for their states to stay so, and for an answer to mean the same.
-    let replica = &options.replica;
-    let ack = Ack {
-        policy: replica.policy,
-        is_gated: replica.sites.gates,
-    };
-    let mut equal = format!(
-        "{:016x} {:?} {ack} {}{}",
-        schema.hash(),
-        config.parameters(),
-        config.tick_ms,
-        on_panic(config)
-    );
-    for node in replica.founders.voters.iter().filter(|_| ack.is_gated) {
-        equal.push_str(&format!(
-            " {node}@{}",
-            replica.sites.of(*node).unwrap_or("")
-        ));
-    }
     let started = Clock::System.now_ns().unwrap_or(0);
     Hello {
         cluster: options.replica.cluster,
         to: options.replica.node,
         connection: Connection::Log,
-        fingerprint: xxhash_rust::xxh3::xxh3_64(equal.as_bytes()),
+        fingerprint: equal::fingerprint::<L>(options),
         boot: started ^ u64::from(std::process::id()),
         event_size: limits.event_size,
         frame_bytes_max: u32::try_from(options.frame_bytes_max).unwrap_or(u32::MAX),

@@ -11,6 +11,7 @@
 //! | file | question |
 //! |---|---|
 //! | [`driver`] | what makes a program of a node: two threads, sockets, counters, an end in order? |
+//! | `equal` | what has to be equal on all nodes? |
 //! | `front` | how do clients and operators come to the door? |
 //! | [`node`] | what is a whole node, without threads and sockets? |
 //! | `agreement` | what does the ring need of the consensus? |
@@ -25,6 +26,7 @@ pub(crate) mod agreement;
 pub(crate) mod answers;
 pub(crate) mod back;
 pub mod driver;
+mod equal;
 mod force;
 pub(crate) mod front;
 pub(crate) mod lent;
