@@ -7,7 +7,8 @@
 use lockstep_journaler::storage::Storage;
 use lockstep_journaler::{Background, Existing, Journal, Options, Position};
 
-use super::{Fatal, ReplicaOptions, StartError, checked_notes, read_index};
+use super::opening::{checked_notes, read_index};
+use super::{Fatal, ReplicaOptions, StartError};
 use crate::ids::Epoch;
 use crate::members::Members;
 

@@ -1,0 +1,81 @@
+//! What the simulator must notice: ways in which a node can be wrong, one at a time.
+
+/// Ways to break a node, one at a time, so that the simulator can prove that it sees them. Options of
+/// a program never lead here.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mutation {
+    /// An answer leaves before the sync.
+    AcknowledgeBeforeSync,
+    /// What a majority has counts as committed, whatever term it is of.
+    CommitWithoutOwnTerm,
+    /// The application does a request twice.
+    SkipDeduplication,
+    /// The logic runs before its gate.
+    LogicBeforeGate,
+    /// Bytes from the network are taken without a look at CRC and chain.
+    NoChain,
+    /// What a majority of voters and learners has counts as committed.
+    LearnerCountedAsVoter,
+    /// Votes and answers leave before what they rest on is durable.
+    MessagesLetOutEarly,
+    /// A frame is sealed again, with the sender's own commit, when it is sent again.
+    RecutOnResend,
+    /// What was applied is remembered without the members.
+    AppliedApartFromMembers,
+    /// A failed sync is tried again, and believed.
+    RetryFailedSync,
+    /// A leader is elected and does not wait for the other site.
+    ForgetGroups,
+    /// What is written and acknowledged is the descriptor; the events are not there.
+    AcknowledgeWithoutEvents,
+    /// A node votes after an unclean start under a promise of memory.
+    VoteAfterForgetting,
+    /// A conflict is cut back without having been decided durably.
+    CutWithoutIntent,
+    /// A log begins behind a snapshot that nobody has looked at.
+    SnapshotTakenUnverified,
+}
+
+impl Mutation {
+    /// All of them.
+    pub const ALL: &[Mutation] = &[
+        Mutation::AcknowledgeBeforeSync,
+        Mutation::CommitWithoutOwnTerm,
+        Mutation::SkipDeduplication,
+        Mutation::LogicBeforeGate,
+        Mutation::NoChain,
+        Mutation::LearnerCountedAsVoter,
+        Mutation::MessagesLetOutEarly,
+        Mutation::RecutOnResend,
+        Mutation::AppliedApartFromMembers,
+        Mutation::RetryFailedSync,
+        Mutation::ForgetGroups,
+        Mutation::AcknowledgeWithoutEvents,
+        Mutation::VoteAfterForgetting,
+        Mutation::CutWithoutIntent,
+        Mutation::SnapshotTakenUnverified,
+    ];
+
+    /// Its name on the command line of the campaign.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Mutation::AcknowledgeBeforeSync => "acknowledge-before-sync",
+            Mutation::CommitWithoutOwnTerm => "commit-without-own-term",
+            Mutation::SkipDeduplication => "skip-deduplication",
+            Mutation::LogicBeforeGate => "logic-before-gate",
+            Mutation::NoChain => "no-chain",
+            Mutation::LearnerCountedAsVoter => "learner-counted-as-voter",
+            Mutation::MessagesLetOutEarly => "messages-let-out-early",
+            Mutation::RecutOnResend => "recut-on-resend",
+            Mutation::AppliedApartFromMembers => "applied-apart-from-members",
+            Mutation::RetryFailedSync => "retry-failed-sync",
+            Mutation::ForgetGroups => "forget-groups",
+            Mutation::AcknowledgeWithoutEvents => "acknowledge-without-events",
+            Mutation::VoteAfterForgetting => "vote-after-forgetting",
+            Mutation::CutWithoutIntent => "cut-without-intent",
+            Mutation::SnapshotTakenUnverified => "snapshot-taken-unverified",
+        }
+    }
+}
