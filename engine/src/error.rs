@@ -2,11 +2,12 @@
 
 use lockstep_journaler::snapshots::SnapshotError;
 use lockstep_journaler::{OpenError, Position, ReadError};
-use lockstep_ringbuffer::{BuildError, StartError};
+use lockstep_ringbuffer::{BuildError, Fault, StartError};
 use thiserror::Error;
 
 use crate::config::ConfigError;
 use crate::core::StepError;
+use crate::ledger::Ledger;
 use crate::state::LoadError;
 
 /// Why an engine did not start, stopped, or could not replay.
@@ -183,6 +184,19 @@ pub enum Error {
         /// What was waited for.
         position: Position,
     },
+}
+
+/// What a stage that failed says, in one line, and in positions of the log.
+pub(crate) fn of_fault(fault: &Fault, ledger: Ledger) -> String {
+    let Fault {
+        stage, kind, text, ..
+    } = fault;
+    let at = ledger.position(fault.at);
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    format!(
+        "stage {stage:?} {kind} at position {at}: {}",
+        lines.join("; ")
+    )
 }
 
 /// What the engine's functions return.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use lockstep_journaler::Position;
 use lockstep_ringbuffer::{ClaimError, MultiProducer};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, of_fault};
 use crate::event::{Body, HEADER_BYTES, Header, Kinds, SYSTEM_KINDS, Slot};
 use crate::ledger::Ledger;
 use crate::logic::{EventOf, Logic};
@@ -343,6 +343,9 @@ impl<L: Logic> Producer<L> {
             ClaimError::Full { .. } | ClaimError::TimedOut { .. } => Error::Busy,
             _ if self.shared.fault().is_some() => stopped(&self.shared),
             ClaimError::Halted => stopped(&self.shared),
+            ClaimError::Poisoned { fault } => Error::Stopped {
+                cause: of_fault(&fault, self.ledger),
+            },
             other => Error::Stopped {
                 cause: other.to_string(),
             },

@@ -297,12 +297,10 @@ pub enum ClaimError {
     #[error("a claim of 0 events claims nothing: claim at least 1")]
     Nothing,
     /// A stage failed, and the pipeline stopped there.
-    #[error("the pipeline is poisoned: stage {stage:?} failed at {at}")]
+    #[error("the pipeline is poisoned: {fault}")]
     Poisoned {
-        /// The stage that failed.
-        stage: Arc<str>,
-        /// The first event that it has not promised.
-        at: Sequence,
+        /// The first fault that stopped it: the stage, the place, and what was said.
+        fault: Arc<Fault>,
     },
     /// The pipeline was halted.
     #[error("the pipeline was halted")]
@@ -322,11 +320,11 @@ pub struct Fault {
     pub at: Sequence,
     /// How it failed.
     pub kind: FaultKind,
-    /// The panic's message, or the error's.
+    /// The panic's message, or the error's: the first KiB of it.
     pub text: String,
 }
 
-/// How a stage failed.
+/// How a stage failed; shown as the verb of a sentence about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FaultKind {
@@ -346,9 +344,9 @@ pub enum FaultKind {
     Void,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for FaultKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let how = match self.kind {
+        f.write_str(match self {
             FaultKind::Panic => "panicked",
             FaultKind::Error => "failed",
             FaultKind::Skipped => "skipped an event",
@@ -356,11 +354,16 @@ impl fmt::Display for Fault {
             FaultKind::Gate => "lost its promise",
             FaultKind::PollerDropped => "lost its poller",
             FaultKind::Void => "could not void a claim",
-        };
+        })
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "stage {:?} {how} at {}: {}",
-            self.stage, self.at, self.text
+            "stage {:?} {} at {}: {}",
+            self.stage, self.kind, self.at, self.text
         )
     }
 }

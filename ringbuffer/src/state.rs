@@ -20,6 +20,9 @@ use crate::wake::{WakeList, WakeSlot};
 /// The faults that are kept with their text; more are counted only.
 const FAULTS_KEPT_MAX: usize = 64;
 
+/// Of a fault's text so many bytes are kept: enough for a sentence, and no stage can fill memory with it.
+const TEXT_BYTES_MAX: usize = 1024;
+
 /// Where a pipeline is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
@@ -45,8 +48,8 @@ pub(crate) struct State {
 #[derive(Debug, Default)]
 struct FaultList {
     kept: Vec<Fault>,
-    /// The one that poisoned the pipeline, by its place in `kept`.
-    first: Option<Fault>,
+    /// The one that poisoned the pipeline.
+    first: Option<Arc<Fault>>,
     total: u64,
 }
 
@@ -98,7 +101,7 @@ impl State {
         let fault = self.fault(stage, at, kind, text);
         let mut faults = lock(&self.faults);
         if self.is_live() {
-            faults.first = Some(fault.clone());
+            faults.first = Some(Arc::new(fault.clone()));
         }
         faults.keep(fault);
         self.raise(Phase::Poisoned);
@@ -156,13 +159,18 @@ impl State {
         Some(match &faults.first {
             None => ClaimError::Halted,
             Some(first) => ClaimError::Poisoned {
-                stage: Arc::clone(&first.stage),
-                at: first.at,
+                fault: Arc::clone(first),
             },
         })
     }
 
-    fn fault(&self, stage: usize, at: u64, kind: FaultKind, text: String) -> Fault {
+    fn fault(&self, stage: usize, at: u64, kind: FaultKind, mut text: String) -> Fault {
+        let mut end = text.len().min(TEXT_BYTES_MAX);
+        // Ends: a letter has four bytes at most.
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
         Fault {
             stage: self.name(stage),
             at: Sequence(at),
@@ -208,12 +216,24 @@ mod tests {
         assert_eq!(state.refusal(), None);
         state.poison(1, 7, FaultKind::Panic, "first".into());
         state.poison(0, 3, FaultKind::Error, "second".into());
-        let poisoned = ClaimError::Poisoned {
+        let fault = Arc::new(Fault {
             stage: Arc::from("b"),
             at: Sequence(7),
-        };
+            kind: FaultKind::Panic,
+            text: "first".into(),
+        });
+        let poisoned = ClaimError::Poisoned { fault };
         assert_eq!(state.refusal(), Some(poisoned));
         assert_eq!(state.faults().1, 2);
+    }
+
+    #[test]
+    fn a_long_text_is_cut_between_two_letters() {
+        let state = state();
+        state.poison(0, 1, FaultKind::Error, format!("a{}", "ä".repeat(4096)));
+        let text = &state.faults().0[0].text;
+        assert_eq!(text.len(), TEXT_BYTES_MAX - 1);
+        assert!(text.starts_with('a') && text.ends_with('ä'));
     }
 
     #[test]

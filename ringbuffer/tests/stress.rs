@@ -655,11 +655,10 @@ fn a_fault_at_any_moment_stops_everybody_behind_it_exactly_there() {
             let published = producer.publish(|slot| *slot = Fields::of(0, number));
             published.err()
         });
-        let poisoned = ClaimError::Poisoned {
-            stage: "fails".into(),
-            at: Sequence(bad),
+        let Some(ClaimError::Poisoned { fault }) = refused else {
+            panic!("{refused:?}");
         };
-        assert_eq!(refused, Some(poisoned));
+        assert_eq!((&*fault.stage, fault.at), ("fails", Sequence(bad)));
         drop(producer);
         let report = running.join();
         for stage in &report.positions.stages {

@@ -36,7 +36,7 @@ use super::agreement::{Agreement, NotNow};
 use super::back::Back;
 use super::lent::Home;
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, of_fault};
 use crate::event::Slot;
 use crate::ledger::Ledger;
 use crate::log::events_of;
@@ -331,12 +331,10 @@ impl<L: Logic> Life<L> {
         (self.running.probe(), self.ledger)
     }
 
-    /// Which stage failed, and where, if one did.
-    pub(crate) fn check(&self) -> Option<(String, Position)> {
+    /// Which stage failed, where and how, if one did.
+    pub(crate) fn check(&self) -> Option<String> {
         match self.door.check() {
-            Err(ClaimError::Poisoned { stage, at }) => {
-                Some((stage.to_string(), self.ledger.position(at)))
-            }
+            Err(ClaimError::Poisoned { fault }) => Some(of_fault(&fault, self.ledger)),
             _ => None,
         }
     }

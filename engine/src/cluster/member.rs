@@ -410,11 +410,10 @@ impl<L: Logic, A: Agreement> Member<L, A> {
     }
 
     fn look_for_faults(&self) {
-        if let Some((stage, at)) = self.life.as_ref().and_then(Life::check)
+        if let Some(cause) = self.life.as_ref().and_then(Life::check)
             && self.shared.fault().is_none()
         {
-            self.shared
-                .fail(format!("stage {stage:?} failed at position {at}"));
+            self.shared.fail(cause);
         }
     }
 

@@ -28,7 +28,7 @@ use super::recovery::Recovery;
 use super::{Prepared, Starter, with_faults};
 use crate::config::{Config, ConfigError, JournalThread};
 use crate::core::{Core, first_version};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, of_fault};
 use crate::ledger::Ledger;
 use crate::logic::{EventOf, Logic, OutputOf};
 use crate::mailbox::Mailbox;
@@ -201,12 +201,10 @@ impl<L: Logic, S: Storage> Stepped<L, S> {
     }
 
     fn look_for_faults(&self) {
-        if let Err(ClaimError::Poisoned { stage, at }) = self.producer.check_ring()
+        if let Err(ClaimError::Poisoned { fault }) = self.producer.check_ring()
             && self.shared.fault().is_none()
         {
-            let at = self.ledger.position(at);
-            self.shared
-                .fail(format!("stage {stage:?} failed at position {at}"));
+            self.shared.fail(of_fault(&fault, self.ledger));
         }
     }
 

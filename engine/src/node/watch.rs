@@ -7,6 +7,7 @@ use std::time::Duration;
 use lockstep_ringbuffer::{ClaimError, MultiProducer, Positions, Probe};
 
 use crate::counters::{Counter, CounterFile};
+use crate::error::of_fault;
 use crate::event::Slot;
 use crate::ledger::Ledger;
 use crate::runtime::clock::{Clock, Stopwatch};
@@ -59,13 +60,10 @@ impl<E: Slot> Watch<E> {
 
     /// A stage that failed says so to everybody.
     fn look_for_faults(&self) {
-        if let Err(ClaimError::Poisoned { stage, at }) = self.door.check()
+        if let Err(ClaimError::Poisoned { fault }) = self.door.check()
             && self.shared.fault().is_none()
         {
-            self.shared.fail(format!(
-                "stage {stage:?} failed at position {}",
-                self.ledger.position(at)
-            ));
+            self.shared.fail(of_fault(&fault, self.ledger));
         }
     }
 

@@ -38,7 +38,7 @@ fn a_producer_that_goes_on_behind_the_end_is_refused() {
 }
 
 #[test]
-fn a_stage_that_panics_ends_the_engine_with_its_name() {
+fn a_stage_that_panics_ends_the_engine_with_its_name_and_its_words() {
     let directory = tempfile::tempdir().unwrap();
     let engine = bank(directory.path())
         .stage(
@@ -55,11 +55,17 @@ fn a_stage_that_panics_ends_the_engine_with_its_name() {
         .publish(|slot: &mut Deposit| slot.cents = 1)
         .unwrap();
     crate::recovery::wait_for(|| engine.fault().is_some());
-    assert!(
-        engine.fault().unwrap().contains("picky"),
-        "{:?}",
-        engine.fault()
+    let told = format!(
+        "stage \"picky\" panicked at position {}: a deposit",
+        ack.position()
     );
+    assert_eq!(engine.fault().as_deref(), Some(&*told));
+    let refused = crate::recovery::wait_for_refusal(|| {
+        producer
+            .publish(|slot: &mut Deposit| slot.cents = 1)
+            .map(|ack| ack.position())
+    });
+    assert!(refused.to_string().ends_with(&told), "{refused}");
     drop(ack);
     let error = engine.close().unwrap_err().to_string();
     assert!(

@@ -2,10 +2,11 @@
 //! has run when it is said.
 
 use lockstep_ringbuffer::{
-    Batch, BuildError, ClaimError, Graph, OnDrop, OnFault, Progress, Sequence, Stage, Wait, each,
+    Batch, BuildError, ClaimError, FaultKind, Graph, OnDrop, OnFault, Progress, Sequence, Stage,
+    Wait, each,
 };
 
-use crate::common::{Kind, Log, Polling, VOID, build, graph, recorder};
+use crate::common::{Kind, Log, Polling, VOID, build, graph, poisoned, recorder};
 
 /// Tells when it is started, called or stopped.
 struct Silent(Log<&'static str>);
@@ -419,13 +420,10 @@ fn what_a_producer_is_told() {
         timed_out.to_string(),
         "the ring stayed full until the deadline: 3 more slots are needed"
     );
-    let poisoned = ClaimError::Poisoned {
-        stage: "disk".into(),
-        at: Sequence(7),
-    };
+    let poisoned = poisoned("disk", 7, FaultKind::Gate, "no space left");
     assert_eq!(
         poisoned.to_string(),
-        "the pipeline is poisoned: stage \"disk\" failed at 7"
+        "the pipeline is poisoned: stage \"disk\" lost its promise at 7: no space left"
     );
     assert_eq!(ClaimError::Halted.to_string(), "the pipeline was halted");
 }

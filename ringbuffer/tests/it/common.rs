@@ -6,8 +6,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lockstep_ringbuffer::{
-    ClaimError, Graph, MultiProducer, OnDrop, Pipeline, Polled, Poller, Producer, Progress,
-    Running, Sequence, StageId, Turn, Wait,
+    ClaimError, Fault, FaultKind, Graph, MultiProducer, OnDrop, Pipeline, Polled, Poller, Producer,
+    Progress, Running, Sequence, StageId, Turn, Wait,
 };
 
 /// Longer than any machine needs: only a hang comes here.
@@ -46,6 +46,19 @@ pub(crate) fn returns<R: Send + 'static>(
     thread
         .join()
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// What a producer is told behind a fault.
+pub(crate) fn poisoned(stage: &str, at: u64, kind: FaultKind, text: &str) -> ClaimError {
+    let fault = Fault {
+        stage: stage.into(),
+        at: Sequence(at),
+        kind,
+        text: text.to_owned(),
+    };
+    ClaimError::Poisoned {
+        fault: Arc::new(fault),
+    }
 }
 
 /// What happened, in its order, told from any thread.

@@ -9,7 +9,7 @@ use lockstep_ringbuffer::{
 };
 
 use crate::common::{
-    Either, Kind, Log, build, graph, recorder, released, returns, rounds, turn_out, until,
+    Either, Kind, Log, build, graph, poisoned, recorder, released, returns, rounds, turn_out, until,
 };
 
 /// A late stage that takes everything, and its gate in other hands.
@@ -139,10 +139,7 @@ fn a_gate_that_fails_poisons_at_what_is_released_and_those_behind_stop_exactly_t
         let (_, seen) = recorder(&mut graph, "behind", &[between]);
         let (mut producer, mut pipeline) = build(graph, Kind::Single);
         producer.publish_many(6).unwrap();
-        let poisoned = ClaimError::Poisoned {
-            stage: "disk".into(),
-            at: Sequence(4),
-        };
+        let poisoned = poisoned("disk", 4, FaultKind::Gate, "no space left");
         let report = if threads {
             let running = pipeline.start().unwrap();
             until("six taken", || gate.taken() == Sequence(6));

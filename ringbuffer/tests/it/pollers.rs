@@ -7,7 +7,9 @@ use lockstep_ringbuffer::{
     Wait, tap,
 };
 
-use crate::common::{BOTH, Kind, Log, Polling, build, graph, read, recorder, rounds, turn_out};
+use crate::common::{
+    BOTH, Kind, Log, Polling, build, graph, poisoned, read, recorder, rounds, turn_out,
+};
 
 #[test]
 fn a55_a_poller_is_idle_then_gated_then_runs_then_finished() {
@@ -72,10 +74,7 @@ fn a_poller_that_fails_poisons_at_its_event_and_one_that_panics_goes_on_panickin
     assert_eq!(polled, Polled::Ran(2), "what was done before is released");
     assert_eq!(
         ring.producer.check(),
-        Err(ClaimError::Poisoned {
-            stage: "poller".into(),
-            at: Sequence(2)
-        })
+        Err(poisoned("poller", 2, FaultKind::Error, "planted"))
     );
 
     let mut ring = Polling::new(8, Kind::Single);
@@ -132,10 +131,7 @@ fn a_poller_behind_a_fault_is_stopped_exactly_there() {
     assert_eq!(read(&mut poller, 9), [0, 1, 2]);
     assert!(matches!(
         poller.poll(9, |_| Progress::All),
-        Polled::Stopped(ClaimError::Poisoned {
-            at: Sequence(3),
-            ..
-        })
+        Polled::Stopped(ClaimError::Poisoned { fault }) if fault.at == Sequence(3)
     ));
 }
 

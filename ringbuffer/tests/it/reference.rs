@@ -6,11 +6,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 
 use lockstep_ringbuffer::{
-    BuildError, ClaimError, Graph, OnDrop, OnFull, Polled, Progress, Sequence, Wait, each,
+    BuildError, ClaimError, FaultKind, Graph, OnDrop, OnFull, Polled, Progress, Sequence, Wait,
+    each,
 };
 
 use crate::common::{
-    BOTH, Either, Kind, Log, Polling, build, graph, read, recorder, returns, until,
+    BOTH, Either, Kind, Log, Polling, build, graph, poisoned, read, recorder, returns, until,
 };
 
 /// There the closure of a batch publication may keep `&mut E` and write after it: 3 000 000
@@ -106,10 +107,7 @@ fn l1_a_panic_in_a_consumer_is_reported_and_publishing_ends() {
     let refused = returns("publishing behind a panic", move || {
         (0..).find_map(|n| producer.publish(n).err())
     });
-    let poisoned = ClaimError::Poisoned {
-        stage: "panics".into(),
-        at: Sequence(0),
-    };
+    let poisoned = poisoned("panics", 0, FaultKind::Panic, "planted");
     assert_eq!(refused, Some(poisoned));
     assert_eq!(running.report().faults[0].text, "planted");
 }
@@ -194,10 +192,12 @@ fn l5_a_dropped_poller_holds_the_producer_no_longer() {
         });
         let expected = match on_drop {
             OnDrop::Detach => Ok(Sequence(4)),
-            OnDrop::Halt => Err(ClaimError::Poisoned {
-                stage: "leaves".into(),
-                at: Sequence(0),
-            }),
+            OnDrop::Halt => Err(poisoned(
+                "leaves",
+                0,
+                FaultKind::PollerDropped,
+                "the poller was dropped before the end",
+            )),
         };
         assert_eq!(outcome, expected);
         drop(running);

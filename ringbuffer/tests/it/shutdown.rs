@@ -119,16 +119,17 @@ fn a71_after_a_panic_producers_are_refused_dependents_stop_exactly_there_and_dro
             let (mut producer, pipeline) = build(graph, kind);
             let running = pipeline.start().unwrap();
             let refusal = (0..).find_map(|n| producer.publish(n).err()).unwrap();
-            let poisoned = ClaimError::Poisoned {
-                stage: "dies".into(),
-                at: Sequence(100),
+            let ClaimError::Poisoned { fault } = &refusal else {
+                panic!("{refusal:?}");
             };
-            assert_eq!(refusal, poisoned);
+            let said = (&*fault.stage, fault.at, fault.kind);
+            assert_eq!(said, ("dies", Sequence(100), FaultKind::Panic));
+            assert!(refusal.to_string().contains("planted"), "{refusal}");
             let report = returns("a join after a panic", || running.join());
             assert_eq!(seen.all(), (0..100).collect::<Vec<_>>());
             assert_eq!(report.positions.stages[3].released, Sequence(100));
-            assert_eq!(producer.publish(0), Err(poisoned.clone()));
-            assert_eq!(producer.check(), Err(poisoned));
+            assert_eq!(producer.publish(0), Err(refusal.clone()));
+            assert_eq!(producer.check(), Err(refusal));
         }
     }
 }
