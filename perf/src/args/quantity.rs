@@ -86,6 +86,20 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| format!("{text:?} is no duration, as in 250ms or 10s"))
 }
 
+/// The same for a time in which something is measured: some of it.
+///
+/// # Errors
+///
+/// As [`duration`], and for 0.
+pub fn span(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err(format!(
+            "{text:?} is no time to measure in, as in 250ms or 10s"
+        )),
+        some => Ok(some),
+    }
+}
+
 /// Nanoseconds of a duration, at most what a `u64` holds (584 years).
 #[must_use]
 pub fn nanos(duration: Duration) -> u64 {

@@ -108,6 +108,9 @@ pub fn save(home: &Path, document: &Document) -> anyhow::Result<()> {
     write(&home.join(FILE), &document.to_json()?)
 }
 
+/// More than a result and its page take, mostly.
+const ROOM_BYTES: usize = 256 << 10;
+
 /// Whether results can be kept below `directory`; asked before anything is measured.
 ///
 /// # Errors
@@ -115,18 +118,21 @@ pub fn save(home: &Path, document: &Document) -> anyhow::Result<()> {
 /// Why they cannot.
 pub fn check(directory: &Path) -> Result<(), Refusal> {
     let probe = directory.join(format!(".lockstep-{}", std::process::id()));
-    fs::create_dir_all(directory)
-        .and_then(|()| fs::write(&probe, ""))
-        .and_then(|()| fs::remove_file(&probe))
-        .map_err(|error| {
-            Refusal::environment(
-                format!(
-                    "--out {}: no result can be kept there: {error}",
-                    directory.display()
-                ),
-                "--out another directory, or --no-save",
-            )
-        })
+    let tried = fs::create_dir_all(directory).and_then(|()| {
+        // A full disk takes a name, and no bytes.
+        let written = fs::write(&probe, vec![0; ROOM_BYTES]);
+        let removed = fs::remove_file(&probe);
+        written.and(removed)
+    });
+    tried.map_err(|error| {
+        Refusal::environment(
+            format!(
+                "--out {}: no result can be kept there: {error}",
+                directory.display()
+            ),
+            "--out another directory, or --no-save",
+        )
+    })
 }
 
 /// Writes a file so that it is there whole or not at all.
@@ -138,8 +144,12 @@ pub fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     let mut aside = path.as_os_str().to_owned();
     aside.push(".tmp");
     let aside = PathBuf::from(aside);
-    fs::write(&aside, text).with_context(|| format!("cannot write {}", aside.display()))?;
-    fs::rename(&aside, path).with_context(|| format!("cannot write {}", path.display()))
+    let written = fs::write(&aside, text).and_then(|()| fs::rename(&aside, path));
+    if written.is_err() {
+        // Half a file is of no use, and a full disk wants the room.
+        let _gone = fs::remove_file(&aside);
+    }
+    written.with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Finds results by what a user calls them: a file, a directory, `last`, `last~N`, `latest`,
@@ -287,6 +297,17 @@ mod tests {
         let names: Vec<String> = names.collect();
         fs::remove_dir_all(home).unwrap();
         assert_eq!(names, ["latency", "latency-10", "c2c", "latency-2"]);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_leaves_nothing_beside_it() {
+        let home = std::env::temp_dir().join(format!("lockstep-beside-{}", std::process::id()));
+        // A directory is in the way: only the last step fails.
+        fs::create_dir_all(home.join("plot.svg")).unwrap();
+        let error = write(&home.join("plot.svg"), "text").unwrap_err();
+        assert!(error.to_string().ends_with("plot.svg"), "{error}");
+        assert_eq!(fs::read_dir(&home).unwrap().count(), 1);
+        fs::remove_dir_all(home).unwrap();
     }
 
     #[test]

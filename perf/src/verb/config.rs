@@ -8,7 +8,6 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
 use clap::Command;
 use lockstep_engine::Config;
 use lockstep_perf::exit::Refusal;
@@ -38,8 +37,12 @@ pub(crate) fn with_file(command: Command, arguments: &[OsString]) -> anyhow::Res
     let Some(path) = named_file(arguments) else {
         return Ok(command);
     };
-    let text =
-        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = fs::read_to_string(&path).map_err(|error| {
+        Refusal::usage(
+            format!("--config {}: cannot be read: {error}", path.display()),
+            "a TOML file, as lockstep tune writes it",
+        )
+    })?;
     let table: Table = text.parse().map_err(|error: toml::de::Error| {
         Refusal::usage(
             format!("{}: {}", path.display(), error.message()),

@@ -24,7 +24,7 @@ pub(crate) struct Args {
     /// The format
     #[arg(long, value_enum)]
     to: To,
-    /// hgrm: which histogram: response, service or lateness
+    /// hgrm: which histogram: response, service, lateness, or another that the result has
     #[arg(long, default_value = "response", value_name = "NAME")]
     tag: String,
     /// hgrm: which rate, if there are several
@@ -70,6 +70,18 @@ pub(crate) fn run(args: &Args, _: &Global) -> anyhow::Result<Exit> {
                             path.display()
                         ),
                         known.join(", "),
+                    )
+                    .into());
+                }
+                let tags = document.kinds("", chosen);
+                if !tags.contains(&args.tag) {
+                    return Err(Refusal::usage(
+                        format!(
+                            "--tag {}: {} has no such histogram",
+                            args.tag,
+                            path.display()
+                        ),
+                        tags.join(", "),
                     )
                     .into());
                 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lockstep_engine::{GateAt, JournalMode, JournalThread};
 use lockstep_perf::args::plan::{Plan, Wishes};
-use lockstep_perf::args::quantity::{count, duration};
+use lockstep_perf::args::quantity::{count, duration, span};
 use lockstep_perf::args::shape::Shape;
 use lockstep_perf::args::wish::{Log, Pin, Place, Policy, Waits};
 use lockstep_perf::exit::Refusal;
@@ -155,7 +155,7 @@ pub(crate) struct PhaseFlags {
     #[arg(long, default_value = "3s", value_parser = duration, value_name = "DUR")]
     pub(crate) warmup: Duration,
     /// Measured time of each run
-    #[arg(long, default_value = "10s", value_parser = duration, value_name = "DUR")]
+    #[arg(long, default_value = "10s", value_parser = span, value_name = "DUR")]
     pub(crate) duration: Duration,
     /// Runs, each with fresh threads and a fresh ring
     #[arg(long, default_value = "3", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use lockstep_perf::args::quantity::duration;
+use lockstep_perf::args::quantity::{duration, span};
 use lockstep_perf::exit::{Exit, Refusal};
 use lockstep_perf::machine::cpu_list;
 use lockstep_perf::machine::floor::{Floor, Watch};
@@ -26,7 +26,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "LIST")]
     cpus: Option<String>,
     /// For how long
-    #[arg(long, default_value = "10s", value_parser = duration, value_name = "DUR")]
+    #[arg(long, default_value = "10s", value_parser = span, value_name = "DUR")]
     duration: Duration,
     /// Two looks at the clock further apart are a gap
     #[arg(long, default_value = "500ns", value_parser = duration, value_name = "DUR")]

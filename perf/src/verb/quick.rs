@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use lockstep_engine::JournalMode;
 use lockstep_perf::args::plan::{Plan, Wishes};
-use lockstep_perf::args::quantity::{duration, show_short, whole};
+use lockstep_perf::args::quantity::{show_short, span, whole};
 use lockstep_perf::args::shape::Shape;
 use lockstep_perf::exit::{Exit, Refusal};
 use lockstep_perf::machine::clock::ratio;
@@ -36,7 +36,7 @@ const FLOOR: Duration = Duration::from_millis(400);
 )]
 pub(crate) struct Args {
     /// Measured time at each of the three rates
-    #[arg(long, default_value = "3s", value_parser = duration, value_name = "DUR")]
+    #[arg(long, default_value = "3s", value_parser = span, value_name = "DUR")]
     duration: Duration,
     /// Keep nothing
     #[arg(long)]

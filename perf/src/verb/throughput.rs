@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use lockstep_perf::Verdict;
 use lockstep_perf::args::plan::Plan;
-use lockstep_perf::args::quantity::{duration, show_count, show_rate, whole};
+use lockstep_perf::args::quantity::{duration, show_count, show_rate, span, whole};
 use lockstep_perf::args::shape::Shape;
 use lockstep_perf::args::slo::{Met, Slo};
 use lockstep_perf::exit::Exit;
@@ -45,7 +45,7 @@ const SEARCH_RATIO: f64 = 1.05;
 )]
 pub(crate) struct Args {
     /// Measured time of each run
-    #[arg(long, default_value = "3s", value_parser = duration, value_name = "DUR")]
+    #[arg(long, default_value = "3s", value_parser = span, value_name = "DUR")]
     duration: Duration,
     /// Runs, each with fresh threads and a fresh ring
     #[arg(long, default_value = "5", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]

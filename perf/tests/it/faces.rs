@@ -327,6 +327,14 @@ fn words_that_are_no_numbers() {
             "latency --duration 10",
             "is no duration: a number and one of ns, us, ms, s, m, h",
         ),
+        ("latency --duration 0", "is no time to measure in"),
+        ("hiccup --duration 0s", "is no time to measure in"),
+        ("throughput --duration 0", "is no time to measure in"),
+        ("tune --budget 0", "is no time to measure in"),
+        (
+            "latency --config /nowhere.toml",
+            "--config /nowhere.toml: cannot be read",
+        ),
         ("latency --ring many", "is no number"),
         (
             "latency --topology ring",
@@ -466,6 +474,12 @@ fn results_are_found_drawn_exported_and_compared() {
     {
         assert_eq!(line.split_whitespace().count(), 4, "{line}");
     }
+    let nothing = lockstep(&format!("export last --to hgrm --tag nothing --out {out}"));
+    assert_eq!((nothing.code, nothing.stdout.as_str()), (2, ""));
+    assert!(
+        nothing.stderr.contains("hint: lateness, response, service"),
+        "{nothing:?}"
+    );
     let hlog = lockstep(&format!("export last --to hlog --out {out}"));
     assert!(
         hlog.stdout

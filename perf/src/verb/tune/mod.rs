@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use lockstep_perf::HarnessError;
 use lockstep_perf::args::plan::{Plan, Wishes};
-use lockstep_perf::args::quantity::{duration, whole};
+use lockstep_perf::args::quantity::{span, whole};
 use lockstep_perf::args::shape::Shape;
 use lockstep_perf::args::wish::{Log, Place};
 use lockstep_perf::exit::{Exit, Refusal};
@@ -69,7 +69,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SPACE")]
     space: Option<Space>,
     /// How long it may take
-    #[arg(long, default_value = "90s", value_parser = duration, value_name = "DUR")]
+    #[arg(long, default_value = "90s", value_parser = span, value_name = "DUR")]
     budget: Duration,
     /// Where the recommendation is written
     #[arg(long, default_value = "lockstep-tuned.toml", value_name = "FILE")]
@@ -192,6 +192,14 @@ impl<'a> Tune<'a> {
             let home = store::home(out, &self.document);
             self.notebook = Some(Notebook::new(home, self.head()));
         }
+        if let Some(least) = longer_than(args.budget, candidates.len()) {
+            self.bench.say(&format!(
+                "note     --budget {:.1} s does not do: {} candidates take {:.1} s at least\n",
+                args.budget.as_secs_f64(),
+                candidates.len(),
+                least.as_secs_f64()
+            ))?;
+        }
         let mut random = Random::new(args.seed);
         let screened = self.screen(&mut candidates, &mut random)?;
         self.confirm(&mut candidates, &mut random)?;
@@ -223,7 +231,9 @@ impl<'a> Tune<'a> {
     /// The other half: each finalist as often as it takes to tell them apart, in turns.
     fn confirm(&mut self, finalists: &mut [Candidate], random: &mut Random) -> anyhow::Result<()> {
         let runs = u32::try_from((finalists.len() * CONFIRMING_RUNS).max(1))?;
-        let duration = (self.args.budget.mul_f64(0.5) / runs).saturating_sub(OVERHEAD);
+        let duration = (self.args.budget.mul_f64(0.5) / runs)
+            .saturating_sub(OVERHEAD)
+            .max(SCREEN_MIN);
         for candidate in &mut *finalists {
             candidate.runs.clear();
         }
@@ -382,6 +392,14 @@ fn contenders(finalists: &[Candidate], limit: f64) -> Vec<Contender> {
     each.collect()
 }
 
+/// What the shortest runs of so many candidates take, if that is more than there is.
+fn longer_than(budget: Duration, candidates: usize) -> Option<Duration> {
+    let better = (candidates / 3).max(FINALISTS).min(candidates);
+    let confirming = FINALISTS.min(candidates) * CONFIRMING_RUNS;
+    let runs = u32::try_from(candidates + better + confirming).ok()?;
+    Some((SCREEN_MIN + OVERHEAD) * runs).filter(|least| *least > budget)
+}
+
 /// Whether the recommendation can be written, before it is looked for.
 fn check_file(path: &Path) -> Result<(), Refusal> {
     let probe = path.with_file_name(format!(".lockstep-{}", std::process::id()));
@@ -509,4 +527,17 @@ fn measure(args: &Args, bench: &Bench, plan: &Plan, duration: Duration) -> anyho
         p999: percentile(&run.response, 99.9),
         cpus: run.cpu_s / duration.as_secs_f64(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_that_does_not_do_is_told_what_would() {
+        // 45 runs, then 15, then five of each of four: 80 at 110 ms.
+        let least = Duration::from_millis(8_800);
+        assert_eq!(longer_than(Duration::from_millis(1), 45), Some(least));
+        assert_eq!(longer_than(least, 45), None);
+    }
 }
