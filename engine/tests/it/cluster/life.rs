@@ -1,0 +1,97 @@
+//! Crashes, partitions, transfers, starts: what clients were told holds.
+
+use super::clients::is_bomb;
+use super::seeds;
+use super::world::{ALL, World, id_of, next_of};
+
+/// A life full of trouble; then all is well, and everything is compared. How many starts began with a
+/// snapshot.
+fn run(seed: u64, bomb_every: u32) -> u32 {
+    let mut world = World::with_bombs(seed, bomb_every);
+    world.until_led();
+    for _ in 0..25 {
+        for _ in 0..80 {
+            world.step();
+        }
+        world.trouble();
+    }
+    world.heal();
+    let seen = world.finish(5);
+    world.replay_agrees(&seen);
+    let goal = world.deposits_max;
+    for (number, (client, balance)) in world.clients.iter().zip(&seen.balances).enumerate() {
+        let bombs = (1..=goal).filter(|request| is_bomb(bomb_every, number, *request));
+        let deposits = goal - u32::try_from(bombs.count()).unwrap();
+        assert!(client.answers.keys().copied().eq(1..=goal), "seed {seed}");
+        assert_eq!(
+            *balance,
+            i64::from(deposits),
+            "seed {seed}: applied not exactly once"
+        );
+        let positions: Vec<u64> = client.answers.values().copied().collect();
+        assert!(positions.is_sorted(), "seed {seed}: {positions:?}");
+    }
+    world.from_snapshots
+}
+
+#[test]
+fn what_clients_were_told_holds_through_crashes_partitions_and_transfers() {
+    let seeds = 1..=seeds().unwrap_or(20);
+    let from_snapshots: u32 = seeds.map(|seed| run(seed, 0)).sum();
+    assert!(from_snapshots > 10, "only {from_snapshots}");
+}
+
+#[test]
+fn qu_what_the_logic_panics_on_is_in_quarantine_everywhere_through_crashes_and_partitions() {
+    for seed in 1..=seeds().unwrap_or(6) {
+        run(seed, 5 + u32::try_from(seed % 17).unwrap());
+    }
+}
+
+#[test]
+fn a_node_starts_behind_its_snapshot_whatever_was_replaced_behind_it() {
+    let mut world = World::new(2);
+    for round in 1..=4 {
+        world.until_answered(round * 30);
+        // Whoever leads is alone with what it takes from now on, which the others replace.
+        let leader = world.leader().unwrap();
+        for other in World::others(leader) {
+            world.cut[leader][other] = true;
+        }
+        (0..40).for_each(|_| world.step());
+        world.heal();
+        world.until_answered(round * 30 + 10);
+    }
+    let before = world.finish(0);
+    ALL.for_each(|at| world.kill(at));
+    ALL.for_each(|at| world.start(at));
+    for at in ALL {
+        let recovery = world.node(at).recovery();
+        assert!(recovery.plan.snapshot.is_some(), "{recovery:?}");
+        assert!(recovery.plan.events < 200, "{recovery:?}");
+    }
+    assert_eq!(world.agree().balances, before.balances);
+}
+
+#[test]
+fn a_planned_transfer_and_a_closed_cluster_go_on_where_they_were() {
+    let mut world = World::new(7);
+    world.deposits_max = 30;
+    world.until_answered(10);
+    let leader = world.leader().unwrap();
+    let other = next_of(leader);
+    world.node_mut(leader).transfer_to(id_of(other)).unwrap();
+    world.until("the other leads", |world| world.leader() == Some(other));
+    world.until_answered(20);
+    for at in ALL {
+        let node = world.processes[at].node.take().unwrap();
+        node.close().unwrap();
+        world.start(at);
+        assert_eq!(world.node(at).recovery().journal, "closed in order");
+    }
+    for client in &mut world.clients {
+        client.asked = None;
+    }
+    world.until_answered(30);
+    assert_eq!(world.agree().balances, [30; 4]);
+}
