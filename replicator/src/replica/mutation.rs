@@ -35,6 +35,10 @@ pub enum Mutation {
     CutWithoutIntent,
     /// A log begins behind a snapshot that nobody has looked at.
     SnapshotTakenUnverified,
+    /// A logic that runs ahead of its gate answers at once.
+    OutputBeforeItsGate,
+    /// A deposed leader keeps what its logic had applied ahead of its gate.
+    KeepsAStateThatDidNotCommit,
 }
 
 impl Mutation {
@@ -55,6 +59,8 @@ impl Mutation {
         Mutation::VoteAfterForgetting,
         Mutation::CutWithoutIntent,
         Mutation::SnapshotTakenUnverified,
+        Mutation::OutputBeforeItsGate,
+        Mutation::KeepsAStateThatDidNotCommit,
     ];
 
     /// Its name on the command line of the campaign.
@@ -76,6 +82,8 @@ impl Mutation {
             Mutation::VoteAfterForgetting => "vote-after-forgetting",
             Mutation::CutWithoutIntent => "cut-without-intent",
             Mutation::SnapshotTakenUnverified => "snapshot-taken-unverified",
+            Mutation::OutputBeforeItsGate => "output-before-its-gate",
+            Mutation::KeepsAStateThatDidNotCommit => "keeps-a-state-that-did-not-commit",
         }
     }
 }

@@ -9,7 +9,7 @@
 //! | `S5` a new leader has all that is committed | by the same list, when it is elected |
 //! | `S6` term and commit never go back | for each node, the term over restarts too |
 //! | `S7` the logic is behind both promises | its position against `S3` and the synced bytes of its own disk |
-//! | `S8` equal positions, equal states | by hash, against a model that applies the committed events once |
+//! | `S8` equal positions, equal states | by hash, against a model that applies the committed events once; of a state ahead of its gate when its events are committed |
 //! | `S9` replies are those of the model, and committed | each reply that leaves a node, before any network |
 //! | `S11` where the other site gates, what is committed is on disks of two sites | as `S3`, unless an operator said otherwise, to this leader or in its log |
 //! | `S12` a log begins behind a frame that is committed | by the same list as `S4`, for what was given up and for what began behind another's snapshot |
@@ -36,6 +36,8 @@ struct Seen {
     term: u64,
     committed: u64,
     applied: u64,
+    /// States ahead of their gate: term, position and hash.
+    ahead: Vec<(u64, u64, u64)>,
     leads_in: u64,
     /// Nothing was seen of this life of the process yet.
     is_fresh: bool,
@@ -62,6 +64,8 @@ pub struct Checker {
     waived: BTreeSet<u64>,
     /// Commits that two sites had, where that was asked for.
     gated: u64,
+    /// States ahead of their gate that were right, and that were taken back.
+    ahead: (u64, u64),
 }
 
 impl Checker {
@@ -90,6 +94,12 @@ impl Checker {
     #[must_use]
     pub fn gated(&self) -> u64 {
         self.gated
+    }
+
+    /// How many states ahead of their gate were right, and how many were taken back.
+    #[must_use]
+    pub fn ahead(&self) -> (u64, u64) {
+        self.ahead
     }
 
     /// Before this position everything is really committed.
@@ -404,7 +414,8 @@ impl Checker {
         node: &N,
         disks: &BTreeMap<NodeId, Simulated>,
     ) -> Result<(), String> {
-        let applied = node.applied().0;
+        self.check_ahead(id, node)?;
+        let applied = node.promised().0;
         let seen = self.seen.entry(id).or_default();
         if applied == seen.applied {
             return Ok(());
@@ -431,11 +442,44 @@ impl Checker {
                 seen.disk.end()
             ));
         }
+        if node.applied().0 > applied {
+            // Its state is that of another position: `check_ahead` remembers it.
+            return Ok(());
+        }
         let (expected, found) = (self.hashes.get(&applied), node.state_hash());
         if expected != Some(&found) {
             return Err(format!(
                 "S8: the state of node {id} at {applied} is {found:016x}, the model's {expected:016x?}"
             ));
+        }
+        Ok(())
+    }
+
+    /// A state ahead of its gate is that of the model, once its events are committed (`S8`).
+    fn check_ahead<N: Node>(&mut self, id: NodeId, node: &N) -> Result<(), String> {
+        let view = node.replica().view();
+        let (applied, promised) = (node.applied().0, node.promised().0);
+        let seen = self.seen.entry(id).or_default();
+        let leads_in = (view.role == Role::Leader).then_some(view.term);
+        let before = seen.ahead.len();
+        seen.ahead.retain(|(term, ..)| Some(*term) == leads_in);
+        self.ahead.1 += (before - seen.ahead.len()) as u64;
+        let is_new = seen.ahead.last().is_none_or(|(_, at, _)| *at < applied);
+        if let Some(term) = leads_in.filter(|_| applied > promised && is_new) {
+            seen.ahead.push((term, applied, node.state_hash()));
+        }
+        let right = seen.ahead.iter().take_while(|(_, at, _)| *at <= promised);
+        let right: Vec<_> = right.copied().collect();
+        seen.ahead.drain(..right.len());
+        self.ahead.0 += right.len() as u64;
+        for (term, at, found) in right {
+            let expected = self.hashes.get(&at);
+            if expected != Some(&found) {
+                return Err(format!(
+                    "S8: node {id}, which led in term {term}, came ahead of its gate to the state {found:016x} \
+                     at {at}, the model to {expected:016x?}"
+                ));
+            }
         }
         Ok(())
     }

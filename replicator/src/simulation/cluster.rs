@@ -262,6 +262,7 @@ impl<N: Node> Cluster<N> {
         self.tally.elections = self.checker.elections();
         self.tally.done = self.checker.done();
         self.tally.gated = self.checker.gated();
+        (self.tally.ahead, self.tally.taken_back) = self.checker.ahead();
         for process in self.processes.values() {
             if let Some(node) = &process.node {
                 self.tally.cut_back += node.replica().cuts();
@@ -335,6 +336,7 @@ impl<N: Node> Cluster<N> {
                 storage,
                 journal,
                 replica,
+                runs_ahead: self.plan.runs_ahead,
             },
             node: None,
             life: 0,

@@ -1,4 +1,22 @@
 //! One process of a simulated cluster: what the simulator drives, and the model's own.
+//!
+//! Where the plan says so, the model's logic runs ahead of its gate while it leads:
+//!
+//! ```text
+//!   offered ─► applied at once ─► its answers are held ─► committed and durable ─► they leave
+//!                                        │ another leads
+//!                                        └► held answers are forgotten, the state is made anew
+//!                                           from snapshot and log, as far as it was promised
+//! ```
+//!
+//! # Invariants
+//!
+//! * `RA1` Only what this leader offered in this term is applied ahead; a follower applies nothing ahead.
+//! * `RA2` An answer leaves when its event is committed and durable, and in the term that applied it.
+//! * `RA3` How far a state is kept is what was promised while this node led: what is committed later at
+//!   the same positions may be other events.
+
+use std::collections::VecDeque;
 
 use lockstep_journaler::retention::{self, Needs, Plan};
 use lockstep_journaler::snapshots::{KEEP_MIN, Manifest, SnapshotOf, Snapshots};
@@ -7,6 +25,7 @@ use lockstep_journaler::tools::{Catalog, ToolError};
 use lockstep_journaler::{From, Options, Position, Reader, Term};
 
 use super::model::{ADD, EVENTS, Event, Model, OPEN, Reply};
+use crate::consensus::Role;
 use crate::ids::NodeId;
 use crate::members::Change;
 use crate::replica::{Mutation, OfferError, Opened, ReceiveError, Replica, ReplicaOptions};
@@ -22,6 +41,8 @@ pub struct Setup {
     pub journal: Options,
     /// Of its part in the cluster.
     pub replica: ReplicaOptions,
+    /// Whether the model's logic runs ahead of its gate while it leads.
+    pub runs_ahead: bool,
 }
 
 /// What a client asks of a node.
@@ -126,6 +147,12 @@ pub trait Node: Sized {
     /// Before this position the logic has applied everything.
     fn applied(&self) -> Position;
 
+    /// Before this position all that is applied is committed and durable here: what lies between the two
+    /// may have to be taken back.
+    fn promised(&self) -> Position {
+        self.applied()
+    }
+
     /// Of the logic's state, which the events before [`applied`](Self::applied) have made.
     fn state_hash(&self) -> u64;
 }
@@ -145,7 +172,23 @@ pub struct ModelNode {
     applied_index: u64,
     asked: Vec<Event>,
     replies: Vec<Reply>,
+    runs_ahead: bool,
+    ahead: Option<Ahead>,
 }
+
+/// What the state has that may have to be taken back.
+#[derive(Debug)]
+struct Ahead {
+    /// In which this node leads and applies what it offers.
+    term: u64,
+    /// Before it everything is committed and durable.
+    promised: Position,
+    /// Answers to what lies behind it.
+    held: VecDeque<Reply>,
+}
+
+/// A state, the position behind it, and the index of the frame in front of that.
+type Loaded = (Model, Position, u64);
 
 /// Events of one frame at most.
 const FRAME_EVENTS: usize = 5;
@@ -156,31 +199,8 @@ impl ModelNode {
         (replica, opened): (Replica<Simulated>, Opened),
     ) -> Result<ModelNode, String> {
         let storage = setup.storage.clone();
-        let mutation = replica.options().mutation;
-        let (mut model, mut start) = (Model::default(), (Position(0), 0));
-        if mutation == Some(Mutation::SkipDeduplication) {
-            model = model.forgetting_requests();
-        }
-        let is_of_log = |manifest: &Manifest| {
-            manifest.reached.position <= opened.committed
-                && replica.index().chain_at(manifest.index) == Some(manifest.chain)
-        };
-        let loaded = Snapshots::new(storage.clone()).load_newest(is_of_log, 1);
-        let (loaded, rejected) = loaded.map_err(|error| error.to_string())?;
-        match loaded {
-            Some(loaded) => {
-                let state = Model::from_bytes(&loaded.parts.concat());
-                model = state.ok_or("the bytes of a snapshot are no state")?;
-                start = (loaded.manifest.reached.position, loaded.manifest.index);
-            }
-            None if opened.journal.oldest > Position(0) => {
-                let oldest = opened.journal.oldest;
-                return Err(format!(
-                    "the log begins at {oldest}, no state: {rejected:?}"
-                ));
-            }
-            None => {}
-        }
+        let oldest = opened.journal.oldest;
+        let (model, applied, applied_index) = load(&storage, &replica, opened.committed, oldest)?;
         let mut node = ModelNode {
             storage,
             cuts: replica.cuts(),
@@ -188,10 +208,12 @@ impl ModelNode {
             model,
             reader: None,
             next: None,
-            applied: start.0,
-            applied_index: start.1,
+            applied,
+            applied_index,
             asked: Vec::new(),
             replies: Vec::new(),
+            runs_ahead: setup.runs_ahead,
+            ahead: None,
         };
         node.run_logic()?;
         node.replies.clear();
@@ -204,11 +226,19 @@ impl ModelNode {
             self.cuts = self.replica.cuts();
             (self.reader, self.next) = (None, None);
         }
-        let durable = self.replica.durable();
+        self.settle()?;
         let gate = match self.replica.options().mutation {
-            Some(Mutation::LogicBeforeGate) => durable,
-            _ => durable.min(self.replica.committed()),
+            Some(Mutation::LogicBeforeGate) => self.replica.durable(),
+            _ => self.both(),
         };
+        self.run_to(gate, self.replica.view().role == Role::Leader)
+    }
+
+    fn both(&self) -> Position {
+        self.replica.durable().min(self.replica.committed())
+    }
+
+    fn run_to(&mut self, gate: Position, answers: bool) -> Result<(), String> {
         // Ends: each turn applies a frame, or returns.
         while self.applied < gate {
             if self.next.is_none() {
@@ -221,15 +251,77 @@ impl ModelNode {
                 self.next = Some((index, first, events));
                 return Ok(());
             }
-            let answers = self.replica.view().role == crate::consensus::Role::Leader;
-            for (position, event) in (first..).zip(&events) {
-                let reply = self.model.apply(position, event);
-                self.replies.extend(reply.filter(|_| answers));
-            }
-            self.applied = Position(first + events.len() as u64);
+            let replies = self.apply(first, &events);
+            self.replies.extend(replies.into_iter().filter(|_| answers));
             self.applied_index = index;
         }
         Ok(())
+    }
+
+    fn apply(&mut self, first: u64, events: &[Event]) -> Vec<Reply> {
+        let run = (first..).zip(events);
+        let replies = run.filter_map(|(position, event)| self.model.apply(position, event));
+        let replies = replies.collect();
+        self.applied = Position(first + events.len() as u64);
+        replies
+    }
+
+    /// What was offered is applied at once, if everything in front of it is (`RA1`).
+    fn run_ahead(&mut self, offered: Position, events: &[Event]) {
+        let view = self.replica.view();
+        let is_next = view.role == Role::Leader && offered == self.applied;
+        let is_of_term = |ahead: &Ahead| ahead.term == view.term;
+        if !self.runs_ahead || !is_next || !self.ahead.as_ref().is_none_or(is_of_term) {
+            return;
+        }
+        let replies = self.apply(offered.0, events);
+        if self.replica.options().mutation == Some(Mutation::OutputBeforeItsGate) {
+            self.replies.extend(&replies);
+        }
+        let ahead = self.ahead.get_or_insert(Ahead {
+            term: view.term,
+            promised: offered,
+            held: VecDeque::new(),
+        });
+        ahead.held.extend(replies);
+    }
+
+    /// What was applied ahead is promised by now, or is never going to be by this leader.
+    fn settle(&mut self) -> Result<(), String> {
+        let (view, both) = (self.replica.view(), self.both());
+        let Some(ahead) = &mut self.ahead else {
+            return Ok(());
+        };
+        if view.role == Role::Leader && view.term == ahead.term {
+            // RA2
+            ahead.promised = ahead.promised.max(both.min(self.applied));
+            let (held, promised) = (&mut ahead.held, ahead.promised.0);
+            let left = held.partition_point(|reply| reply.position < promised);
+            self.replies.extend(held.drain(..left));
+            if ahead.promised == self.applied {
+                self.applied_index = self.replica.index().index_reaching(self.applied);
+                (self.ahead, self.reader, self.next) = (None, None, None);
+            }
+            return Ok(());
+        }
+        // RA3
+        let promised = ahead.promised;
+        (self.ahead, self.reader, self.next) = (None, None, None);
+        if self.replica.options().mutation == Some(Mutation::KeepsAStateThatDidNotCommit) {
+            return Ok(());
+        }
+        let oldest = self.replica.index().base().reached.position;
+        (self.model, self.applied, self.applied_index) =
+            load(&self.storage, &self.replica, promised, oldest)?;
+        self.run_to(promised, false)?;
+        if self.applied == promised {
+            Ok(())
+        } else {
+            Err(format!(
+                "the state was to be made anew up to {promised}, and ends at {}",
+                self.applied
+            ))
+        }
     }
 
     fn read(&mut self) -> Result<Option<(u64, u64, Vec<Event>)>, String> {
@@ -253,6 +345,9 @@ impl ModelNode {
 
     /// The state, as it is behind the last frame that was applied.
     fn save(&self) -> Option<Manifest> {
+        if self.ahead.is_some() {
+            return None;
+        }
         let tail = self.replica.index().tail_at(self.applied_index)?;
         if tail.index == 0 || tail.reached.position != self.applied {
             return None;
@@ -321,13 +416,45 @@ impl ModelNode {
                 .replica
                 .offer([bytemuck::cast_slice(events), &[]], wall_ns)
             {
+                Ok(position) => self.run_ahead(position, events),
                 // Never framed, never answered: the clients ask again.
-                Ok(_) | Err(OfferError::NotNow(_)) => {}
+                Err(OfferError::NotNow(_)) => {}
                 Err(error) => return Err(error.to_string()),
             }
         }
         Ok(())
     }
+}
+
+/// The newest state that a snapshot has of this log, not behind `until`.
+fn load(
+    storage: &Simulated,
+    replica: &Replica<Simulated>,
+    until: Position,
+    oldest: Position,
+) -> Result<Loaded, String> {
+    let is_of_log = |manifest: &Manifest| {
+        manifest.reached.position <= until
+            && replica.index().chain_at(manifest.index) == Some(manifest.chain)
+    };
+    let loaded = Snapshots::new(storage.clone()).load_newest(is_of_log, 1);
+    let (loaded, rejected) = loaded.map_err(|error| error.to_string())?;
+    if let Some(loaded) = loaded {
+        let model = Model::from_bytes(&loaded.parts.concat());
+        let model = model.ok_or("the bytes of a snapshot are no state")?;
+        let Manifest { reached, index, .. } = loaded.manifest;
+        return Ok((model, reached.position, index));
+    }
+    if oldest > Position(0) {
+        return Err(format!(
+            "the log begins at {oldest}, no state: {rejected:?}"
+        ));
+    }
+    let mut model = Model::default();
+    if replica.options().mutation == Some(Mutation::SkipDeduplication) {
+        model = model.forgetting_requests();
+    }
+    Ok((model, Position(0), 0))
 }
 
 impl Node for ModelNode {
@@ -419,6 +546,11 @@ impl Node for ModelNode {
 
     fn applied(&self) -> Position {
         self.applied
+    }
+
+    fn promised(&self) -> Position {
+        let ahead = self.ahead.as_ref();
+        ahead.map_or(self.applied, |ahead| ahead.promised)
     }
 
     fn state_hash(&self) -> u64 {

@@ -48,6 +48,8 @@ pub struct Plan {
     pub has_sites: bool,
     /// Whether, under a policy of memory, power goes between a write and its sync too.
     pub cuts_memory: bool,
+    /// Whether the logic of who leads runs ahead of its gate, and only what it says waits there.
+    pub runs_ahead: bool,
     /// Whether processes, machines and disks fail.
     pub breaks_nodes: bool,
     /// Whether the network is cut.
@@ -93,6 +95,7 @@ impl Plan {
                 [usize::try_from(random.below(10)).unwrap_or(2).min(2)],
             has_sites: false,
             cuts_memory: Random::new(seed ^ 0x0ff_5eed).chance(700),
+            runs_ahead: Random::new(seed ^ 0x0a_4ead).chance(400),
             breaks_nodes: !random.chance(100),
             breaks_network: !random.chance(100),
             mutation: None,

@@ -93,6 +93,10 @@ tally! {
     degraded "times that an operator gave the other site up" 5,
     /// An operator's word that it is again.
     regated "times that it was waited for again" 2,
+    /// By hash, of states that a leader came to before their events were committed.
+    ahead "states ahead of their gate that were right" 1000,
+    /// Such states of leaders that were deposed.
+    taken_back "states ahead of their gate that were taken back" 50,
     /// Snapshots of any node.
     snapshots "snapshots taken" 1000,
     /// Frames whose rows were given up.

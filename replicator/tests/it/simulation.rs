@@ -136,6 +136,34 @@ fn logic_before_its_gate_is_found() {
 }
 
 #[test]
+fn a_logic_ahead_of_its_gate_says_nothing_and_is_taken_back_when_another_leads() {
+    let runs_ahead = |seed: &u64| Plan::of_seed(*seed).runs_ahead;
+    let total = run((1..=100).filter(runs_ahead).take(8));
+    println!("{total}");
+    assert!(total.ahead > 100, "too few states were ahead of their gate");
+    assert!(total.taken_back > 3, "too few were taken back");
+}
+
+/// What is found of seeds in which the logic runs ahead.
+fn found_ahead(mutation: Mutation) -> String {
+    let mut seeds = (1..=200).filter(|&seed| Plan::of_seed(seed).runs_ahead);
+    let found = seeds.find_map(|seed| run_mutated(seed, mutation).err());
+    found.expect("it survived two hundred seeds").what
+}
+
+#[test]
+fn an_output_before_its_gate_is_found() {
+    let what = found_ahead(Mutation::OutputBeforeItsGate);
+    assert!(what.starts_with("S9"), "{what}");
+}
+
+#[test]
+fn a_state_that_did_not_commit_and_is_kept_is_found() {
+    let what = found_ahead(Mutation::KeepsAStateThatDidNotCommit);
+    assert!(what.starts_with("S7") || what.starts_with("S8"), "{what}");
+}
+
+#[test]
 fn bytes_taken_without_crc_and_chain_are_found() {
     is_found(Mutation::NoChain, 200);
 }
