@@ -239,6 +239,17 @@ impl Simulated {
         }
     }
 
+    /// Another disk, which is on and shows what reads of this one saw when its power went. The change
+    /// that was under way then is not among it.
+    #[must_use]
+    pub fn as_before_the_cut(&self) -> Simulated {
+        let fork = self.fork();
+        let mut world = fork.world();
+        (world.is_off, world.cut_after) = (false, None);
+        drop(world);
+        fork
+    }
+
     /// Decides the crashes from here on by another seed.
     pub fn reseed(&self, seed: u64) {
         self.world().random = Random(seed);
@@ -1048,12 +1059,15 @@ impl SimulatedFile {
             Some(Fault::WriteMisdirected) => Landing::Shifted(1 + world.random.below(64)),
             _ => Landing::There,
         };
-        world
-            .file_at(self.inode)
-            .write(&bytes[..written], at, landing);
+        let file = world.file_at(self.inode);
         if !survives {
+            // Some of it may be on the disk later; nobody has seen it.
+            let seen = file.cache.clone();
+            file.write(&bytes[..written], at, landing);
+            file.cache = seen;
             return Err(world.power_cut());
         }
+        file.write(&bytes[..written], at, landing);
         if written < bytes.len() {
             return Err(match fault {
                 Some(Fault::NoSpace) => Errno::Full.error(),

@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use lockstep_journaler::Position;
 use lockstep_journaler::storage::Simulated;
 
-use super::disk::DiskLog;
+use super::disk::{DiskLog, OnDisk};
 use super::model::{Answer, Event, Model, Reply};
 use super::node::Node;
 use crate::consensus::Role;
@@ -44,6 +44,17 @@ struct Seen {
     /// As it knew them at the last look: a change is committed by those before it.
     members: Members,
     disk: DiskLog,
+    /// By index: what it had written under a promise of memory when its power went. It counts for as
+    /// long as the node does not vote again (`S3`).
+    forgotten: BTreeMap<u64, OnDisk>,
+}
+
+impl Seen {
+    /// The frame with this index that it has, or had promised and lost with its power.
+    fn frame(&self, index: u64) -> Option<&OnDisk> {
+        let on_disk = self.disk.frame(index);
+        on_disk.or_else(|| self.forgotten.get(&index))
+    }
 }
 
 /// All that was ever true of a cluster.
@@ -125,16 +136,35 @@ impl Checker {
         self.model.done()
     }
 
+    /// The power of a node goes: under a promise of memory what was written by then was promised.
+    pub fn loses_power(&mut self, id: NodeId, disk: &Simulated) {
+        let seen = self.seen.entry(id).or_default();
+        if !seen.disk.is_of_memory() {
+            return;
+        }
+        seen.disk.look(disk);
+        let frames = seen.disk.frames().iter();
+        let last = frames.clone().next_back().map(|frame| frame.header.index);
+        if let Some(last) = last {
+            // Behind it there was something once, and it was cut away.
+            seen.forgotten.retain(|index, _| *index <= last);
+        }
+        let frames = frames.map(|frame| (frame.header.index, frame.clone()));
+        seen.forgotten.extend(frames);
+    }
+
     /// A process ended, or began: what its memory had, and what its disk had not synced, is gone.
     pub fn restarted(&mut self, id: NodeId) {
         let seen = self.seen.entry(id).or_default();
         let (term, members) = (seen.term, std::mem::take(&mut seen.members));
         let mut disk = std::mem::take(&mut seen.disk);
         disk.forget();
+        let forgotten = std::mem::take(&mut seen.forgotten);
         *seen = Seen {
             term,
             members,
             disk,
+            forgotten,
             is_fresh: true,
             ..Seen::default()
         };
@@ -164,6 +194,9 @@ impl Checker {
         self.check_commit(id, node, disks)?;
         let seen = self.seen.entry(id).or_default();
         seen.is_fresh = false;
+        if !node.replica().is_barred() {
+            seen.forgotten.clear();
+        }
         if seen.members != *node.replica().members() {
             seen.members = node.replica().members().clone();
         }
@@ -329,7 +362,7 @@ impl Checker {
         for (&other, disk) in disks {
             let seen = self.seen.entry(other).or_default();
             seen.disk.look(disk);
-            if seen.disk.frame(own).map(|frame| frame.header.header_crc()) == expected {
+            if seen.frame(own).map(|frame| frame.header.header_crc()) == expected {
                 holders.push(other);
             }
         }
@@ -348,7 +381,7 @@ impl Checker {
         let holder = holders.first().copied().unwrap_or(id);
         for at in from..=index.index_at(Position(committed)).min(own) {
             let seen = self.seen.get(&holder);
-            let Some(frame) = seen.and_then(|seen| seen.disk.frame(at)) else {
+            let Some(frame) = seen.and_then(|seen| seen.frame(at)) else {
                 return Err(format!(
                     "S3: the disk of {holder} has no frame {at} before {own}"
                 ));

@@ -20,7 +20,7 @@ use crate::consensus::{Role, StepError};
 use crate::ids::{ClusterId, NodeId};
 use crate::members::Change;
 use crate::policy::Policy;
-use crate::replica::{Mutation, ReceiveError, ReplicaOptions};
+use crate::replica::{Mutation, OfferError, ReceiveError, ReplicaOptions};
 use crate::sites::{Gating, Sites};
 use crate::wire::{Body, Decoder, HEAD_BYTES, Head, Kind, Limits, Message, SharedFrame};
 
@@ -655,6 +655,7 @@ impl<N: Node> Cluster<N> {
         // started again, and not the process alone.
         let loses_power = loses_power || process.is_hurt;
         if loses_power {
+            self.checker.loses_power(id, &process.setup.storage);
             process.setup.storage.crash();
             process.setup.replica.boot += 1;
         }
@@ -1055,8 +1056,12 @@ impl<N: Node> Cluster<N> {
         };
         let term = node.replica().view().term;
         let outcome = node.go_by(word, wall_ns);
-        if outcome.is_ok() {
+        let has_died = matches!(outcome, Err(OfferError::Fatal(_)));
+        if outcome.is_ok() || (has_died && word == Gating::Degraded) {
+            // A leader that dies with the word may have gone by it.
             self.checker.told(term, word);
+        }
+        if outcome.is_ok() {
             match word {
                 Gating::Degraded => self.tally.degraded += 1,
                 Gating::Sites => self.tally.regated += 1,

@@ -58,6 +58,15 @@ impl DiskLog {
 
     /// Looks for more behind what was seen.
     pub fn look(&mut self, disk: &Simulated) {
+        if self.counts_written && disk.is_off() {
+            // What was written was promised, whether or not anybody can read it any more.
+            self.look_at(&disk.as_before_the_cut());
+        } else {
+            self.look_at(disk);
+        }
+    }
+
+    fn look_at(&mut self, disk: &Simulated) {
         // A node that lost power before it had written anything may have begun at a later segment, and
         // what was not looked at may have been given up.
         if self.header_of(disk, self.segment).is_none() {
@@ -135,6 +144,12 @@ impl DiskLog {
     #[must_use]
     pub fn frames(&self) -> &[OnDisk] {
         &self.frames
+    }
+
+    /// Whether what is written counts, synced or not.
+    #[must_use]
+    pub fn is_of_memory(&self) -> bool {
+        self.counts_written
     }
 
     /// The position behind its last event.

@@ -322,6 +322,22 @@ fn a_power_cut_hits_the_nth_change_and_everything_behind() {
 }
 
 #[test]
+fn before_the_cut_is_seen_what_was_written_and_not_what_was_under_way() {
+    let (disk, file) = with_file(2 * SECTOR);
+    disk.cut_power_after(1);
+    write(&file, &[0x22; SECTOR], 0).unwrap();
+    assert!(write(&file, &[0x33; SECTOR], SECTOR as u64).is_err());
+    let before = disk.as_before_the_cut();
+    let expected = [[0x22; SECTOR], [0x11; SECTOR]].concat();
+    assert_eq!(read(&before, "a").unwrap(), expected);
+    assert!(disk.is_off() && !before.is_off());
+    // What was under way may be on the disk all the same.
+    disk.crash_keeping(|_| true);
+    let expected = [[0x22; SECTOR], [0x33; SECTOR]].concat();
+    assert_eq!(read(&disk, "a").unwrap(), expected);
+}
+
+#[test]
 fn a_durable_write_settles_itself_and_no_other() {
     let (disk, file) = with_file(4 * SECTOR);
     write(&file, &[0x22; SECTOR], 0).unwrap();
