@@ -27,7 +27,7 @@ use crate::system::Parameters;
 pub struct Config {
     /// Slots of the ring, a power of two. Default 65 536: 4 MiB of 64 bytes, a few sync times
     /// of a fast source. A stage takes a quarter at most in one turn, so groups of the journal are
-    /// no longer: 262 144 allow its largest, where it is fastest.
+    /// no longer: 262 144, here and for the outputs, allow its largest, where it is fastest, for 30 MiB more.
     pub slots: usize,
     /// Slots of the output ring, a power of two. Default as many.
     pub output_slots: usize,

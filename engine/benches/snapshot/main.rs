@@ -3,7 +3,10 @@
 //!
 //! ```text
 //! cargo bench -p lockstep-engine --bench snapshot -- [--mib 1024] [--rate 100000] [--phases 5] [--place …]
+//! cargo bench -p lockstep-engine --bench snapshot -- --floor 1 [--mib 1024] [--phases 5]
 //! ```
+//!
+//! `--floor 1` asks the disk alone, without an engine (`floor.rs`).
 //!
 //! The state is a table of `--mib` MiB of numbers that hardly compress, and there are two of it, the
 //! primary's and the shadow's. In each round one phase is as long as a snapshot takes, and the
@@ -59,6 +62,8 @@ impl Logic for Table {
     }
 }
 
+mod floor;
+
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 fn argument<T>(name: &str, otherwise: T) -> Outcome<T>
@@ -88,6 +93,9 @@ fn main() -> Outcome<()> {
         Some(root) => tempfile::tempdir_in(PathBuf::from(root))?,
         None => tempfile::tempdir()?,
     };
+    if argument("--floor", 0)? != 0 {
+        return floor::run(directory.path(), mib, phases);
+    }
     let start = Instant::now();
     let times: Times = Arc::new(Mutex::new(Histogram::new_with_bounds(
         1,
