@@ -16,6 +16,7 @@
 //! | `migration` | does a journal of version 1 run under the logic of version 2? |
 //! | `cluster` | does what clients were told hold through crashes, partitions and changes of leader? |
 //! | `time` | do timers ring by the time of the log, live and replayed? |
+//! | `documents` | do the documents say what is so, of keys, defaults and tests? |
 //! | `driver` | does a node with threads and sockets answer, end in order, and end by name? |
 //! | `simulated` | does the whole node keep the rules of the replicator's simulator? |
 //! | `stepped` | is the whole engine a function of the calls, and does it survive any crash of a simulated disk? |
@@ -28,6 +29,7 @@
 mod back_pressure;
 mod bank;
 mod cluster;
+mod documents;
 mod driver;
 mod exactly_once;
 mod faults;
