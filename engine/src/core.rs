@@ -19,6 +19,7 @@ use bytemuck::Zeroable;
 use lockstep_journaler::Position;
 use thiserror::Error;
 
+use crate::cluster::Administration;
 use crate::event::{Header, Kinds, SYSTEM_KINDS, Slot};
 use crate::logic::{Context, EventOf, Logic, Reject};
 use crate::outputs::Outputs;
@@ -461,7 +462,7 @@ impl<L: Logic> Core<L> {
             Parameters::KIND => self.parameters = *event.body_as(),
             VersionSwitch::KIND => return self.switch_version(event.body_as()),
             // The consensus has read it; it is in the log like everything that was decided.
-            Membership::KIND => {}
+            Membership::KIND | Administration::KIND => {}
             _ => {
                 let source = UnknownVersion {
                     name: "the engine's own".to_owned(),

@@ -6,7 +6,8 @@
 
 use lockstep_journaler::schema::Kind;
 
-use crate::event::{Body, Slot, schema_kind};
+use crate::cluster::Administration;
+use crate::event::{Body, HEADER_BYTES, Slot, schema_kind};
 
 macro_rules! system {
     ($($(#[$meta:meta])* $name:ident = $kind:literal {
@@ -179,7 +180,7 @@ pub mod code {
 
 /// The engine's kinds of events, for the journal's schema.
 pub(crate) fn schema_kinds<S: Slot>() -> Vec<Kind> {
-    vec![
+    let mut kinds = vec![
         schema_kind::<S, Void>(),
         schema_kind::<S, Beacon>(),
         schema_kind::<S, Quarantine>(),
@@ -189,7 +190,12 @@ pub(crate) fn schema_kinds<S: Slot>() -> Vec<Kind> {
         schema_kind::<S, Parameters>(),
         schema_kind::<S, Membership>(),
         schema_kind::<S, VersionSwitch>(),
-    ]
+    ];
+    // Only a cluster writes it, whose slots are large enough (`E2`).
+    if size_of::<S>() >= HEADER_BYTES + size_of::<Administration>() {
+        kinds.push(schema_kind::<S, Administration>());
+    }
+    kinds
 }
 
 /// The engine's kinds of outputs, for whoever shows outputs field by field.

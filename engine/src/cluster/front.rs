@@ -22,12 +22,13 @@ use lockstep_journaler::Position;
 use lockstep_journaler::storage::Storage;
 use lockstep_replicator::client::codec::{BODY_BYTES_MAX, ReplyHead};
 use lockstep_replicator::client::{
-    Admit, Asked, ClientId, Gateway, GatewaySettings, Leadership, code as clients,
+    Admit, Asked, ClientId, Gateway, GatewaySettings, Leadership, Principal, code as clients,
 };
 use lockstep_replicator::consensus::Role;
 use lockstep_replicator::transport::Waiting;
-use lockstep_replicator::{Change, Gating, NodeId};
+use lockstep_replicator::{Change, Gating, NodeId, OfferError};
 
+use super::administration::{Action, Administration};
 use super::answers::{Asker, Done};
 use super::driver::DriverOptions;
 use super::member::Refused;
@@ -68,6 +69,8 @@ pub(crate) struct Front<L: Logic> {
     admin_answers: Vec<(ClientId, u32, u16, String)>,
     /// Changes that were done here, and wait for a majority to have done them (`FR3`).
     settling: Vec<Settling>,
+    /// Who is to lead, by an operator's word that is in the log.
+    handing: Vec<(ClientId, u32, NodeId)>,
     logic: std::marker::PhantomData<fn() -> L>,
 }
 
@@ -91,6 +94,12 @@ enum Whom {
     Request { session: u64, number: u32 },
     /// A change of members, by an operator.
     Admin { client: ClientId, number: u32 },
+    /// The word that another node is to lead.
+    Transfer {
+        client: ClientId,
+        number: u32,
+        to: NodeId,
+    },
     /// Nobody asks for it.
     Nobody,
 }
@@ -129,6 +138,7 @@ impl<L: Logic> Front<L> {
             peers: options.peers.keys().copied().collect(),
             admin_answers: Vec::new(),
             settling: Vec::new(),
+            handing: Vec::new(),
             logic: std::marker::PhantomData,
         })
     }
@@ -155,6 +165,7 @@ impl<L: Logic> Front<L> {
         let mut any = false;
         gateway.take(ready, |asked| {
             let token = *first + waiting.len() as u64;
+            let mut by = None;
             let (event, whom) = match asked {
                 Asked::Open { route } => (
                     EventOf::<L>::event(&SessionOpen { tag: route }),
@@ -179,18 +190,29 @@ impl<L: Logic> Front<L> {
                     principal,
                 } => {
                     if command != "status" {
-                        tracing::info!(principal, command, is_dry, "an operator asks");
+                        tracing::info!(?principal, command, is_dry, "an operator asks");
                     }
-                    match administer::<L, S>(node, peers, command, is_dry) {
+                    match administer::<L, S>(node, peers, principal, command, is_dry) {
                         Administered::Answer(code, text) => {
                             admin_answers.push((client, number, code, text));
                             return Admit::Taken;
                         }
-                        Administered::Event(event) => (event, Whom::Admin { client, number }),
+                        Administered::Event(asked, event) => {
+                            by = Some(asked);
+                            (event, Whom::Admin { client, number })
+                        }
+                        Administered::Transfer(asked, to) => (
+                            EventOf::<L>::event(&asked),
+                            Whom::Transfer { client, number, to },
+                        ),
                     }
                 }
             };
-            match node.let_in(token, &event) {
+            let let_in = match &by {
+                Some(asked) => node.let_in_asked(token, asked, &event),
+                None => node.let_in(token, &event),
+            };
+            match let_in {
                 Ok(_) => {
                     any = true;
                     waiting.push_back(Waits {
@@ -230,7 +252,16 @@ impl<L: Logic> Front<L> {
     }
 
     /// Answers the operators whose change a majority has applied (`FR3`).
-    pub(crate) fn settle<S: Storage>(&mut self, node: &ClusterNode<L, S>) {
+    pub(crate) fn settle<S: Storage>(&mut self, node: &mut ClusterNode<L, S>) {
+        for (client, number, to) in std::mem::take(&mut self.handing) {
+            match node.transfer_to(to) {
+                Ok(()) => {
+                    let text = format!("{{\"transferring_to\":{to}}}");
+                    self.answer_admin(client, number, 0, &text);
+                }
+                Err(error) => self.answer_admin(client, number, 1, &error.to_string()),
+            }
+        }
         if self.settling.is_empty() {
             return;
         }
@@ -323,6 +354,7 @@ impl<L: Logic> Asker<OutputOf<L>> for Front<L> {
                 self.gateway
                     .reply(session, number, position, head, &waits.outputs);
             }
+            Whom::Transfer { client, number, to } => self.handing.push((client, number, to)),
             Whom::Admin { client, number } if done.code != 0 => {
                 self.answer_admin(client, number, 1, code::meaning(done.code));
             }
@@ -341,7 +373,7 @@ impl<L: Logic> Asker<OutputOf<L>> for Front<L> {
     fn not_led(&mut self, token: u64) {
         let Some(waits) = self.pop(token) else { return };
         // Sessions hear who leads as soon as the gateway knows.
-        if let Whom::Admin { client, number } = waits.whom {
+        if let Whom::Admin { client, number } | Whom::Transfer { client, number, .. } = waits.whom {
             self.answer_admin(client, number, 1, "this node does not lead any more");
         }
         self.forget(waits);
@@ -378,12 +410,16 @@ fn event_of<L: Logic>(
 /// What comes of an operator's command: an answer, or an event that is to be let in.
 enum Administered<E> {
     Answer(u16, String),
-    Event(E),
+    /// Who asked, and the event behind that.
+    Event(Administration, E),
+    /// Who asked; behind that another node is to lead.
+    Transfer(Administration, NodeId),
 }
 
 fn administer<L: Logic, S: Storage>(
     node: &mut ClusterNode<L, S>,
     peers: &[NodeId],
+    principal: &Principal,
     command: &str,
     is_dry: bool,
 ) -> Administered<EventOf<L>> {
@@ -391,7 +427,7 @@ fn administer<L: Logic, S: Storage>(
     let mut words = command.split_whitespace();
     let verb = words.next().unwrap_or("");
     if let Some(version) = command.strip_prefix("switch-version ") {
-        return switch_version(node, version, is_dry);
+        return switch_version(node, principal, version, is_dry);
     }
     let whom = words.next().map(str::parse::<NodeId>);
     let change = match (verb, whom) {
@@ -408,13 +444,14 @@ fn administer<L: Logic, S: Storage>(
             if node.replica().options().node == to {
                 return refused(format!("node {to} leads already"));
             }
-            return match node.transfer_to(to) {
-                Ok(()) => Administered::Answer(0, format!("{{\"transferring_to\":{to}}}")),
-                Err(error) => refused(error.to_string()),
-            };
+            if !node.replica().members().is_voter(to) {
+                return refused(OfferError::NoVoter { node: to }.to_string());
+            }
+            let asked = Administration::of(principal, Action::Transfer).about(to);
+            return Administered::Transfer(asked, to);
         }
-        ("degrade", None) => return go_by(node, Gating::Degraded, is_dry),
-        ("gate", None) => return go_by(node, Gating::Sites, is_dry),
+        ("degrade", None) => return go_by(node, principal, Gating::Degraded, is_dry),
+        ("gate", None) => return go_by(node, principal, Gating::Sites, is_dry),
         ("add", Some(Ok(node))) => Change::AddLearner(node),
         ("promote", Some(Ok(node))) => Change::Promote(node),
         ("remove", Some(Ok(node))) => Change::Remove(node),
@@ -446,7 +483,14 @@ fn administer<L: Logic, S: Storage>(
     }
     let mut event = EventOf::<L>::event(&Membership::default());
     change.write_to(bytemuck::bytes_of_mut(&mut event));
-    Administered::Event(event)
+    let action = match change {
+        Change::AddLearner(_) => Action::Add,
+        Change::Remove(_) => Action::Remove,
+        // No word replaces a node in one step.
+        Change::Promote(_) | Change::Replace { .. } => Action::Promote,
+    };
+    let asked = Administration::of(principal, action).about(change.node());
+    Administered::Event(asked, event)
 }
 
 /// Why an operator has to ask elsewhere, or later.
@@ -462,6 +506,7 @@ fn not_here<L: Logic, S: Storage>(node: &ClusterNode<L, S>) -> String {
 /// Every node goes to another version of the logic's rules, at one position.
 fn switch_version<L: Logic, S: Storage>(
     node: &ClusterNode<L, S>,
+    principal: &Principal,
     version: &str,
     is_dry: bool,
 ) -> Administered<EventOf<L>> {
@@ -476,13 +521,16 @@ fn switch_version<L: Logic, S: Storage>(
         let text = format!("{{\"version\":{now},\"would_switch_to\":{version}}}");
         return Administered::Answer(0, text);
     }
-    Administered::Event(EventOf::<L>::event(&VersionSwitch { version, spare: 0 }))
+    let asked = Administration::of(principal, Action::SwitchVersion).with(version);
+    let switch = VersionSwitch { version, spare: 0 };
+    Administered::Event(asked, EventOf::<L>::event(&switch))
 }
 
 /// An operator's word on the other site. It counts here at once, and follows into the log as soon as there
 /// is room: while nothing is committed there may be none.
 fn go_by<L: Logic, S: Storage>(
     node: &mut ClusterNode<L, S>,
+    principal: &Principal,
     word: Gating,
     is_dry: bool,
 ) -> Administered<EventOf<L>> {
@@ -497,7 +545,11 @@ fn go_by<L: Logic, S: Storage>(
         );
         return Administered::Answer(u16::from(!leads || now == "none"), text);
     }
-    match node.go_by(word) {
+    let action = match word {
+        Gating::Degraded => Action::Degrade,
+        Gating::Sites => Action::Gate,
+    };
+    match node.go_by(word, &Administration::of(principal, action)) {
         Ok(()) => {
             tracing::warn!(gate = word.name(), held, "by an operator's word");
             let text = format!("{{\"gate\":\"{}\",\"held_by_site\":{held}}}", word.name());

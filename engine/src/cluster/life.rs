@@ -265,10 +265,25 @@ impl<L: Logic> Life<L> {
         Ok(self.ledger.position(sequence))
     }
 
-    /// Whether an event more would leave a place for the mark of one that goes into quarantine: without
+    /// Publishes two events side by side; the position of the second.
+    ///
+    /// # Errors
+    ///
+    /// As [`publish`](Self::publish); then neither is in the ring.
+    pub(crate) fn publish_pair(&mut self, pair: [EventOf<L>; 2]) -> Result<Position, ClaimError> {
+        let mut claim = self.door.try_claim(2)?;
+        let slots = claim.slots();
+        for (slot, event) in slots.head.iter_mut().chain(slots.tail).zip(pair) {
+            *slot = event;
+        }
+        let first = claim.commit();
+        Ok(self.ledger.position(first + 1))
+    }
+
+    /// Whether so many events more would leave a place for the mark of one that goes into quarantine: without
     /// it a full ring whose logic stands could not be told to go on.
-    pub(crate) fn has_room(&self) -> bool {
-        self.door.remaining() > 1
+    pub(crate) fn has_room(&self, events: usize) -> bool {
+        self.door.remaining() > events
     }
 
     /// One turn of the stages in front of the gate.

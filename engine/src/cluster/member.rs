@@ -23,6 +23,7 @@ use lockstep_journaler::{From, Position, Reader};
 use lockstep_replicator::NodeId;
 use lockstep_ringbuffer::{ClaimError, Probe};
 
+use super::administration::Administration;
 use super::agreement::{Agreement, Stand};
 use super::answers::{Answers, Asker};
 use super::back::Back;
@@ -87,7 +88,7 @@ pub(crate) struct Member<L: Logic, A: Agreement> {
     parameters: Parameters,
     first_events: Vec<EventOf<L>>,
     /// What this node has decided while it leads, on its way into the log.
-    decided: VecDeque<EventOf<L>>,
+    decided: VecDeque<[EventOf<L>; 2]>,
     /// The last beacon that is in the log, or need not come into it.
     marked: Option<Beacon>,
     quarantining: Option<Quarantining>,
@@ -140,12 +141,18 @@ impl<L: Logic, A: Agreement> Member<L, A> {
         })
     }
 
-    /// Lets an event in at the door, for whoever gave the token; its position, if it stays there.
+    /// Lets an event in at the door, for whoever gave the token, and in front of it who asked for it, where
+    /// that is to be in the log; its position, if it stays there.
     ///
     /// # Errors
     ///
     /// [`Refused`].
-    pub(crate) fn let_in(&mut self, token: u64, event: &EventOf<L>) -> Result<Position, Refused> {
+    pub(crate) fn let_in(
+        &mut self,
+        token: u64,
+        asked: Option<&Administration>,
+        event: &EventOf<L>,
+    ) -> Result<Position, Refused> {
         let leader = self.stand.leader;
         let is_kept = self.quarantining.is_some();
         let life = self.life.as_mut().filter(|life| life.is_open());
@@ -157,10 +164,16 @@ impl<L: Logic, A: Agreement> Member<L, A> {
             });
         };
         // QU3
-        if is_kept && !life.has_room() {
+        let events = 1 + usize::from(asked.is_some());
+        if is_kept && !life.has_room(events) {
             return Err(Refused::Busy);
         }
-        match life.publish(|slot| *slot = *event) {
+        let published = match asked {
+            // AD1
+            Some(asked) => life.publish_pair([EventOf::<L>::event(asked), *event]),
+            None => life.publish(|slot| *slot = *event),
+        };
+        match published {
             Ok(position) => {
                 self.answers.expect(position, token);
                 Ok(position)
@@ -317,7 +330,7 @@ impl<L: Logic, A: Agreement> Member<L, A> {
     fn roomy_life(&mut self) -> Option<&mut Life<L>> {
         let is_kept = self.quarantining.is_some();
         let open = self.life.as_mut().filter(|life| life.is_open());
-        open.filter(|life| !is_kept || life.has_room())
+        open.filter(|life| !is_kept || life.has_room(1))
     }
 
     fn within(&self) -> Duration {
@@ -359,19 +372,20 @@ impl<L: Logic, A: Agreement> Member<L, A> {
         }
     }
 
-    /// A decision of this leader's, to be put into the log; it is lost if the leadership ends before.
-    pub(crate) fn decide(&mut self, event: EventOf<L>) {
-        self.decided.push_back(event);
+    /// A decision of this leader's, behind who asked for it, to be put into the log; it is lost if the leadership ends before.
+    pub(crate) fn decide(&mut self, asked: &Administration, event: EventOf<L>) {
+        self.decided.push_back([EventOf::<L>::event(asked), event]);
         self.tell_decided();
     }
 
     fn tell_decided(&mut self) {
         // Ends: with what was decided, or with the room.
-        while let Some(event) = self.decided.front().copied() {
+        while let Some(pair) = self.decided.front().copied() {
+            let is_kept = self.quarantining.is_some();
             let Some(life) = self.roomy_life() else {
                 return;
             };
-            if life.publish(|slot| *slot = event).is_err() {
+            if is_kept && !life.has_room(2) || life.publish_pair(pair).is_err() {
                 return;
             }
             self.decided.pop_front();

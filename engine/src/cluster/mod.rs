@@ -12,6 +12,7 @@
 //! |---|---|
 //! | [`driver`] | what makes a program of a node: two threads, sockets, counters, an end in order? |
 //! | `equal` | what has to be equal on all nodes? |
+//! | `administration` | who asked for a change of the cluster? |
 //! | `front` | how do clients and operators come to the door? |
 //! | [`node`] | what is a whole node, without threads and sockets? |
 //! | `agreement` | what does the ring need of the consensus? |
@@ -22,6 +23,7 @@
 //! | `back`, `lent` | where do the stages behind the gate run, and how do they outlive a ring? |
 //! | `shadowing` | who takes the snapshots? |
 
+pub(crate) mod administration;
 pub(crate) mod agreement;
 pub(crate) mod answers;
 pub(crate) mod back;
@@ -39,6 +41,7 @@ pub(crate) mod shadowing;
 #[cfg(test)]
 mod tests;
 
+pub use administration::{Action, Administration};
 pub use answers::{Asker, Done};
 pub use driver::{ClientsOptions, Driver, DriverOptions};
 pub use force::force_single;

@@ -32,6 +32,7 @@ use lockstep_replicator::{
     Fatal, Gating, NodeId, OfferError, Outbox, ReceiveError, Replica, ReplicaOptions,
 };
 
+use super::administration::Administration;
 use super::answers::{Answers, Asker};
 use super::back::Back;
 use super::life::Kept;
@@ -513,12 +514,35 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
     ///
     /// [`Refused`].
     pub fn let_in(&mut self, token: u64, event: &EventOf<L>) -> Result<Position, Refused> {
+        self.let_in_behind(token, None, event)
+    }
+
+    /// The same for what an operator wants: who asked for it comes into the log right in front of it.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`]; then neither is in the log.
+    pub fn let_in_asked(
+        &mut self,
+        token: u64,
+        asked: &Administration,
+        event: &EventOf<L>,
+    ) -> Result<Position, Refused> {
+        self.let_in_behind(token, Some(asked), event)
+    }
+
+    fn let_in_behind(
+        &mut self,
+        token: u64,
+        asked: Option<&Administration>,
+        event: &EventOf<L>,
+    ) -> Result<Position, Refused> {
         match self
             .member
             .as_mut()
             .filter(|_| self.shared.fault().is_none())
         {
-            Some(member) => member.let_in(token, event),
+            Some(member) => member.let_in(token, asked, event),
             None => Err(Refused::NotLeading { leader: None }),
         }
     }
@@ -546,17 +570,17 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
     }
 
     /// An operator's word on whether the other site is waited for: it counts on this leader at once, and
-    /// enters the log when there is room.
+    /// enters the log when there is room, behind who said it.
     ///
     /// # Errors
     ///
     /// If this node does not lead, or waits for no site.
-    pub fn go_by(&mut self, word: Gating) -> Result<(), OfferError> {
+    pub fn go_by(&mut self, word: Gating, asked: &Administration) -> Result<(), OfferError> {
         self.replica.go_by(word)?;
         let mut event = EventOf::<L>::event(&Membership::default());
         word.write_to(bytemuck::bytes_of_mut(&mut event));
         if let Some(member) = &mut self.member {
-            member.decide(event);
+            member.decide(asked, event);
         }
         Ok(())
     }

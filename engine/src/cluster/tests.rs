@@ -283,7 +283,7 @@ impl Bench {
     }
 
     fn ask(&mut self, amount: u64) -> Result<Position, Refused> {
-        self.member.let_in(amount, &add(amount))
+        self.member.let_in(amount, None, &add(amount))
     }
 
     fn applied(&self) -> u64 {

@@ -7,10 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use lockstep_engine::cluster::{ClientsOptions, Driver, DriverOptions, NodeOptions};
+use lockstep_engine::cluster::{
+    Administration, ClientsOptions, Driver, DriverOptions, NodeOptions,
+};
 use lockstep_engine::prelude::*;
+use lockstep_engine::system::Membership;
 use lockstep_engine::{Config, Result};
-use lockstep_replicator::client::{Client, ClientOptions};
+use lockstep_replicator::client::{Client, ClientOptions, admin};
 use lockstep_replicator::transport::Security;
 use lockstep_replicator::{NodeId, ReplicaOptions};
 
@@ -108,6 +111,74 @@ fn a_client_is_answered_with_what_came_of_it_and_again_behind_a_restart() {
         drop(client);
         running.end().unwrap();
     }
+}
+
+#[test]
+fn ad1_who_asked_for_a_change_stands_in_the_log_right_in_front_of_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let client = free_address();
+    let mut options = alone(directory.path(), client, false);
+    options.peers.insert(NodeId(2), free_address());
+    options.clients.admins.insert("ops".to_owned());
+    options
+        .clients
+        .tokens
+        .insert("ops".to_owned(), "secret".to_owned());
+    let is_over = Arc::new(AtomicBool::new(false));
+    let asked = Arc::clone(&is_over);
+    let driver = Driver::open(&options, vec![deposit(7, 1000)], Bank::default).unwrap();
+    let run = move || driver.run(|| asked.load(Ordering::Relaxed));
+    let running = std::thread::Builder::new().spawn(run).unwrap();
+    let ops = ClientOptions {
+        principal: "ops".to_owned(),
+        token: "secret".to_owned(),
+        ..ClientOptions::new("alone".parse().unwrap(), 64)
+    };
+    let address = client.to_string();
+    let ask = |command: &str| admin(&address, &ops, command, false, PATIENCE).unwrap();
+    let started = std::time::Instant::now();
+    let answer = loop {
+        let (code, answer) = ask("add 2");
+        if code == 0 {
+            break answer;
+        }
+        assert!(started.elapsed() < PATIENCE, "{answer}");
+    };
+    assert_eq!(
+        ask("transfer 2").0,
+        1,
+        "a learner cannot lead, and nothing is written of it"
+    );
+    is_over.store(true, Ordering::Relaxed);
+    running.join().unwrap().unwrap();
+    let storage = lockstep_journaler::storage::Disk::at(directory.path()).unwrap();
+    let catalog = lockstep_journaler::tools::Catalog::of_journal(&storage).unwrap();
+    let mut events: Vec<(u64, Event64)> = Vec::new();
+    let start = lockstep_journaler::tools::frames::Start::First;
+    lockstep_journaler::tools::frames::each_frame(&storage, &catalog, start, &mut |frame| {
+        for (position, event) in frame.events() {
+            events.push((position.0, bytemuck::pod_read_unaligned(event)));
+        }
+        Ok(true)
+    })
+    .unwrap();
+    let at = |kind| {
+        let of_kind = events
+            .iter()
+            .filter(|(_, event)| event.header().kind == kind);
+        of_kind.collect::<Vec<_>>()
+    };
+    let [(position, event)] = at(Administration::KIND)[..] else {
+        panic!("one change was asked for");
+    };
+    let asked = event.body_as::<Administration>();
+    assert_eq!(asked.principal[..4], *b"ops\0");
+    assert_eq!((asked.action, asked.identity, asked.node), (1, 2, 2));
+    let [(change, _)] = at(Membership::KIND)[..] else {
+        panic!("one change was made");
+    };
+    assert_eq!(*change, position + 1);
+    assert_eq!(answer, format!("{{\"position\":{change}}}"));
 }
 
 #[test]

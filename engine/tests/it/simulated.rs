@@ -311,7 +311,8 @@ impl Node for Whole {
     }
 
     fn go_by(&mut self, word: Gating, _: u64) -> Result<(), OfferError> {
-        self.node.go_by(word)
+        self.node
+            .go_by(word, &lockstep_engine::cluster::Administration::default())
     }
 
     /// Its shadow takes them by itself.

@@ -21,7 +21,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::codec::{BODY_BYTES_MAX, Greeting, Packet, PacketKind, Packets, ReplyHead};
@@ -96,8 +96,30 @@ pub enum Asked<'a> {
         /// In words.
         command: &'a str,
         /// Who asks, for the audit.
-        principal: &'a str,
+        principal: &'a Principal,
     },
+}
+
+/// Who a client is, as far as this node knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Principal {
+    /// As it says.
+    pub name: String,
+    /// Why that is believed.
+    pub identity: Identity,
+    /// Where it comes from.
+    pub address: IpAddr,
+}
+
+/// How a node knows who a client is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Identity {
+    /// Its certificate has that name.
+    Certificate,
+    /// It has the token of that name.
+    Token,
+    /// It does not know: whoever comes is let in.
+    Nobody,
 }
 
 /// What the owner says to what is asked.
@@ -173,7 +195,8 @@ struct Connected {
     packets: Packets,
     out: Vec<u8>,
     written: usize,
-    principal: Option<String>,
+    address: IpAddr,
+    principal: Option<Principal>,
     /// What is asked is answered no more; the connection ends when all is written.
     is_ending: bool,
     /// Packets wait that no socket will report.
@@ -442,7 +465,12 @@ impl Gateway {
 
     fn accept(&mut self) {
         // Ends: the kernel's list of those who wait does, or the listener rests.
-        while let Some(Accepted { socket, is_last }) = self.listener.accept(self.now_ns) {
+        while let Some(accepted) = self.listener.accept(self.now_ns) {
+            let Accepted {
+                socket,
+                address,
+                is_last,
+            } = accepted;
             let most = self.settings.connections_max;
             if self.clients.len() >= most.saturating_add(REFUSED_AT_ONCE_MAX) {
                 self.traffic.refused += 1;
@@ -461,7 +489,7 @@ impl Gateway {
             };
             let id = self.next;
             self.next += 1;
-            let client = Connected::new(stream, self.deadline_ns());
+            let client = Connected::new(stream, address, self.deadline_ns());
             self.clients.insert(id, client);
             self.last = if is_last { Some(id) } else { self.last };
             if self.clients.len() > most {
@@ -616,7 +644,7 @@ impl Gateway {
         }
     }
 
-    fn judge(&self, id: u64, packet: &Packet<'_>) -> Result<String, u16> {
+    fn judge(&self, id: u64, packet: &Packet<'_>) -> Result<Principal, u16> {
         if packet.kind != PacketKind::Hello {
             return Err(code::NO_HELLO);
         }
@@ -644,7 +672,17 @@ impl Gateway {
                 return Err(code::PRINCIPAL);
             }
         }
-        Ok(greeting.principal)
+        let identity = match self.settings.security {
+            Security::Tls(_) => Identity::Certificate,
+            Security::Loopback | Security::Plaintext if !tokens.is_empty() => Identity::Token,
+            Security::Loopback | Security::Plaintext => Identity::Nobody,
+        };
+        let client = self.clients.get(&id).ok_or(code::NO_HELLO)?;
+        Ok(Principal {
+            name: greeting.principal,
+            identity,
+            address: client.address,
+        })
     }
 
     fn open_session(&mut self, id: u64, number: u32, ask: &mut impl FnMut(Asked<'_>) -> Admit) {
@@ -735,11 +773,11 @@ impl Gateway {
 
     fn admin(&mut self, id: u64, packet: &Packet<'_>, ask: &mut impl FnMut(Asked<'_>) -> Admit) {
         let client = self.clients.get(&id);
-        let Some(principal) = client.and_then(|client| client.principal.as_deref()) else {
+        let Some(principal) = client.and_then(|client| client.principal.as_ref()) else {
             return;
         };
         let admins = &self.settings.admins;
-        let refused = if !admins.is_empty() && !admins.contains(principal) {
+        let refused = if !admins.is_empty() && !admins.contains(&principal.name) {
             Some(code::NOT_ADMIN)
         } else {
             match packet.text() {
@@ -841,12 +879,13 @@ enum Filled {
 }
 
 impl Connected {
-    fn new(stream: Stream, deadline_ns: u64) -> Connected {
+    fn new(stream: Stream, address: IpAddr, deadline_ns: u64) -> Connected {
         Connected {
             stream,
             packets: Packets::default(),
             out: Vec::new(),
             written: 0,
+            address,
             principal: None,
             is_ending: false,
             has_more: false,

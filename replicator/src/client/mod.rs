@@ -32,7 +32,10 @@ mod gateway;
 mod library;
 mod machine;
 
-pub use gateway::{Admit, Asked, ClientId, Gateway, GatewaySettings, GatewayTraffic, Leadership};
+pub use gateway::{
+    Admit, Asked, ClientId, Gateway, GatewaySettings, GatewayTraffic, Identity, Leadership,
+    Principal,
+};
 pub use library::{Client, ClientOptions, admin};
 pub use machine::{ClientError, Full, Machine, MachineOptions, Reply};
 

@@ -130,11 +130,13 @@ impl Model {
             ADD => Some((event.session, self.add(position, event))),
             _ => None,
         };
+        // What is not the model's own is an event like any other that does nothing.
+        let kind = if answer.is_some() { event.kind } else { 0 };
         for word in [
             position,
             event.session,
             u64::from(event.request),
-            u64::from(event.kind),
+            u64::from(kind),
             self.done,
         ] {
             self.hash = (self.hash ^ word)

@@ -12,7 +12,7 @@
 
 use std::fs::File;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -39,6 +39,7 @@ pub(crate) struct Listening {
 #[derive(Debug)]
 pub(crate) struct Accepted {
     pub(crate) socket: TcpStream,
+    pub(crate) address: IpAddr,
     /// On the place that was kept: there is no other.
     pub(crate) is_last: bool,
 }
@@ -96,10 +97,11 @@ impl Listening {
             return None;
         }
         match self.listener.accept() {
-            Ok((socket, _)) => {
+            Ok((socket, from)) => {
                 self.is_told = false;
                 Some(Accepted {
                     socket,
+                    address: from.ip(),
                     is_last: false,
                 })
             }
@@ -122,9 +124,10 @@ impl Listening {
             ));
         }
         drop(self.spare.take()?);
-        let (socket, _) = self.listener.accept().ok()?;
+        let (socket, from) = self.listener.accept().ok()?;
         Some(Accepted {
             socket,
+            address: from.ip(),
             is_last: true,
         })
     }

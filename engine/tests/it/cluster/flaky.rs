@@ -171,7 +171,7 @@ impl Build {
     }
 
     pub(super) fn go_by(&mut self, word: Gating) -> Result<(), OfferError> {
-        each!(self, node => node.go_by(word))
+        each!(self, node => node.go_by(word, &lockstep_engine::cluster::Administration::default()))
     }
 
     pub(super) fn peer_runs(&mut self, peer: NodeId, newest: u32) {

@@ -432,7 +432,10 @@ fn greeted(gateway: &mut Gateway, model: &mut Model) -> TcpStream {
     socket.write_all(&bytes).unwrap();
     let is_greeted = |gateway: &Gateway| {
         let mut clients = gateway.clients.values();
-        clients.any(|client| client.principal.as_deref() == Some("raw"))
+        clients.any(|client| {
+            let principal = client.principal.as_ref();
+            principal.is_some_and(|who| who.name == "raw" && who.identity == Identity::Nobody)
+        })
     };
     turns_until(gateway, model, is_greeted);
     socket
