@@ -8,7 +8,7 @@ use super::super::library::{Client, ClientOptions, admin};
 use super::super::machine::ClientError;
 use super::*;
 
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// What the engine does with sessions and requests, in small.
 #[derive(Default)]
