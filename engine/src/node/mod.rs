@@ -933,7 +933,8 @@ impl<L: Logic> Engine<L> {
     }
 
     /// Looks at the state, between two events, not before what is answered now: a reader
-    /// sees what it has been told. With a shadow the logic is not held up.
+    /// sees what it has been told. With a shadow the logic is not held up. Without one, and under
+    /// `gate = output`, it is the logic's own state, which may have run ahead of what is durable.
     ///
     /// # Errors
     ///
