@@ -58,8 +58,8 @@ impl DiskLog {
 
     /// Looks for more behind what was seen.
     pub fn look(&mut self, disk: &Simulated) {
-        if self.counts_written && disk.is_off() {
-            // What was written was promised, whether or not anybody can read it any more.
+        if disk.is_off() {
+            // What was promised by then was promised, whether or not anybody can list and read it now.
             self.look_at(&disk.as_before_the_cut());
         } else {
             self.look_at(disk);

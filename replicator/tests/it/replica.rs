@@ -55,6 +55,17 @@ impl Trio {
         self.deliver(&sent);
     }
 
+    /// A turn of these, and what they say to one another delivered, as far as it `arrives`.
+    fn turn_of(&mut self, those: &[usize], arrives: impl Fn(&Message) -> bool) {
+        self.now_ns += 10_000_000;
+        let mut sent = Sent::new();
+        for &node in those {
+            self.nodes[node].turn(self.now_ns, &mut sent).unwrap();
+        }
+        sent.retain(|(to, message)| those.contains(&(usize::from(to.0) - 1)) && arrives(message));
+        self.deliver(&sent);
+    }
+
     fn deliver(&mut self, sent: &Sent) {
         for (to, message) in sent {
             let node = &mut self.nodes[usize::from(to.0) - 1];
@@ -130,6 +141,94 @@ fn in_memory_an_answer_does_not_wait_for_the_sync_of_its_frame() {
         answers_on_disk(|options| options.policy = Policy::Memory).len(),
         1
     );
+}
+
+/// Under a promise of memory the leader commits with the word of one follower, whose power goes before its
+/// sync and takes all that was not synced; the third node has heard nothing. Leader, follower, third.
+fn with_one_that_forgot(mutation: Option<Mutation>) -> (Trio, [usize; 3]) {
+    let change = |options: &mut ReplicaOptions| {
+        (options.policy, options.boot) = (Policy::DiskAndMemory, 1);
+        options.mutation = mutation;
+    };
+    let mut trio = Trio::new(change);
+    let leader = trio.elect();
+    trio.turn();
+    trio.nodes[leader].offer([&[7; 64], &[]], 1).unwrap();
+    let (follower, third) = ((leader + 1) % 3, (leader + 2) % 3);
+    let id = u16::try_from(follower).unwrap() + 1;
+    trio.nodes[leader].reconnected(NodeId(id));
+    for _ in 0..20 {
+        let mut sent = Sent::new();
+        trio.now_ns += 10_000_000;
+        trio.nodes[leader].turn(trio.now_ns, &mut sent).unwrap();
+        sent.retain(|(to, _)| to.0 == id);
+        trio.deliver(&sent);
+        let mut said = Sent::new();
+        let node = &mut trio.nodes[follower];
+        node.begin(trio.now_ns, &mut said).unwrap();
+        if node.has_unwritten() {
+            trio.disks[follower].cut_power_after(1);
+            assert!(node.persist(&mut said).is_err(), "the power goes");
+            trio.deliver(&said);
+            break;
+        }
+        node.persist(&mut said).unwrap();
+        trio.deliver(&said);
+    }
+    let view = trio.nodes[leader].view();
+    assert_eq!(view.committed, view.last, "with the word of one follower");
+    let disk = trio.disks[follower].clone();
+    disk.crash_keeping(|_| false);
+    let mut after = options(id);
+    change(&mut after);
+    after.boot = 2;
+    trio.nodes[follower] = Replica::open(disk, &journal(), &after).unwrap().0;
+    assert!(trio.nodes[follower].index().last() < view.last);
+    (trio, [leader, follower, third])
+}
+
+#[test]
+fn in_memory_who_forgot_does_not_vote_until_a_leader_has_brought_it_up_to_date() {
+    let (mut trio, [leader, follower, third]) = with_one_that_forgot(None);
+    for _ in 0..100 {
+        trio.turn_of(&[follower, third], |_| true);
+        let leads = [follower, third].map(|node| trio.nodes[node].view().role == Role::Leader);
+        assert_eq!(leads, [false, false]);
+    }
+    let last = trio.nodes[leader].view().last;
+    let hello = trio.nodes[leader].hello();
+    trio.nodes[follower].judge(&hello).unwrap();
+    for peer in [follower, third] {
+        let hello = trio.nodes[peer].hello();
+        trio.nodes[leader].judge(&hello).unwrap();
+        trio.nodes[leader].reconnected(hello.from);
+    }
+    let is_level = |trio: &Trio| {
+        let has = |node: &Replica<Simulated>| node.view().committed >= last;
+        trio.nodes.iter().all(has) && !trio.nodes[follower].is_barred()
+    };
+    for _ in 0..200 {
+        if !is_level(&trio) {
+            trio.turn();
+        }
+    }
+    assert!(is_level(&trio));
+}
+
+#[test]
+fn in_memory_a_vote_after_forgetting_would_lose_what_was_answered() {
+    let mutation = Some(Mutation::VoteAfterForgetting);
+    let (mut trio, [leader, follower, third]) = with_one_that_forgot(mutation);
+    let committed = trio.nodes[leader].view().committed;
+    let expected = trio.nodes[leader].index().chain_at(committed);
+    let is_elected = (0..100).any(|_| {
+        trio.turn_of(&[follower, third], |_| true);
+        let nodes = [&trio.nodes[follower], &trio.nodes[third]];
+        let leads = |node: &&&Replica<Simulated>| node.view().role == Role::Leader;
+        let elected = nodes.iter().find(leads);
+        elected.is_some_and(|node| node.index().chain_at(committed) != expected)
+    });
+    assert!(is_elected, "the mutation is harmless");
 }
 
 #[test]
