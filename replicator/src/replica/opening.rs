@@ -130,7 +130,7 @@ impl<S: Storage> Replica<S> {
         }
         let is_barred = options.policy != Policy::Disks
             && !recovered.was_clean
-            && recovered.reached.frames > 0
+            && (recovered.reached.frames > 0 || journal.term().0 > 0)
             && (options.boot == 0 || options.boot != notes.boot)
             && notes.members.voters != [options.node]
             && options.mutation != Some(Mutation::VoteAfterForgetting);
