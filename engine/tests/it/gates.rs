@@ -128,9 +128,10 @@ fn withheld(gate: GateAt, mode: JournalMode, shadow: bool) {
     quorum.has(u64::MAX);
     acks.last().unwrap().wait().unwrap();
     assert_eq!(engine.read(|bank| bank.total).unwrap().1, 55);
-    // Not before the quorum had what it is of.
+    // Not before the quorum had what it is of: what it had first, where a frame ends there, or all.
     let snapshot = engine.newest_snapshot().0;
-    assert!(snapshot == 0 || snapshot == end, "a snapshot of {snapshot}");
+    let may_be = [0, start + 3, end];
+    assert!(may_be.contains(&snapshot), "a snapshot of {snapshot}");
     engine.close().unwrap();
 }
 
