@@ -23,7 +23,13 @@ impl<S: Storage> Replica<S> {
     }
 
     /// Judges the hello of a peer, on its *log* connection: there its acknowledgements were given too,
-    /// in order. On a memory policy what it forgot is sent again.
+    /// in order. What it rightly has no longer is forgotten here too, and sent again.
+    ///
+    /// What a node acknowledged to this leader may be gone for two reasons that are no loss:
+    ///
+    /// * on a memory policy its machine lost power;
+    /// * it has heard of a higher term, whose leader may have put other frames in the place of what was
+    ///   not committed. What is committed no leader shortens.
     ///
     /// # Errors
     ///
@@ -38,13 +44,16 @@ impl<S: Storage> Replica<S> {
             .peers()
             .find(|peer| peer.node == hello.from)
             .map_or(0, |peer| peer.matched);
-        if known <= hello.index {
-            return Ok(());
-        }
-        if self.options.policy == Policy::Disks {
+        let view = self.consensus.view();
+        let must_have = match self.options.policy {
+            Policy::Disks if hello.term > view.term => known.min(view.committed),
+            Policy::Disks => known,
+            Policy::DiskAndMemory | Policy::Memory => 0,
+        };
+        if must_have > hello.index {
             return Err(StepError::Lost {
                 from: self.options.node,
-                acknowledged: known,
+                acknowledged: must_have,
                 last: hello.index,
             });
         }

@@ -265,6 +265,42 @@ fn r6_a_node_that_lost_what_it_acknowledged_is_refused() {
 }
 
 #[test]
+fn r6_what_a_leader_of_a_higher_term_took_away_was_not_lost_unless_it_was_committed() {
+    let mut trio = Trio::new(|_| {});
+    let leader = trio.elect();
+    trio.turn();
+    let committed = trio.nodes[leader].view().committed;
+    let follower = (leader + 1) % 3;
+    // A frame that one follower has acknowledged, and the leader's own disk does not have yet.
+    trio.nodes[leader].offer([&[7; 64], &[]], 1).unwrap();
+    let (mut sent, mut said) = (Sent::new(), Sent::new());
+    trio.nodes[leader].begin(trio.now_ns, &mut sent).unwrap();
+    sent.retain(|(to, _)| usize::from(to.0) == follower + 1);
+    trio.deliver(&sent);
+    trio.nodes[follower].turn(trio.now_ns, &mut said).unwrap();
+    trio.deliver(&said);
+    assert_eq!(trio.nodes[leader].view().committed, committed);
+
+    let hello = trio.nodes[follower].hello();
+    assert!(hello.index > committed);
+    let greeting = |term: u64, index: u64| lockstep_replicator::wire::Head {
+        term,
+        index,
+        ..hello
+    };
+    let node = &mut trio.nodes[leader];
+    assert!(node.judge(&greeting(hello.term, committed)).is_err());
+    assert!(
+        node.judge(&greeting(hello.term + 1, committed - 1))
+            .is_err()
+    );
+    assert!(node.judge(&greeting(hello.term + 1, committed)).is_ok());
+    // What it has no longer does not count any more, and what it still has does.
+    assert!(node.judge(&greeting(hello.term, committed)).is_ok());
+    assert!(node.judge(&greeting(hello.term, committed - 1)).is_err());
+}
+
+#[test]
 fn r6_a_node_whose_disk_was_emptied_stops_by_name() {
     let mut trio = Trio::new(|_| {});
     let leader = trio.elect();

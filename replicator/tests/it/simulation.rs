@@ -242,6 +242,13 @@ promised_before_the_power_went! {
     seed_509049_what_was_written_before_the_power_went_was_promised: 509_049,
     seed_602893_what_was_synced_before_the_power_went_was_promised: 602_893,
     seed_509223_what_was_written_before_the_power_went_was_promised: 509_223,
+    seed_721155_what_was_written_before_the_power_went_was_promised: 721_155,
+}
+
+#[test]
+fn seed_720110_a_deposed_leader_does_not_judge_what_a_later_one_took_away() {
+    // Cut off in term 5, it refused a node whose log, never committed there, a leader of term 7 had shortened.
+    run_plan(&Plan::of_seed(720_110));
 }
 
 #[test]
