@@ -34,6 +34,7 @@
 mod checker;
 mod cluster;
 mod disk;
+mod failure;
 pub mod model;
 mod network;
 mod node;
@@ -42,8 +43,8 @@ mod random;
 mod tally;
 
 pub use checker::Checker;
-pub use cluster::Failure;
 pub use disk::{DiskLog, OnDisk};
+pub use failure::Failure;
 pub use node::{Admitted, ModelNode, Node, Request, Setup};
 pub use plan::Plan;
 pub use random::Random;
