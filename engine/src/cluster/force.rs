@@ -5,14 +5,17 @@ use std::path::Path;
 use lockstep_journaler::storage::Disk;
 use lockstep_replicator::replica::Forced;
 
+use super::administration::{Action, Administration};
 use super::node::NodeOptions;
 use crate::error::{Error, Result};
-use crate::event::Kinds;
-use crate::logic::Logic;
+use crate::event::{Kinds, Slot};
+use crate::logic::{EventOf, Logic};
+use crate::runtime::clock::Clock;
 
 /// Makes the node in this directory the only member of its cluster, from the epoch in `options` on.
 ///
-/// The others must be off, and stay off: those who come back are refused by their epoch.
+/// The others must be off, and stay off: those who come back are refused by their epoch. The log says it, and
+/// which user of which machine wanted it; nobody has proved who that is.
 ///
 /// # Errors
 ///
@@ -24,9 +27,15 @@ pub fn force_single<L: Logic>(directory: &Path, options: &NodeOptions) -> Result
     })?;
     let schema = L::In::schema();
     let journal = crate::log::options(&options.config, &schema);
+    let replica = &options.replica;
+    let asked = Administration::of_system(Action::ForceSingle)
+        .about(replica.node)
+        .with(replica.epoch.0);
+    let mut word = EventOf::<L>::event(&asked);
+    let now_ns = Clock::System.now_ns().unwrap_or(0);
+    word.header_mut().time = now_ns;
+    let word = bytemuck::bytes_of(&word);
     Ok(lockstep_replicator::replica::force_single(
-        disk,
-        &journal,
-        &options.replica,
+        disk, &journal, replica, word, now_ns,
     )?)
 }

@@ -13,6 +13,7 @@
 //! | [`driver`] | what makes a program of a node: two threads, sockets, counters, an end in order? |
 //! | `equal` | what has to be equal on all nodes? |
 //! | `administration` | who asked for a change of the cluster? |
+//! | [`history`] | who asked for what in the past, and what came of it? |
 //! | `front` | how do clients and operators come to the door? |
 //! | [`node`] | what is a whole node, without threads and sockets? |
 //! | `agreement` | what does the ring need of the consensus? |
@@ -31,6 +32,7 @@ pub mod driver;
 mod equal;
 mod force;
 pub(crate) mod front;
+pub mod history;
 pub(crate) mod lent;
 pub(crate) mod life;
 pub(crate) mod member;

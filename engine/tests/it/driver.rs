@@ -7,15 +7,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use lockstep_engine::cluster::history::{Outcome, What, history};
 use lockstep_engine::cluster::{
-    Administration, ClientsOptions, Driver, DriverOptions, NodeOptions,
+    Action, Administration, ClientsOptions, Driver, DriverOptions, NodeOptions, force_single,
 };
 use lockstep_engine::prelude::*;
 use lockstep_engine::system::Membership;
 use lockstep_engine::{Config, Result};
 use lockstep_replicator::client::{Client, ClientOptions, admin};
 use lockstep_replicator::transport::Security;
-use lockstep_replicator::{NodeId, ReplicaOptions};
+use lockstep_replicator::{Epoch, NodeId, ReplicaOptions};
 
 use crate::bank::{Balance, Bank, Bomb, deposit};
 
@@ -179,6 +180,36 @@ fn ad1_who_asked_for_a_change_stands_in_the_log_right_in_front_of_it() {
     };
     assert_eq!(*change, position + 1);
     assert_eq!(answer, format!("{{\"position\":{change}}}"));
+    // HI1, with the end of this node's quorum: the other one never came.
+    options.node.replica.epoch = Epoch(1);
+    let forced = force_single::<Bank>(directory.path(), &options.node).unwrap();
+    let (entries, _) = history(&storage, Position(0)).unwrap();
+    let words: Vec<_> = entries
+        .iter()
+        .filter_map(|entry| match entry.what {
+            What::Asked { asked, outcome } => {
+                Some((entry.position.0, asked.action(), asked.argument, outcome))
+            }
+            _ => None,
+        })
+        .collect();
+    let done = |position| Outcome::Done {
+        position: Position(position),
+    };
+    let last = forced.position.0;
+    assert_eq!(
+        words,
+        [
+            (*position, Some(Action::Add), 0, done(*change)),
+            (last, Some(Action::ForceSingle), 1, done(last)),
+        ]
+    );
+    // It leads alone, behind that word.
+    let mut driver = Driver::open(&options, Vec::new(), Bank::default).unwrap();
+    while !driver.node().unwrap().is_open() {
+        driver.turn().unwrap();
+    }
+    assert!(driver.node().unwrap().applied().0 > last);
 }
 
 #[test]

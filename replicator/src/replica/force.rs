@@ -5,7 +5,9 @@
 //! and the epoch rises, so that whoever was left behind is refused and comes back under a new id.
 
 use lockstep_journaler::storage::Storage;
-use lockstep_journaler::{Background, Existing, Journal, Options, Position};
+use lockstep_journaler::{
+    Background, Existing, Frame, FrameDraft, FrameKind, Journal, Options, Position, Term,
+};
 
 use super::opening::{checked_notes, read_index};
 use super::{Fatal, ReplicaOptions, StartError};
@@ -27,7 +29,8 @@ pub struct Forced {
     pub committed_before: Position,
 }
 
-/// Makes the node in this directory the only member of its cluster, from the epoch in `options` on.
+/// Makes the node in this directory the only member of its cluster, from the epoch in `options` on; behind
+/// its log comes `word`, one event that says who wanted it, at this time. None comes behind an empty log.
 ///
 /// # Errors
 ///
@@ -36,10 +39,12 @@ pub fn force_single<S: Storage>(
     storage: S,
     journal: &Options,
     options: &ReplicaOptions,
+    word: &[u8],
+    time_ns: u64,
 ) -> Result<Forced, StartError> {
     let journal_options = Options {
         existing: Existing::Required,
-        // Nothing is written behind the log here: no segment need be prepared.
+        // One frame is written behind the log here: no segment need be prepared ahead.
         background: Background::Stepped,
         ..journal.clone()
     };
@@ -69,8 +74,40 @@ pub fn force_single<S: Storage>(
     notes.members = Members::of_voters(&[options.node]);
     notes.epoch = options.epoch;
     journal.set_notes(&notes.encode()).map_err(Fatal::from)?;
+    if forced.position > Position(0) {
+        // FO1
+        let schema_version = u16::try_from(journal_options.schema.version).unwrap_or(u16::MAX);
+        write_word(&mut journal, options, schema_version, word, time_ns)?;
+    }
     journal.close().map_err(Fatal::from)?;
     Ok(forced)
+}
+
+/// As if this node had been elected once more, and had cut this one frame.
+fn write_word<S: Storage>(
+    journal: &mut Journal<S>,
+    options: &ReplicaOptions,
+    schema_version: u16,
+    word: &[u8],
+    time_ns: u64,
+) -> Result<(), Fatal> {
+    let tail = *journal.tail();
+    let term = Term(journal.term().0.max(tail.term) + 1);
+    journal.set_term_and_vote(term, Some(options.node.number()))?;
+    let draft = FrameDraft {
+        time_ns: time_ns.max(tail.time_ns),
+        term,
+        index: tail.index + 1,
+        commit: tail.reached.position,
+        schema_version,
+        kind: FrameKind::Events as u8,
+        flags: 0,
+    };
+    let body = [word, &[]];
+    let header = &journal.cutter().seal(&draft, 1, body);
+    journal.write(&[Frame { header, body }])?;
+    journal.sync()?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -84,6 +121,8 @@ mod tests {
     use crate::replica::Replica;
     use crate::simulation::model::{EVENT_BYTES, EVENTS};
     use crate::wire::Message;
+
+    const WORD: [u8; EVENT_BYTES as usize] = [9; EVENT_BYTES as usize];
 
     fn journal() -> Options {
         Options {
@@ -141,10 +180,10 @@ mod tests {
         drop(replica);
         let again = options(0);
         assert!(matches!(
-            force_single(disk.clone(), &journal(), &again),
+            force_single(disk.clone(), &journal(), &again, &WORD, 9),
             Err(StartError::EpochNotAbove { .. })
         ));
-        let forced = force_single(disk.clone(), &journal(), &options(1)).unwrap();
+        let forced = force_single(disk.clone(), &journal(), &options(1), &WORD, 9).unwrap();
         assert_eq!(forced.members_before.voters, [NodeId(1), NodeId(2)]);
         assert_eq!(forced.position, Position(position.0 + 1));
         assert!(forced.committed_before <= position);
@@ -159,7 +198,24 @@ mod tests {
         assert_eq!(replica.view().role, Role::Leader);
         assert_eq!(replica.members().voters, [NodeId(1)]);
         let next = replica.offer([&event, &[]], 3).unwrap();
-        assert_eq!(next, forced.position);
+        // FO1: behind the word, which is committed with it.
+        assert_eq!(next, Position(forced.position.0 + 1));
         assert!(until(&mut replica, &mut now, |one| one.committed() > next));
+        let mut reader = replica
+            .reader(lockstep_journaler::From::Position(forced.position))
+            .unwrap();
+        let word = reader.next_frame().unwrap().unwrap();
+        assert_eq!(word.body(), WORD);
+        assert!(word.header().term > 1, "of a term of its own");
+    }
+
+    #[test]
+    fn fo1_behind_an_empty_log_there_is_no_word() {
+        let disk = Simulated::new(1);
+        drop(Replica::create(disk.clone(), &journal(), &options(0)).unwrap());
+        let forced = force_single(disk.clone(), &journal(), &options(1), &WORD, 9).unwrap();
+        assert_eq!(forced.position, Position(0));
+        let (replica, _) = Replica::open(disk, &journal(), &options(1)).unwrap();
+        assert_eq!(replica.tail().reached.position, Position(0));
     }
 }

@@ -1,12 +1,13 @@
 //! `lockstep cluster`: what a cluster is, and changes of it, over the clients' port.
 //!
-//! `force-single` alone works on a directory: there is nobody left to ask.
+//! `force-single` works on a directory, since there is nobody left to ask, and `history` reads one.
 //!
 //! A question goes to the nodes in turn until one answers; a change goes to the leader, who says so if
 //! it is another. What can do harm says what it would do with `--dry-run`, and does it with `--yes`
 //! alone.
 
 mod certs;
+mod history;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -28,6 +29,7 @@ use super::{Format, Global};
     after_help = "Examples:\n  lockstep cluster status --node node1.toml\n  \
                         lockstep cluster transfer 2 --node node1.toml\n  \
                         lockstep cluster add 4 --node node1.toml --dry-run\n  \
+                        lockstep cluster history --dir /var/lib/lockstep/1\n  \
                         lockstep cluster certs certs --name demo --nodes 3\n\n\
                         Exit codes: 0 done · 1 nobody answered · 2 bad arguments · 6 the cluster refuses"
 )]
@@ -102,6 +104,8 @@ enum What {
         #[arg(long, conflicts_with = "dry_run")]
         yes: bool,
     },
+    /// Who asked for what, when, and what came of it, from the log of one node
+    History(history::Args),
     /// An authority and certificates, for tests and for a first cluster
     Certs(certs::Args),
 }
@@ -150,6 +154,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
             }
             force_single(node, *epoch, *dry_run, global)
         }
+        What::History(args) => history::run(args, global),
         What::Certs(args) => certs::run(args, global),
     }
 }

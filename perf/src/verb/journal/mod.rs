@@ -97,7 +97,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
 }
 
 /// The directory of a journal, or of an archive, which must exist.
-fn disk(path: &Path) -> anyhow::Result<Disk> {
+pub(in crate::verb) fn disk(path: &Path) -> anyhow::Result<Disk> {
     Disk::at(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => {
             Refusal::usage(format!("there is no directory {}", path.display()), "").into()
@@ -111,7 +111,7 @@ fn disk(path: &Path) -> anyhow::Result<Disk> {
 }
 
 /// Gives a tool's error its exit code.
-fn refused(error: ToolError) -> anyhow::Error {
+pub(in crate::verb) fn refused(error: ToolError) -> anyhow::Error {
     let exit = match &error {
         ToolError::Io { source, .. } if source.kind() == io::ErrorKind::BrokenPipe => {
             return anyhow::Error::new(io::Error::from(io::ErrorKind::BrokenPipe));
