@@ -20,17 +20,24 @@
 //!   an operator does and nothing else, and has it for `greet_within` at most.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, IoSlice};
-use std::net::{IpAddr, SocketAddr};
+use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::codec::{BODY_BYTES_MAX, Greeting, Packet, PacketKind, Packets, ReplyHead};
-use super::{SESSION_UNKNOWN, code};
+use connected::Connected;
+use sessions::Route;
+
+use super::code;
+use super::codec::{BODY_BYTES_MAX, Packet, PacketKind};
 use crate::ids::{ClusterId, NodeId};
-use crate::tls::{client_name, is_named};
-use crate::transport::{
-    Accepted, Listening, Security, Stream, TransportError, Waiting, is_early, tune,
-};
+use crate::transport::{Accepted, Listening, Security, Stream, TransportError, Waiting, tune};
+
+mod asked;
+mod connected;
+mod greeting;
+mod sessions;
+
+pub use asked::{Admit, Asked, ClientId, Identity, Leadership, Principal};
 
 /// What a node needs to talk with clients.
 #[derive(Debug, Clone)]
@@ -57,94 +64,6 @@ pub struct GatewaySettings {
     pub waiting_bytes_max: usize,
     /// A greeting must be over within so long, and so must the last words to a client.
     pub greet_within: Duration,
-}
-
-/// A connection of a client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ClientId(pub u64);
-
-/// What a client asks of the node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asked<'a> {
-    /// Open a session: answered with [`Gateway::opened`], by this number.
-    Open {
-        /// Stands in the event as its tag, and comes back in the output.
-        route: u64,
-    },
-    /// Close one; nothing is answered.
-    Close {
-        /// Which.
-        session: u64,
-    },
-    /// Write an event: answered with [`Gateway::reply`].
-    Request {
-        /// Of which session.
-        session: u64,
-        /// Of the request.
-        number: u32,
-        /// The event, as the client made it: session, number and time are to be set.
-        slot: &'a [u8],
-    },
-    /// What an operator wants: answered with [`Gateway::admin_answer`].
-    Admin {
-        /// Who.
-        client: ClientId,
-        /// To be given back.
-        number: u32,
-        /// Only say what would happen.
-        is_dry: bool,
-        /// In words.
-        command: &'a str,
-        /// Who asks, for the audit.
-        principal: &'a Principal,
-    },
-}
-
-/// Who a client is, as far as this node knows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Principal {
-    /// As it says.
-    pub name: String,
-    /// Why that is believed.
-    pub identity: Identity,
-    /// Where it comes from.
-    pub address: IpAddr,
-}
-
-/// How a node knows who a client is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Identity {
-    /// Its certificate has that name.
-    Certificate,
-    /// It has the token of that name.
-    Token,
-    /// It does not know: whoever comes is let in.
-    Nobody,
-}
-
-/// What the owner says to what is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Admit {
-    /// It is taken, and is answered later.
-    Taken,
-    /// There is no room: nothing was written.
-    Busy,
-    /// It makes no sense, by this code.
-    Refused(u16),
-}
-
-/// Who leads.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Leadership {
-    /// This node, and its door is open.
-    Here,
-    /// Another, or nobody yet.
-    Elsewhere {
-        /// Who, if it is known.
-        leader: Option<NodeId>,
-        /// Where its clients' port is; empty if it is not known.
-        address: String,
-    },
 }
 
 /// What went over the gateway, for counters.
@@ -188,36 +107,6 @@ pub struct Gateway {
     /// As the last `prepare` said.
     now_ns: u64,
 }
-
-#[derive(Debug)]
-struct Connected {
-    stream: Stream,
-    packets: Packets,
-    out: Vec<u8>,
-    written: usize,
-    address: IpAddr,
-    principal: Option<Principal>,
-    /// What is asked is answered no more; the connection ends when all is written.
-    is_ending: bool,
-    /// Packets wait that no socket will report.
-    has_more: bool,
-    /// Until then it must have greeted, or be gone (`G5`).
-    deadline_ns: u64,
-}
-
-/// Where a session answers, and what of it is in flight.
-#[derive(Debug, Default)]
-struct Route {
-    client: u64,
-    in_flight: u32,
-    /// The request that was answered "busy" and must come first (`G2`).
-    blocked_at: Option<u32>,
-    /// It goes with the last answer (`G6`).
-    is_closing: bool,
-}
-
-/// Packets that one turn takes from one client, so that the others have their turn too.
-const PACKETS_PER_TURN: usize = 1_024;
 
 /// Connections beyond `connections_max` that are told so; more are closed without a word.
 const REFUSED_AT_ONCE_MAX: usize = 64;
@@ -385,63 +274,6 @@ impl Gateway {
         }
     }
 
-    /// The session that was asked for is open.
-    pub fn opened(&mut self, route: u64, session: u64, position: u64) {
-        let Some((client, number)) = self.opening.remove(&route) else {
-            return;
-        };
-        self.sessions.insert(
-            session,
-            Route {
-                client,
-                ..Route::default()
-            },
-        );
-        self.send(
-            client,
-            &Packet::bare(PacketKind::Opened, number, session, position),
-            &[],
-        );
-    }
-
-    /// The session that was asked for was refused, by the engine's code.
-    pub fn open_refused(&mut self, route: u64, code: u16, meaning: &str) {
-        if let Some((client, number)) = self.opening.remove(&route) {
-            self.refuse(client, number, 0, code, meaning);
-        }
-    }
-
-    /// What came of a request: to whoever asked last for its session (`G4`).
-    pub fn reply(
-        &mut self,
-        session: u64,
-        number: u32,
-        position: u64,
-        head: ReplyHead,
-        outputs: &[u8],
-    ) {
-        let Some(route) = self.sessions.get_mut(&session) else {
-            return;
-        };
-        route.in_flight = route.in_flight.saturating_sub(1);
-        let client = route.client;
-        let is_over = route.is_closing || head.code == SESSION_UNKNOWN;
-        if is_over && route.in_flight == 0 {
-            // G6
-            self.sessions.remove(&session);
-        }
-        self.traffic.replied += 1;
-        let packet = Packet::bare(PacketKind::Reply, number, session, position);
-        let fits = outputs.len() + super::codec::REPLY_HEAD_BYTES <= BODY_BYTES_MAX;
-        let outputs = if fits { outputs } else { &[] };
-        let head = ReplyHead {
-            outputs: if fits { head.outputs } else { 0 },
-            is_cut: head.is_cut || !fits,
-            ..head
-        };
-        self.send(client, &packet, &[&head.encode(), outputs]);
-    }
-
     /// What came of what an operator wanted.
     pub fn admin_answer(&mut self, client: ClientId, number: u32, code: u16, answer: &str) {
         let mut end = answer.len().min(BODY_BYTES_MAX);
@@ -499,76 +331,6 @@ impl Gateway {
         }
     }
 
-    fn read(&mut self, id: u64, ask: &mut impl FnMut(Asked<'_>) -> Admit) {
-        let Some(client) = self.clients.get_mut(&id) else {
-            return;
-        };
-        let mut packets = std::mem::take(&mut client.packets);
-        let mut left = PACKETS_PER_TURN;
-        let mut is_alive = true;
-        let mut is_drained = false;
-        let mut may_have_more = true;
-        // Ends: each turn takes from `left`, or comes to the end of what is there.
-        while is_alive && left > 0 {
-            match packets.next() {
-                Ok(Some(packet)) => {
-                    left -= 1;
-                    self.take_packet(id, &packet, ask);
-                    is_alive = self
-                        .clients
-                        .get(&id)
-                        .is_some_and(|client| !client.is_ending);
-                }
-                Ok(None) if !may_have_more => {
-                    is_drained = true;
-                    break;
-                }
-                Ok(None) => match self.fill(id, &mut packets) {
-                    Filled::Some => {}
-                    Filled::Last => may_have_more = false,
-                    Filled::None => {
-                        is_drained = true;
-                        break;
-                    }
-                    Filled::Ended => {
-                        self.remove(id);
-                        return;
-                    }
-                },
-                Err(_) => {
-                    self.traffic.cut += 1;
-                    self.remove(id);
-                    return;
-                }
-            }
-        }
-        if let Some(client) = self.clients.get_mut(&id) {
-            client.has_more = !is_drained && is_alive;
-            client.packets = packets;
-        }
-    }
-
-    fn fill(&mut self, id: u64, packets: &mut Packets) -> Filled {
-        let Some(client) = self.clients.get_mut(&id) else {
-            return Filled::Ended;
-        };
-        let room = packets.room();
-        let most = room.len();
-        match client.stream.read(room) {
-            Ok(0) => Filled::Ended,
-            Ok(count) => {
-                packets.filled(count);
-                if count < most && client.stream.tells_its_end() {
-                    Filled::Last
-                } else {
-                    Filled::Some
-                }
-            }
-            Err(error) if is_early(&error) => Filled::None,
-            Err(_) => Filled::Ended,
-        }
-    }
-
     fn take_packet(
         &mut self,
         id: u64,
@@ -610,164 +372,6 @@ impl Gateway {
                 );
                 self.end(id);
             }
-        }
-    }
-
-    /// The first packet: who is it, and is it believed (`G1`).
-    fn greet(&mut self, id: u64, packet: &Packet<'_>) {
-        match self.judge(id, packet) {
-            Ok(principal) => {
-                let (leader, address) = match &self.leadership {
-                    Leadership::Here => (self.settings.node.0, ""),
-                    Leadership::Elsewhere { leader, address } => {
-                        (leader.map_or(0, |leader| leader.0), address.as_str())
-                    }
-                };
-                let nodes = u64::from(self.settings.node.0) | u64::from(leader) << 16;
-                let window = u64::from(self.settings.window_max);
-                let welcome = Packet::bare(PacketKind::Welcome, 0, nodes, window);
-                let address = address.to_owned();
-                let is_last = self.last == Some(id);
-                if let Some(client) = self.clients.get_mut(&id) {
-                    client.principal = Some(principal);
-                    // G7
-                    if !is_last {
-                        client.deadline_ns = u64::MAX;
-                    }
-                }
-                self.send(id, &welcome, &[address.as_bytes()]);
-            }
-            Err(code) => {
-                self.refuse(id, 0, 0, code, code::meaning(code));
-                self.end(id);
-            }
-        }
-    }
-
-    fn judge(&self, id: u64, packet: &Packet<'_>) -> Result<Principal, u16> {
-        if packet.kind != PacketKind::Hello {
-            return Err(code::NO_HELLO);
-        }
-        let greeting = Greeting::decode(packet.body).map_err(|_| code::MALFORMED)?;
-        if greeting.cluster != self.settings.cluster.bytes() {
-            return Err(code::CLUSTER);
-        }
-        if greeting.event_size != 0 && greeting.event_size != self.settings.event_size {
-            return Err(code::EVENT_SIZE);
-        }
-        let tokens = &self.settings.tokens;
-        let known = tokens
-            .get(&greeting.principal)
-            .is_some_and(|token| is_equal(token.as_bytes(), greeting.token.as_bytes()));
-        if !tokens.is_empty() && !known {
-            return Err(code::PRINCIPAL);
-        }
-        if let Security::Tls(_) = self.settings.security {
-            let name = client_name(&self.settings.cluster, &greeting.principal);
-            let shown = self
-                .clients
-                .get(&id)
-                .and_then(|client| client.stream.certificate());
-            if !shown.is_some_and(|shown| is_named(&shown, &name)) {
-                return Err(code::PRINCIPAL);
-            }
-        }
-        let identity = match self.settings.security {
-            Security::Tls(_) => Identity::Certificate,
-            Security::Loopback | Security::Plaintext if !tokens.is_empty() => Identity::Token,
-            Security::Loopback | Security::Plaintext => Identity::Nobody,
-        };
-        let client = self.clients.get(&id).ok_or(code::NO_HELLO)?;
-        Ok(Principal {
-            name: greeting.principal,
-            identity,
-            address: client.address,
-        })
-    }
-
-    fn open_session(&mut self, id: u64, number: u32, ask: &mut impl FnMut(Asked<'_>) -> Admit) {
-        if self.leadership != Leadership::Here {
-            self.redirect(id, number, 0);
-            return;
-        }
-        let route = self.salt ^ self.next;
-        self.next += 1;
-        match ask(Asked::Open { route }) {
-            Admit::Taken => {
-                self.opening.insert(route, (id, number));
-            }
-            Admit::Busy => self.busy(id, number, 0),
-            Admit::Refused(code) => self.refuse(id, number, 0, code, code::meaning(code)),
-        }
-    }
-
-    fn close_session(&mut self, id: u64, session: u64, ask: &mut impl FnMut(Asked<'_>) -> Admit) {
-        let route = self.sessions.get_mut(&session);
-        let is_others = route.as_ref().is_some_and(|route| route.client != id);
-        if self.leadership != Leadership::Here || is_others {
-            return;
-        }
-        // Without room it stays until it expires: nobody waits for an answer.
-        if ask(Asked::Close { session }) != Admit::Taken {
-            return;
-        }
-        let Some(route) = route else { return };
-        route.is_closing = true;
-        if route.in_flight == 0 {
-            // G6
-            self.sessions.remove(&session);
-        }
-    }
-
-    fn request(&mut self, id: u64, packet: &Packet<'_>, ask: &mut impl FnMut(Asked<'_>) -> Admit) {
-        let (session, number) = (packet.a, packet.number);
-        if self.leadership != Leadership::Here {
-            self.redirect(id, number, session);
-            return;
-        }
-        if packet.body.len() as u64 != u64::from(self.settings.event_size) {
-            self.refuse(
-                id,
-                number,
-                session,
-                code::EVENT_SIZE,
-                code::meaning(code::EVENT_SIZE),
-            );
-            return;
-        }
-        let route = self.sessions.entry(session).or_default();
-        if route.client != id {
-            // The client has come back on another connection: what was in flight on the old one is
-            // asked again here.
-            *route = Route {
-                client: id,
-                ..Route::default()
-            };
-        }
-        if route.blocked_at.is_some_and(|at| number > at)
-            || route.in_flight >= self.settings.window_max
-        {
-            let at = route.blocked_at.map_or(number, |at| at.min(number));
-            route.blocked_at = Some(at);
-            self.busy(id, number, session);
-            return;
-        }
-        let slot = packet.body;
-        match ask(Asked::Request {
-            session,
-            number,
-            slot,
-        }) {
-            Admit::Taken => {
-                route.in_flight += 1;
-                route.blocked_at = None;
-                self.traffic.taken += 1;
-            }
-            Admit::Busy => {
-                route.blocked_at = Some(number);
-                self.busy(id, number, session);
-            }
-            Admit::Refused(code) => self.refuse(id, number, session, code, code::meaning(code)),
         }
     }
 
@@ -868,66 +472,6 @@ impl Gateway {
         self.sessions.retain(|_, route| route.client != id);
         self.opening.retain(|_, (client, _)| *client != id);
     }
-}
-
-enum Filled {
-    Some,
-    /// All that the socket had: what comes later it reports.
-    Last,
-    None,
-    Ended,
-}
-
-impl Connected {
-    fn new(stream: Stream, address: IpAddr, deadline_ns: u64) -> Connected {
-        Connected {
-            stream,
-            packets: Packets::default(),
-            out: Vec::new(),
-            written: 0,
-            address,
-            principal: None,
-            is_ending: false,
-            has_more: false,
-            deadline_ns,
-        }
-    }
-
-    fn wants_write(&self) -> bool {
-        self.stream.wants_write() || self.written < self.out.len()
-    }
-
-    fn write(&mut self) -> io::Result<()> {
-        self.stream
-            .flush()
-            .or_else(|error| if is_early(&error) { Ok(()) } else { Err(error) })?;
-        // Ends: each turn writes at least a byte.
-        while self.written < self.out.len() {
-            match self
-                .stream
-                .write(&[IoSlice::new(&self.out[self.written..])])
-            {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(count) => self.written += count,
-                Err(error) if is_early(&error) => break,
-                Err(error) => return Err(error),
-            }
-        }
-        if self.written == self.out.len() {
-            self.out.clear();
-            self.written = 0;
-        } else if self.written > 64 << 10 {
-            self.out.drain(..self.written);
-            self.written = 0;
-        }
-        Ok(())
-    }
-}
-
-/// Compares without telling by its duration where the first difference is.
-fn is_equal(ours: &[u8], theirs: &[u8]) -> bool {
-    let differences = ours.iter().zip(theirs).fold(0, |all, (a, b)| all | (a ^ b));
-    ours.len() == theirs.len() && differences == 0
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use super::codec::{Greeting, Packet, PacketKind, Packets};
-use super::machine::{ClientError, Counters, Full, Machine, MachineOptions, Reply};
+use super::error::{ClientError, Full};
+use super::machine::{Counters, Machine, MachineOptions, Reply};
 use crate::ids::ClusterId;
 use crate::tls::{Tls, TlsFiles, cluster_name};
 use crate::transport::{Stream, Waiting, connect, is_early, tune};

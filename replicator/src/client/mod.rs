@@ -28,16 +28,18 @@
 //! * `C3` Every request is answered, or its connection ends.
 
 pub mod codec;
+mod error;
 mod gateway;
 mod library;
 mod machine;
 
+pub use error::{ClientError, Full};
 pub use gateway::{
     Admit, Asked, ClientId, Gateway, GatewaySettings, GatewayTraffic, Identity, Leadership,
     Principal,
 };
 pub use library::{Client, ClientOptions, admin};
-pub use machine::{ClientError, Full, Machine, MachineOptions, Reply};
+pub use machine::{Machine, MachineOptions, Reply};
 
 /// The session is not known: it was closed, or has expired. The engine's number for it.
 const SESSION_UNKNOWN: u16 = 0xff01;

@@ -4,9 +4,12 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Instant;
 
-use super::super::library::{Client, ClientOptions, admin};
-use super::super::machine::ClientError;
+use super::greeting::is_equal;
 use super::*;
+use crate::client::codec::{Greeting, ReplyHead};
+use crate::client::{Client, ClientError, ClientOptions, SESSION_UNKNOWN, admin};
+
+mod sockets;
 
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -28,6 +31,13 @@ enum Waits {
 }
 
 impl Model {
+    fn with_room(room: usize) -> Model {
+        Model {
+            room,
+            ..Model::default()
+        }
+    }
+
     fn ask(&mut self, asked: Asked<'_>) -> Admit {
         if self.waiting.len() >= self.room {
             return Admit::Busy;
@@ -161,10 +171,7 @@ fn until(
 #[test]
 fn c1_c2_g2_every_request_is_taken_once_and_answered_in_order_also_when_often_busy() {
     let mut gateway = gateway(settings());
-    let mut model = Model {
-        room: 3,
-        ..Model::default()
-    };
+    let mut model = Model::with_room(3);
     let mut clients = [
         client(&[&gateway], &options()),
         client(&[&gateway], &options()),
@@ -206,10 +213,7 @@ fn c1_c2_g2_every_request_is_taken_once_and_answered_in_order_also_when_often_bu
 fn who_does_not_lead_sends_clients_to_who_does_and_they_keep_their_session() {
     let mut first = gateway(settings());
     let mut second = gateway(settings());
-    let mut model = Model {
-        room: 100,
-        ..Model::default()
-    };
+    let mut model = Model::with_room(100);
     let mut clients = [client(&[&first, &second], &options())];
     clients[0].ask(&[1; 16]).unwrap();
     let mut answers = Vec::new();
@@ -258,10 +262,7 @@ fn g1_only_who_is_believed_comes_in() {
         (code::EVENT_SIZE, "paris", "secret", 24),
     ];
     let mut gateway = gateway(with_tokens);
-    let mut model = Model {
-        room: 10,
-        ..Model::default()
-    };
+    let mut model = Model::with_room(10);
     for (expected, cluster, token, event_size) in cases {
         let options = ClientOptions {
             principal: "a".into(),
@@ -291,10 +292,7 @@ fn g1_only_who_is_believed_comes_in() {
 #[test]
 fn g1_nonsense_and_silence_do_no_harm() {
     let mut gateway = gateway(settings());
-    let mut model = Model {
-        room: 10,
-        ..Model::default()
-    };
+    let mut model = Model::with_room(10);
     let address = gateway.address().unwrap();
     let mut nonsense = TcpStream::connect(address).unwrap();
     nonsense.write_all(&[b'x'; 100]).unwrap();
@@ -332,20 +330,10 @@ fn g3_a_client_that_does_not_read_is_cut_off() {
     small.waiting_bytes_max = 4 << 10;
     small.window_max = u32::MAX;
     let mut gateway = gateway(small);
-    let mut model = Model {
-        room: usize::MAX,
-        ..Model::default()
-    };
+    let mut model = Model::with_room(usize::MAX);
     let mut rude = TcpStream::connect(gateway.address().unwrap()).unwrap();
     rude.set_nonblocking(true).unwrap();
-    let greeting = Greeting {
-        cluster: *b"paris\0\0\0\0\0\0\0\0\0\0\0",
-        principal: String::new(),
-        token: String::new(),
-        event_size: 0,
-    };
-    let mut bytes = Vec::new();
-    Packet::bare(PacketKind::Hello, 0, 0, 0).encode(&mut bytes, &[&greeting.encode()]);
+    let mut bytes = hello("");
     let admin = Packet::bare(PacketKind::Admin, 1, 0, 0);
     let words = [b'a'; 60_000];
     admin.encode(&mut bytes, &[&words]);
@@ -387,10 +375,7 @@ fn operators_are_answered_and_others_are_not() {
         };
         (ask("ops"), ask("eve"))
     });
-    let mut model = Model {
-        room: 10,
-        ..Model::default()
-    };
+    let mut model = Model::with_room(10);
     until(&mut gateway, &mut model, &mut [], |_, _| {
         asking.is_finished()
     })
@@ -418,18 +403,23 @@ fn tokens_are_compared_whole() {
     assert!(!is_equal(b"", b"a"));
 }
 
-/// A socket that has greeted, without a client behind it.
-fn greeted(gateway: &mut Gateway, model: &mut Model) -> TcpStream {
-    let mut socket = TcpStream::connect(gateway.address().unwrap()).unwrap();
+/// The first bytes of this client.
+fn hello(principal: &str) -> Vec<u8> {
     let greeting = Greeting {
         cluster: *b"paris\0\0\0\0\0\0\0\0\0\0\0",
-        principal: "raw".into(),
+        principal: principal.into(),
         token: String::new(),
         event_size: 16,
     };
     let mut bytes = Vec::new();
     Packet::bare(PacketKind::Hello, 0, 0, 0).encode(&mut bytes, &[&greeting.encode()]);
-    socket.write_all(&bytes).unwrap();
+    bytes
+}
+
+/// A socket that has greeted, without a client behind it.
+fn greeted(gateway: &mut Gateway, model: &mut Model) -> TcpStream {
+    let mut socket = TcpStream::connect(gateway.address().unwrap()).unwrap();
+    socket.write_all(&hello("raw")).unwrap();
     let is_greeted = |gateway: &Gateway| {
         let mut clients = gateway.clients.values();
         clients.any(|client| {
@@ -494,10 +484,7 @@ fn g5_beyond_the_most_clients_a_few_are_told_and_the_others_closed() {
 #[test]
 fn g6_sessions_that_are_no_more_are_forgotten() {
     let mut gateway = gateway(settings());
-    let mut model = Model {
-        room: 100,
-        ..Model::default()
-    };
+    let mut model = Model::with_room(100);
     let mut socket = greeted(&mut gateway, &mut model);
     // Sessions that nobody has opened: each is asked of the owner, who does not know it.
     let mut bytes = Vec::new();
@@ -530,10 +517,7 @@ fn g6_sessions_that_are_no_more_are_forgotten() {
 #[test]
 fn g4_a_client_closes_its_own_session_and_no_other() {
     let mut gateway = gateway(settings());
-    let mut model = Model {
-        room: 100,
-        ..Model::default()
-    };
+    let mut model = Model::with_room(100);
     let mut clients = [client(&[&gateway], &options())];
     let mut answers = 0;
     clients[0].ask(&[1; 16]).unwrap();
@@ -564,10 +548,7 @@ fn g4_a_client_closes_its_own_session_and_no_other() {
 #[test]
 fn outputs_that_do_not_fit_are_left_out_and_that_is_said() {
     let mut gateway = gateway(settings());
-    let mut model = Model {
-        room: 100,
-        ..Model::default()
-    };
+    let mut model = Model::with_room(100);
     let mut clients = [client(&[&gateway], &options())];
     clients[0].ask(&[1; 16]).unwrap();
     let started = Instant::now();
@@ -595,122 +576,4 @@ fn outputs_that_do_not_fit_are_left_out_and_that_is_said() {
     }
     let reply = reply.unwrap();
     assert!(reply.is_cut && reply.outputs.is_empty());
-}
-
-/// In the process that runs this test again with few files.
-const FEW_FILES: &str = "LOCKSTEP_TEST_FEW_FILES";
-
-#[test]
-fn g7_without_sockets_the_port_rests_one_operator_comes_in_and_then_all_do() {
-    if std::env::var_os(FEW_FILES).is_some() {
-        return without_sockets();
-    }
-    // The limit is the whole process's: this one has other tests.
-    let name = "client::gateway::tests::g7_without_sockets_the_port_rests_one_operator_comes_in_and_then_all_do";
-    let output = std::process::Command::new("sh")
-        .args([
-            "-c",
-            "ulimit -n 64 && exec \"$0\" --exact \"$1\" --nocapture",
-        ])
-        .arg(std::env::current_exe().unwrap())
-        .arg(name)
-        .env(FEW_FILES, "1")
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    let complained = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success() && said.contains("1 passed"),
-        "{said}{complained}"
-    );
-}
-
-fn without_sockets() {
-    let mut gateway = gateway(GatewaySettings {
-        greet_within: Duration::from_secs(5),
-        ..settings()
-    });
-    let mut model = Model {
-        room: 10,
-        ..Model::default()
-    };
-    // The kernel takes them in; nobody has accepted them yet.
-    let address = gateway.address().unwrap();
-    let knock = |kind| {
-        let mut socket = TcpStream::connect(address).unwrap();
-        socket.set_nonblocking(true).unwrap();
-        let greeting = Greeting {
-            cluster: *b"paris\0\0\0\0\0\0\0\0\0\0\0",
-            principal: "raw".into(),
-            token: String::new(),
-            event_size: 16,
-        };
-        let mut bytes = Vec::new();
-        Packet::bare(PacketKind::Hello, 0, 0, 0).encode(&mut bytes, &[&greeting.encode()]);
-        Packet::bare(kind, 1, 0, 0).encode(&mut bytes, &[b"status"]);
-        socket.write_all(&bytes).unwrap();
-        socket
-    };
-    let mut sockets = [
-        knock(PacketKind::Open),
-        knock(PacketKind::Admin),
-        knock(PacketKind::Open),
-    ];
-    let mut files = Vec::new();
-    // Ends: at the limit.
-    while let Ok(file) = std::fs::File::open("/dev/null") {
-        files.push(file);
-    }
-    assert!(!files.is_empty());
-    let heard = |socket: &mut TcpStream| {
-        let mut bytes = [0; 4096];
-        let count = socket.read(&mut bytes).unwrap_or(0);
-        let (mut rest, mut kinds) = (&bytes[..count], Vec::new());
-        while let Ok(Some((packet, length))) = Packet::decode(rest) {
-            kinds.push(packet.kind);
-            rest = &rest[length..];
-        }
-        kinds
-    };
-    let mut answers = |gateway: &mut Gateway, model: &mut Model, at: usize| {
-        let (mut kinds, started) = (Vec::new(), Instant::now());
-        while kinds.len() < 2 {
-            assert!(
-                started.elapsed() < LIMIT,
-                "{at} was never answered: {kinds:?}"
-            );
-            turn(gateway, model, &mut []).unwrap();
-            model.answer(gateway);
-            kinds.extend(heard(&mut sockets[at]));
-        }
-        kinds
-    };
-    // The first gets the place that is kept, and is no operator.
-    let refused = answers(&mut gateway, &mut model, 0);
-    assert_eq!(refused, [PacketKind::Welcome, PacketKind::Refused]);
-    let notice = gateway.take_notice().unwrap();
-    assert!(notice.contains("open files"), "{notice}");
-    // The port rests, and nobody looks at it without end.
-    for _ in 0..100 {
-        turn(&mut gateway, &mut model, &mut []).unwrap();
-    }
-    assert_eq!(gateway.traffic().without_socket, 1);
-    let mut waiting = Waiting::default();
-    let most = gateway.prepare(model.now_ns, &mut waiting);
-    assert!(most > Duration::ZERO && most <= Duration::from_millis(100));
-    // Behind the rest the place is an operator's. It is not told a second time.
-    model.now_ns += 100_000_000;
-    let answered = answers(&mut gateway, &mut model, 1);
-    assert_eq!(answered, [PacketKind::Welcome, PacketKind::AdminAnswer]);
-    assert_eq!(gateway.traffic().without_socket, 2);
-    assert_eq!(gateway.take_notice(), None);
-    assert_eq!(gateway.traffic().connections, 1);
-    // There is room again: the others come in.
-    files.clear();
-    model.now_ns += 100_000_000;
-    let opened = answers(&mut gateway, &mut model, 2);
-    assert_eq!(opened, [PacketKind::Welcome, PacketKind::Opened]);
-    // The operator had the place for as long as a greeting may take.
-    model.now_ns += 5_000_000_000;
-    turns_until(&mut gateway, &mut model, |gateway| gateway.last.is_none());
 }

@@ -1,0 +1,87 @@
+//! Which node is asked: the one that is named as the leader, else the next that speaks, after a while that grows.
+//!
+//! # Invariants
+//!
+//! * `M3` A node that was silent for as long as an answer may take is passed over for a while, also
+//!   where another names it as the leader: a process that hangs, or is cut off, takes connections
+//!   and says nothing, and those that have not noticed yet name it. Where all were silent, they are
+//!   asked in turn.
+
+use super::{Machine, State};
+
+/// How often the time for an answer a silent node is passed over: longer than an election.
+pub(super) const SILENT_TIMES: u64 = 4;
+
+/// The longest wait before a node is asked again.
+pub(super) const RETRY_NS_MAX: u64 = 500_000_000;
+
+impl Machine {
+    /// The node that is asked, or will be.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        match &self.redirect {
+            Some(address) => address,
+            None => &self.addresses[self.current],
+        }
+    }
+
+    pub(super) fn redirected(&mut self, address: &str, now_ns: u64) {
+        self.counters.redirected += 1;
+        let is_known = !address.is_empty();
+        let is_new = is_known && address != self.address() && !self.is_silent(address, now_ns);
+        self.go_on(now_ns);
+        if is_new {
+            match self.addresses.iter().position(|known| known == address) {
+                Some(known) => {
+                    self.current = known;
+                    self.redirect = None;
+                }
+                None => self.redirect = Some(address.to_owned()),
+            }
+            // A leader that is named is asked at once; two that name each other are not, for ever.
+            if self.failures <= 4 {
+                self.not_before_ns = now_ns;
+            }
+        }
+    }
+
+    /// Away, and to the next address; after a while, which grows.
+    pub(super) fn go_on(&mut self, now_ns: u64) {
+        self.state = State::Away;
+        self.sent = 0;
+        self.out.clear();
+        self.redirect = None;
+        self.current = self.next(now_ns);
+        self.failures = self.failures.saturating_add(1);
+        // The first round over all nodes does not wait: one of them may lead.
+        let rounds = self.failures / u32::try_from(self.addresses.len()).unwrap_or(1).max(1);
+        let wait = match rounds {
+            0 => 0,
+            rounds => self.options.retry_ns << (rounds - 1).min(6),
+        };
+        self.not_before_ns = now_ns.saturating_add(wait.min(RETRY_NS_MAX));
+    }
+
+    /// The next node that was not silent just now; where all were, the next (`M3`).
+    fn next(&self, now_ns: u64) -> usize {
+        let count = self.addresses.len();
+        let mut others = (1..=count).map(|step| (self.current + step) % count);
+        others
+            .find(|at| !self.is_silent(&self.addresses[*at], now_ns))
+            .unwrap_or((self.current + 1) % count)
+    }
+
+    fn is_silent(&self, address: &str, now_ns: u64) -> bool {
+        let mut silent = self.silent.iter();
+        silent.any(|(one, until)| one == address && now_ns < *until)
+    }
+
+    /// This node says nothing: for a while it is not asked again.
+    pub(super) fn pass_over(&mut self, now_ns: u64) {
+        let own = self.address().to_owned();
+        let until = now_ns.saturating_add(self.options.answer_within_ns * SILENT_TIMES);
+        self.silent
+            .retain(|(address, until)| *address != own && now_ns < *until);
+        self.silent.push((own, until));
+    }
+}
