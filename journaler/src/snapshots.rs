@@ -35,6 +35,7 @@ use crate::position::{Position, Reached, Term};
 use crate::seekable::{SeekRow, SeekTable, SeekableWriter, read_frame};
 use crate::storage::{File, Open, Storage};
 
+mod aside;
 mod incoming;
 mod manifest;
 

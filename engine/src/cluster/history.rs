@@ -271,6 +271,7 @@ mod tests {
             let draft = FrameDraft {
                 time_ns: term,
                 term: Term(term),
+                schema_version: 1,
                 kind: FrameKind::Events as u8,
                 flags,
                 ..FrameDraft::default()

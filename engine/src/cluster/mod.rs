@@ -23,10 +23,12 @@
 //! | `quarantine` | what becomes of an event on which the logic panics? |
 //! | `back`, `lent` | where do the stages behind the gate run, and how do they outlive a ring? |
 //! | `shadowing` | who takes the snapshots? |
+//! | `aside` | what becomes of those that may hold a wrong state? |
 
 pub(crate) mod administration;
 pub(crate) mod agreement;
 pub(crate) mod answers;
+mod aside;
 pub(crate) mod back;
 pub mod driver;
 mod equal;

@@ -34,6 +34,7 @@ use lockstep_replicator::{
 
 use super::administration::Administration;
 use super::answers::{Answers, Asker};
+use super::aside::set_aside;
 use super::back::Back;
 use super::life::Kept;
 use super::member::{Member, Parts, Refused};
@@ -351,7 +352,11 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
     ///
     /// [`ReceiveError`]: fatal, or to be told to whoever is connected.
     pub fn receive(&mut self, message: &Message) -> Result<(), ReceiveError> {
-        self.replica.receive(message)
+        let received = self.replica.receive(message);
+        if let Err(ReceiveError::Fatal(fatal)) = &received {
+            self.look_at_end(fatal);
+        }
+        received
     }
 
     /// One turn of everything; whether there is more to do at once.
@@ -399,13 +404,17 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
         self.unless_failed(finished)
     }
 
-    fn unless_failed(&self, turned: Result<bool>) -> Result<bool> {
+    fn unless_failed(&mut self, turned: Result<bool>) -> Result<bool> {
         // CN5: that end is none that anybody has to look into.
         let begins_anew = matches!(turned, Err(Error::Agreement(Fatal::BegunAnew { .. })));
         if let Err(error) = &turned
             && !begins_anew
         {
-            self.shared.fail(error.to_string());
+            let cause = error.to_string();
+            self.shared.fail(cause);
+            if let Error::Agreement(fatal) = error {
+                self.look_at_end(fatal);
+            }
         }
         match (turned, self.shared.fault()) {
             (Ok(worked), None) => Ok(worked),
@@ -413,6 +422,24 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
                 cause: cause.to_owned(),
             }),
             (Err(error), _) => Err(error),
+        }
+    }
+
+    /// Behind a state that the majority does not have its snapshots go, once nobody takes one any more.
+    fn look_at_end(&mut self, fatal: &Fatal) {
+        let has_wrong_state = matches!(
+            fatal,
+            Fatal::Diverged {
+                has_majority: true,
+                ..
+            }
+        );
+        if has_wrong_state {
+            self.shared.fail(fatal.to_string());
+            drop(self.shadowing.take());
+            let agreed = self.replica.agreed_state().map_or(0, |one| one.position);
+            let oldest = self.replica.index().base().reached.position;
+            set_aside(&self.storage, Position(agreed), oldest);
         }
     }
 

@@ -168,6 +168,39 @@ fn what_was_never_finished_gives_its_room_back() {
 }
 
 #[test]
+fn sa1_one_that_is_set_aside_is_none_any_more_and_is_kept() {
+    let fresh = Simulated::new(5);
+    let snapshots = Snapshots::new(fresh.clone());
+    take(&snapshots, 7).unwrap();
+    take(&snapshots, 9).unwrap();
+    let files = fresh.list(&directory_of(Position(9))).unwrap().len();
+    for step in 0.. {
+        let disk = fresh.fork();
+        disk.reseed(step);
+        disk.cut_power_after(step);
+        let moved = Snapshots::new(disk.clone()).set_aside(Position(9));
+        disk.crash();
+        let snapshots = Snapshots::new(disk.clone());
+        let listed = positions(&snapshots);
+        assert!(listed == [7] || listed == [9, 7], "step {step}: {listed:?}");
+        for position in listed {
+            assert_whole(&snapshots, position);
+        }
+        // What the crash left does not stand in the way of the next.
+        take(&snapshots, 11).unwrap();
+        let Ok(moved) = moved else { continue };
+        assert_eq!(positions(&snapshots), [11, 7]);
+        assert_eq!(moved, "quarantine/snap-00000000000000000009.0");
+        assert_eq!(disk.list(&moved).unwrap().len(), files);
+        assert!(step > 5, "all steps were cut: {step}");
+        take(&snapshots, 9).unwrap();
+        let again = snapshots.set_aside(Position(9)).unwrap();
+        assert_eq!(again, "quarantine/snap-00000000000000000009.1");
+        return;
+    }
+}
+
+#[test]
 fn a_missing_or_cut_part_is_named() {
     let disk = Simulated::new(1);
     let snapshots = Snapshots::new(disk.clone());

@@ -1,5 +1,8 @@
 //! The state of one node is another than that of the others: a majority says which is right.
 
+use lockstep_journaler::snapshots::Snapshots;
+use lockstep_journaler::storage::Storage as _;
+
 use super::world::{World, next_of};
 
 /// One node does another thing than the others, from some position on: it stops by name, whoever leads,
@@ -61,4 +64,35 @@ fn cn4_two_that_differ_go_on_until_a_third_tells_which_is_right() {
     world.start(third);
     world.until("the leader stops", |world| world.stopped(leader).is_some());
     world.until_answered(80);
+}
+
+#[test]
+fn as1_a_snapshot_of_a_wrong_state_is_set_aside_and_the_node_comes_back_right() {
+    for seed in [2, 4] {
+        let mut world = World::new(seed);
+        world.until_answered(2);
+        let leader = world.leader().unwrap();
+        let wrong = next_of(leader);
+        let from = world.node(wrong).applied();
+        world.processes[wrong].faults.wrong_from(Some(from));
+        world.until("some of it is wrong", |world| {
+            world.node(wrong).applied().0 >= from.0 + 3
+        });
+        // Its shadow begins with the state that a restart makes, and so with what is wrong.
+        world.kill(wrong);
+        world.start(wrong);
+        assert_eq!(world.from_snapshots, 0, "seed {seed}: too late");
+        let disk = world.processes[wrong].disk.clone();
+        let listed = |disk| Snapshots::new(disk).list().unwrap().len();
+        world.until("a snapshot is taken", |_| listed(disk.clone()) == 1);
+        world.until("the wrong one stops", |world| {
+            world.stopped(wrong).is_some()
+        });
+        assert_eq!(listed(disk.clone()), 0, "seed {seed}");
+        assert_eq!(disk.list("quarantine").unwrap().len(), 1, "seed {seed}");
+        world.processes[wrong].faults.wrong_from(None);
+        world.start(wrong);
+        world.finish(20);
+        assert!(world.stopped(wrong).is_none());
+    }
 }
