@@ -27,7 +27,7 @@ use crate::requests::{Look, Reply, Requests};
 use crate::state::{LoadError, State, StateReader, StateWriter};
 use crate::system::{
     Beacon, Membership, Parameters, Quarantine, Quarantined, Repeated, SessionChanged,
-    SessionClose, SessionOpen, Tick, VersionSwitch, code,
+    SessionClose, SessionOpen, Tick, VersionSwitch, code, known_version,
 };
 use crate::upcast::{UnknownVersion, Upcasters};
 
@@ -437,8 +437,13 @@ impl<L: Logic> Core<L> {
         out: &mut Outputs<'_, L::Out>,
     ) -> Result<u16, StepError> {
         use crate::event::Body;
-        match event.header().kind {
+        let (kind, found) = (event.header().kind, event.header().version);
+        match kind {
             0 => return Ok(code::VOID),
+            // SY2
+            _ if !(1..=known_version(kind)).contains(&found) => {
+                return Err(self.unknown_own(kind, found));
+            }
             Tick::KIND if !L::VERSIONS.contains(&self.version) => {
                 return Err(self.cannot_run(self.version));
             }
@@ -463,20 +468,22 @@ impl<L: Logic> Core<L> {
             VersionSwitch::KIND => return self.switch_version(event.body_as()),
             // The consensus has read it; it is in the log like everything that was decided.
             Membership::KIND | Administration::KIND => {}
-            _ => {
-                let source = UnknownVersion {
-                    name: "the engine's own".to_owned(),
-                    kind: event.header().kind,
-                    found: event.header().version,
-                    known: 0,
-                };
-                return Err(StepError::Unknown {
-                    position: Position(self.position),
-                    source,
-                });
-            }
+            _ => return Err(self.unknown_own(kind, found)),
         }
         Ok(0)
+    }
+
+    fn unknown_own(&self, kind: u16, found: u16) -> StepError {
+        let source = UnknownVersion {
+            name: "a kind that is not known here".to_owned(),
+            kind,
+            found,
+            known: known_version(kind),
+        };
+        StepError::Unknown {
+            position: Position(self.position),
+            source,
+        }
     }
 
     /// From the next event on the rules are those of another version.

@@ -477,7 +477,7 @@ fn at<F: lockstep_journaler::schema::FieldShape>(
     shape_of::<Header, F>(field).field(name, offset)
 }
 
-fn padding(offset: usize, bytes: usize) -> Field {
+pub(crate) fn padding(offset: usize, bytes: usize) -> Field {
     Field {
         name: Cow::Borrowed("spare"),
         kind: FieldType::Padding,

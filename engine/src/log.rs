@@ -13,9 +13,9 @@ use lockstep_journaler::{
 };
 
 use crate::config::{Config, JournalMode};
-use crate::core::{Core, Scratch};
+use crate::core::{Core, Scratch, StepError};
 use crate::error::{Error, Result};
-use crate::event::Slot;
+use crate::event::{SYSTEM_KINDS, Slot};
 use crate::logic::{EventOf, Logic, OutputOf};
 use crate::stage::logic::panic_text;
 
@@ -64,6 +64,7 @@ pub(crate) fn options(config: &Config, schema: &Schema) -> Options {
         .with_mode(mode);
     Options {
         allow_volatile_medium: config.allow_volatile,
+        own_kinds: crate::system::OWN_KINDS,
         ..options
     }
 }
@@ -170,9 +171,22 @@ pub(crate) fn replay<L: Logic, S: Storage>(
         let Some(frame) = reader.next_frame().map_err(Error::from)? else {
             return Ok(());
         };
-        replay_frame(&frame, core, scratch, until, refuses_panics, on_output)?;
+        replay_frame(&frame, core, scratch, until, refuses_panics, on_output)
+            .map_err(|broken| named(broken, reader))?;
     }
     Ok(())
+}
+
+/// An event of the engine's own that this build does not know has its name in the schema of its segment (`SY2`).
+fn named<S: Storage>(mut broken: Broken, reader: &mut Reader<S>) -> Broken {
+    if let Broken::Failed(Error::Step(StepError::Unknown { source, .. })) = &mut broken
+        && source.kind >= SYSTEM_KINDS
+        && let Ok(schema) = reader.schema()
+        && let Some(kind) = schema.kind(u32::from(source.kind))
+    {
+        source.name = kind.name.to_string();
+    }
+    broken
 }
 
 /// The same for one frame.

@@ -3,11 +3,22 @@
 //!
 //! Everything that changes the state is in the log, so what the engine decides is an event
 //! too: parameters, ticks, sessions, beacons, quarantine.
+//!
+//! # Invariants
+//!
+//! * `SY1` Kinds come in generations: a build knows those of its own and of all before. What nodes compare
+//!   when they greet counts the first one, as it was, whatever came later.
+//! * `SY2` What a build before would misread has a new kind or a new version, and whoever does not know the
+//!   kind or version of an event refuses it by name, and never passes it over.
+//! * `SY3` A leader writes no kind that a member has said not to know.
 
-use lockstep_journaler::schema::Kind;
+use std::borrow::Cow;
+use std::ops::RangeInclusive;
+
+use lockstep_journaler::schema::{Field, FieldType, Kind, Schema, in_event};
 
 use crate::cluster::Administration;
-use crate::event::{Body, HEADER_BYTES, Slot, schema_kind};
+use crate::event::{Body, HEADER_BYTES, Slot, padding, schema_kind};
 
 macro_rules! system {
     ($($(#[$meta:meta])* $name:ident = $kind:literal {
@@ -178,6 +189,90 @@ pub mod code {
     }
 }
 
+/// The numbers of the engine's own kinds (`E3`): a journal is the application's, whichever of them it knows.
+pub(crate) const OWN_KINDS: &[RangeInclusive<u32>] = &[0..=0, 0xff00..=0xffff];
+
+/// The generation of this build's kinds (`SY1`). 1: up to `VersionSwitch`; 2: `Administration` too.
+pub(crate) const GENERATION: u8 = 2;
+
+/// The generation that brought [`Administration`].
+pub(crate) const KNOWS_ADMINISTRATION: u8 = 2;
+
+/// The newest version of an engine's kind that this build reads (`SY2`); 0: it does not know the kind.
+pub(crate) const fn known_version(kind: u16) -> u16 {
+    match kind {
+        Beacon::KIND..=VersionSwitch::KIND | Administration::KIND => 1,
+        _ => 0,
+    }
+}
+
+/// The kinds of the first generation as they were, for ever (`SY1`): number, name, unsigned fields by name, bytes
+/// of each.
+type Frozen = (u32, &'static str, &'static [(&'static str, u16)]);
+const FIRST_GENERATION: [Frozen; 9] = [
+    (0, "lockstep.Void", &[("nothing", 8)]),
+    (0xff01, "lockstep.Beacon", &[("position", 8), ("hash", 8)]),
+    (0xff02, "lockstep.Quarantine", &[("position", 8)]),
+    (0xff03, "lockstep.SessionOpen", &[("tag", 8)]),
+    (0xff04, "lockstep.SessionClose", &[("session", 8)]),
+    (0xff05, "lockstep.Tick", &[("spare", 8)]),
+    (
+        0xff06,
+        "lockstep.Parameters",
+        &[
+            ("sessions_max", 4),
+            ("replies_max", 4),
+            ("session_expiry_ns", 8),
+            ("beacon_every", 8),
+        ],
+    ),
+    (
+        0xff07,
+        "lockstep.Membership",
+        &[("magic", 4), ("operation", 4), ("node", 8)],
+    ),
+    (
+        0xff08,
+        "lockstep.VersionSwitch",
+        &[("version", 4), ("spare", 4)],
+    ),
+];
+
+/// The hash of the application's kinds with the engine's of the first generation: equal in all builds that have
+/// the same of the application's (`SY1`).
+pub(crate) fn lasting_hash(mut schema: Schema) -> u64 {
+    let size = schema.event_size as usize;
+    let kinds = schema.kinds.to_mut();
+    kinds.retain(|kind| !OWN_KINDS.iter().any(|own| own.contains(&kind.number)));
+    kinds.extend(FIRST_GENERATION.map(|frozen| thawed(frozen, size)));
+    schema.hash()
+}
+
+fn thawed((number, name, fields): Frozen, event_size: usize) -> Kind {
+    let mut at = HEADER_BYTES;
+    let mut all = Vec::new();
+    for &(name, element_size) in fields {
+        all.push(Field {
+            name: Cow::Borrowed(name),
+            kind: FieldType::Unsigned,
+            scale: 0,
+            element_size,
+            offset: in_event(at),
+            count: 1,
+            values: Cow::Borrowed(&[]),
+        });
+        at += usize::from(element_size);
+    }
+    if at < event_size {
+        all.push(padding(at, event_size - at));
+    }
+    Kind {
+        number,
+        name: Cow::Borrowed(name),
+        fields: Cow::Owned(all),
+    }
+}
+
 /// The engine's kinds of events, for the journal's schema.
 pub(crate) fn schema_kinds<S: Slot>() -> Vec<Kind> {
     let mut kinds = vec![
@@ -225,5 +320,30 @@ impl Body for Void {
             lockstep_journaler::schema::shape_of::<Void, u64>(|body| &body.spare)
                 .field("nothing", 0),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Event64, Kinds};
+
+    crate::bodies! {
+        Add, kind 1, version 1: { amount: u64 }
+    }
+
+    #[test]
+    fn sy1_what_nodes_compare_is_what_the_first_builds_compared() {
+        // What a build of the first generation has for this kind.
+        assert_eq!(lasting_hash(Add::schema()), 0x2172_73e9_9aa8_5c81);
+    }
+
+    #[test]
+    fn sy2_every_kind_that_the_schema_lists_is_known() {
+        for kind in schema_kinds::<Event64>() {
+            let number = u16::try_from(kind.number).unwrap();
+            assert_eq!(known_version(number) != 0, number != 0, "{}", kind.name);
+        }
+        assert_eq!(known_version(0xff0a), 0);
     }
 }

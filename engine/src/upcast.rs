@@ -13,7 +13,7 @@ use std::fmt;
 
 use thiserror::Error;
 
-use crate::event::{Body, Kinds, Slot};
+use crate::event::{Body, Kinds, SYSTEM_KINDS, Slot};
 
 /// One step: from a body of one kind and version to another.
 struct Step<S> {
@@ -61,8 +61,10 @@ impl<S> Default for Upcasters<S> {
 /// An event that nobody here can read.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error(
-    "an event of {name} (kind {kind}) has version {found}, this logic knows {known}: \
-     {}", advice(*.found, *.known)
+    "an event of {name} (kind {kind}{}) has version {found}, this {} knows {known}: {}",
+    if *.kind < SYSTEM_KINDS { "" } else { ", one of the engine's own" },
+    if *.kind < SYSTEM_KINDS { "logic" } else { "program" },
+    advice(*.kind, *.found, *.known)
 )]
 pub struct UnknownVersion {
     /// The kind's name, as the schema has it.
@@ -75,8 +77,10 @@ pub struct UnknownVersion {
     pub known: u16,
 }
 
-fn advice(found: u16, known: u16) -> &'static str {
-    if known == 0 {
+fn advice(kind: u16, found: u16, known: u16) -> &'static str {
+    if kind >= SYSTEM_KINDS {
+        "a newer program wrote it; use that program"
+    } else if known == 0 {
         "another application wrote it; open its journal with that application"
     } else if found > known {
         "a newer program wrote it; use that program"

@@ -290,7 +290,7 @@ pub enum OpenError {
     },
     /// The journal holds events of another layout.
     #[error(
-        "the journal holds {found_name} version {found} (hash {found_hash:016x}), the program has {expected_name} version {expected} (hash {expected_hash:016x}); another name is another application's directory; for a changed layout, raise the version"
+        "the journal holds {found_name} version {found} (hash {found_hash:016x}), the program has {expected_name} version {expected} (hash {expected_hash:016x}); another name is another application's directory; for a changed layout of the application's kinds, raise the version"
     )]
     Schema {
         /// Of the program.

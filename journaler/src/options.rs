@@ -1,5 +1,6 @@
 //! What can be chosen of a journal, with the reasons for the defaults.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::error::OptionError;
@@ -85,6 +86,9 @@ pub enum Existing {
 pub struct Options {
     /// The layout of the events.
     pub schema: Schema,
+    /// Numbers of the kinds that are not the application's but of whoever keeps its journal: the engine's own.
+    /// By default none. A journal whose schema has more or fewer of these is the same application's.
+    pub own_kinds: &'static [RangeInclusive<u32>],
     /// The promise. Default `sync`: an unsafe default is a reputation.
     pub mode: Mode,
     /// Bytes of a segment file. Default 256 MiB: 4 million events, a roll every few seconds at most.
@@ -148,6 +152,7 @@ impl Options {
     pub fn new(schema: &Schema) -> Options {
         Options {
             schema: schema.clone(),
+            own_kinds: &[],
             mode: Mode::Sync,
             segment_bytes: 256 << 20,
             max_write_bytes: 4 << 20,

@@ -37,7 +37,8 @@ use crate::index::SparseIndex;
 use crate::options::{Existing, Mode, Options};
 use crate::position::{Offset, Position, Reached, SegmentId};
 use crate::scan::Fault;
-use crate::segment::{FORMAT, Place, SegmentHeader, Summary, Tail};
+use crate::schema::{GoesOn, Schema};
+use crate::segment::{BLOCK, FORMAT, Place, SegmentHeader, Summary, Tail};
 use crate::snapshots::{INCOMING, SnapshotError, Snapshots, take_in};
 use crate::storage::{File, Open, Storage};
 
@@ -190,6 +191,7 @@ pub(crate) fn recover<S: Storage>(
         unsealed: Vec::new(),
     };
     let found = judge.follow(&ids)?;
+    let is_other_segment = has_other_schema(storage, options, found.newest.as_ref())?;
     let (tail, unsealed) = (judge.tail, judge.unsealed);
     let torn = match &found.torn {
         Some(torn) => Some(cut_torn_tail(storage, options, &slot, torn)?),
@@ -232,7 +234,9 @@ pub(crate) fn recover<S: Storage>(
         has_blank,
         unsealed,
     };
-    recovery.switch_schema(options)?;
+    if is_other_segment {
+        recovery.unsealed.extend(recovery.active.take());
+    }
     Ok(recovery)
 }
 
@@ -388,34 +392,48 @@ fn settle<F: File>(
     })
 }
 
-impl<F> Recovery<F> {
-    /// A new version of the schema starts a new segment; anything else that differs is refused.
-    fn switch_schema(&mut self, options: &Options) -> Result<(), OpenError> {
-        let Some(content) = &self.active else {
-            return Ok(());
-        };
-        let (header, schema) = (&content.header, &options.schema);
-        let hash = schema.hash();
-        if header.schema_hash == hash && header.event_size == schema.event_size {
-            return Ok(());
-        }
-        let mut name = [0; 64];
-        let length = schema.name.len().min(64);
-        name[..length].copy_from_slice(&schema.name.as_bytes()[..length]);
-        if header.schema_name == name && schema.version > header.schema_version {
-            self.unsealed.extend(self.active.take());
-            return Ok(());
-        }
-        let found_name = String::from_utf8_lossy(&header.schema_name);
-        Err(OpenError::Schema {
+/// Whether what is written from here on wants a segment of its own, with a schema of its own (`SC3`); a journal
+/// that this program cannot go on with is refused.
+fn has_other_schema<S: Storage>(
+    storage: &S,
+    options: &Options,
+    newest: Option<&SegmentHeader>,
+) -> Result<bool, OpenError> {
+    let schema = &options.schema;
+    let Some(header) = newest else {
+        return Ok(false);
+    };
+    let hash = schema.hash();
+    if header.schema_hash == hash && header.event_size == schema.event_size {
+        return Ok(false);
+    }
+    let found = schema_of(storage, header)?;
+    match schema.goes_on(&found, options.own_kinds) {
+        GoesOn::Here => Ok(false),
+        GoesOn::Anew => Ok(true),
+        GoesOn::Not => Err(OpenError::Schema {
             expected_name: schema.name.to_string(),
             expected: schema.version,
             expected_hash: hash,
-            found_name: found_name.trim_end_matches('\0').to_owned(),
+            found_name: found.name.to_string(),
             found: header.schema_version,
             found_hash: header.schema_hash,
-        })
+        }),
     }
+}
+
+/// The schema of a segment whose header holds: the judge has read it before.
+fn schema_of<S: Storage>(storage: &S, header: &SegmentHeader) -> Result<Schema, IoFault> {
+    let name = SegmentId(header.segment_id).file_name();
+    let mut descriptor = vec![0; usize::try_from(header.schema_bytes).unwrap_or(0)];
+    storage
+        .open(&name, Open::READ)
+        .and_then(|file| file.read_at(&mut descriptor, BLOCK))
+        .and_then(|_| {
+            Schema::decode(&descriptor)
+                .map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidData, error))
+        })
+        .map_err(|error| IoFault::new("read the schema of", &name, error))
 }
 
 /// Where the newest whole snapshot stands: one with a manifest.

@@ -31,14 +31,18 @@
 //! * `SC1` The fields of a kind and the shared ones cover every byte of the event
 //!   once: checked when the program is compiled, and when a file is read.
 //! * `SC2` Two schemas with one hash have one layout, and read one another's events.
+//! * `SC3` A segment's schema lists every kind that its writer can write: a writer with more
+//!   kinds begins a new one.
 
 use std::borrow::Cow;
 use std::fmt;
 
+mod continued;
 mod descriptor;
 mod macros;
 mod value;
 
+pub(crate) use continued::GoesOn;
 pub use descriptor::{DESCRIPTOR_BYTES_MAX, SchemaError};
 #[doc(hidden)]
 pub use macros::{

@@ -286,6 +286,7 @@ impl Node {
             connection: Connection::Log,
             fingerprint: 0,
             boot: 1,
+            own_kinds: 1,
             event_size: 64,
             frame_bytes_max: 64 << 10,
             message_bytes_max: 1 << 20,

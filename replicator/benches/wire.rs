@@ -302,6 +302,7 @@ fn settings(node: u16, peers: BTreeMap<NodeId, std::net::SocketAddr>) -> Setting
         connection: Connection::Log,
         fingerprint: 0,
         boot: 1,
+        own_kinds: 1,
         event_size: 64,
         frame_bytes_max: 64 << 10,
         message_bytes_max: 1 << 20,

@@ -556,6 +556,7 @@ fn take<L: Logic>(
             Ok(()) => {
                 tracing::info!(peer = peer.0, "connected");
                 node.peer_runs(peer, hello.logic_min..=hello.logic_max);
+                node.peer_knows(peer, hello.own_kinds);
                 node.replica_mut().reconnected(peer);
             }
             Err(error) => {
@@ -589,6 +590,7 @@ fn hello<L: Logic>(options: &NodeOptions) -> Hello {
         connection: Connection::Log,
         fingerprint: equal::fingerprint::<L>(options),
         boot: started ^ u64::from(std::process::id()),
+        own_kinds: crate::system::GENERATION,
         event_size: limits.event_size,
         frame_bytes_max: u32::try_from(options.frame_bytes_max).unwrap_or(u32::MAX),
         message_bytes_max: limits.message_bytes_max,

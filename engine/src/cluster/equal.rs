@@ -2,14 +2,14 @@
 //!
 //! | of the node's file | why |
 //! |---|---|
-//! | the schema of the events | the same bytes have to mean the same |
+//! | the schema of the events, the engine's own kinds as they were first (`SY1`) | the same bytes have to mean the same |
 //! | `sessions_max`, `session_replies`, `session_expiry_ms`, `beacon_every` | who leads writes them into the log: nodes that differ would write them in turns |
 //! | `ack`, and where it ends with `+dr` the sites of the founders | an answer has to mean the same, whoever leads |
 //! | `engine.tick_ms` | the log's time has to go on the same way, whoever leads |
 //! | `on_validate_panic`, `on_apply_panic`, and unless both are `halt` the length of the ring | an event goes into quarantine on all nodes, or on none (`QU3`) |
 //!
 //! Beside it stand, each with a place of its own in the hello: the cluster, the epoch, the sizes of events
-//! and frames, the versions of the logic.
+//! and frames, the versions of the logic, the generation of the engine's kinds.
 
 use std::fmt::Write as _;
 
@@ -19,6 +19,7 @@ use super::node::NodeOptions;
 use crate::config::{Config, OnApplyPanic, OnValidatePanic};
 use crate::event::Kinds;
 use crate::logic::Logic;
+use crate::system::lasting_hash;
 
 /// The number. It is the same in every build that compares the same things in the same words.
 pub(crate) fn fingerprint<L: Logic>(options: &NodeOptions) -> u64 {
@@ -29,7 +30,8 @@ pub(crate) fn fingerprint<L: Logic>(options: &NodeOptions) -> u64 {
     };
     let mut equal = format!(
         "{:016x} {:?} {ack} {}{}",
-        L::In::schema().hash(),
+        // SY1
+        lasting_hash(L::In::schema()),
         config.parameters(),
         config.tick_ms,
         on_panic(config)

@@ -255,10 +255,7 @@ impl<L: Logic> Front<L> {
     pub(crate) fn settle<S: Storage>(&mut self, node: &mut ClusterNode<L, S>) {
         for (client, number, to) in std::mem::take(&mut self.handing) {
             match node.transfer_to(to) {
-                Ok(()) => {
-                    let text = format!("{{\"transferring_to\":{to}}}");
-                    self.answer_admin(client, number, 0, &text);
-                }
+                Ok(()) => self.answer_admin(client, number, 0, &transferring(to)),
                 Err(error) => self.answer_admin(client, number, 1, &error.to_string()),
             }
         }
@@ -447,6 +444,17 @@ fn administer<L: Logic, S: Storage>(
             if !node.replica().members().is_voter(to) {
                 return refused(OfferError::NoVoter { node: to }.to_string());
             }
+            // SY3
+            if let Some(old) = node.too_old_for_administration() {
+                tracing::warn!(
+                    node = old.0,
+                    "a transfer without a word in the log of who asked for it: that node's build does not know such events"
+                );
+                return match node.transfer_to(to) {
+                    Ok(()) => Administered::Answer(0, transferring(to)),
+                    Err(error) => refused(error.to_string()),
+                };
+            }
             let asked = Administration::of(principal, Action::Transfer).about(to);
             return Administered::Transfer(asked, to);
         }
@@ -491,6 +499,10 @@ fn administer<L: Logic, S: Storage>(
     };
     let asked = Administration::of(principal, action).about(change.node());
     Administered::Event(asked, event)
+}
+
+fn transferring(to: NodeId) -> String {
+    format!("{{\"transferring_to\":{to}}}")
 }
 
 /// Why an operator has to ask elsewhere, or later.

@@ -88,7 +88,7 @@ pub(crate) struct Member<L: Logic, A: Agreement> {
     parameters: Parameters,
     first_events: Vec<EventOf<L>>,
     /// What this node has decided while it leads, on its way into the log.
-    decided: VecDeque<[EventOf<L>; 2]>,
+    decided: VecDeque<(Option<EventOf<L>>, EventOf<L>)>,
     /// The last beacon that is in the log, or need not come into it.
     marked: Option<Beacon>,
     quarantining: Option<Quarantining>,
@@ -372,20 +372,30 @@ impl<L: Logic, A: Agreement> Member<L, A> {
         }
     }
 
-    /// A decision of this leader's, behind who asked for it, to be put into the log; it is lost if the leadership ends before.
-    pub(crate) fn decide(&mut self, asked: &Administration, event: EventOf<L>) {
-        self.decided.push_back([EventOf::<L>::event(asked), event]);
+    /// A decision of this leader's, behind who asked for it where the log may say that, to be put into the log; it
+    /// is lost if the leadership ends before.
+    pub(crate) fn decide(&mut self, asked: Option<Administration>, event: EventOf<L>) {
+        let asked = asked.as_ref().map(EventOf::<L>::event);
+        self.decided.push_back((asked, event));
         self.tell_decided();
     }
 
     fn tell_decided(&mut self) {
         // Ends: with what was decided, or with the room.
-        while let Some(pair) = self.decided.front().copied() {
+        while let Some((asked, event)) = self.decided.front().copied() {
             let is_kept = self.quarantining.is_some();
             let Some(life) = self.roomy_life() else {
                 return;
             };
-            if is_kept && !life.has_room(2) || life.publish_pair(pair).is_err() {
+            let events = 1 + usize::from(asked.is_some());
+            if is_kept && !life.has_room(events) {
+                return;
+            }
+            let told = match asked {
+                Some(asked) => life.publish_pair([asked, event]),
+                None => life.publish(|slot| *slot = event),
+            };
+            if told.is_err() {
                 return;
             }
             self.decided.pop_front();

@@ -57,7 +57,7 @@ use crate::source::stopped;
 use crate::stage::egress::{Desk, Egress, Slow, Subscription};
 use crate::stage::logic::{Exceptions, LogicStage, Rebuild, Reports};
 use crate::stage::verdicts::Verdicts;
-use crate::system::{Membership, VersionSwitch};
+use crate::system::{KNOWS_ADMINISTRATION, Membership, VersionSwitch};
 
 /// What the wire takes, unless both sides agree on something else.
 const FRAME_BYTES_MAX: usize = 64 << 10;
@@ -187,6 +187,8 @@ pub struct ClusterNode<L: Logic, S: Storage> {
     wanted: u64,
     /// Which versions of the logic's rules the others can run, as they said last.
     can_run: BTreeMap<NodeId, RangeInclusive<u32>>,
+    /// Which generation of the engine's own kinds the others know, as they said last.
+    knows: BTreeMap<NodeId, u8>,
     /// Beacons of the logic, for the others.
     beacons: Arc<Reports>,
     /// What the logic panicked on.
@@ -340,6 +342,7 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
             offered,
             wanted: 0,
             can_run: BTreeMap::new(),
+            knows: BTreeMap::new(),
             beacons,
             verdicts,
             is_stepped: options.background == Background::Stepped,
@@ -544,7 +547,8 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
         self.let_in_behind(token, None, event)
     }
 
-    /// The same for what an operator wants: who asked for it comes into the log right in front of it.
+    /// The same for what an operator wants: who asked for it comes into the log right in front of it, unless a
+    /// member is [too old](Self::too_old_for_administration) for such an event.
     ///
     /// # Errors
     ///
@@ -555,7 +559,7 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
         asked: &Administration,
         event: &EventOf<L>,
     ) -> Result<Position, Refused> {
-        self.let_in_behind(token, Some(asked), event)
+        self.let_in_behind(token, self.sayable(asked), event)
     }
 
     fn let_in_behind(
@@ -606,6 +610,7 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
         self.replica.go_by(word)?;
         let mut event = EventOf::<L>::event(&Membership::default());
         word.write_to(bytemuck::bytes_of_mut(&mut event));
+        let asked = self.sayable(asked).copied();
         if let Some(member) = &mut self.member {
             member.decide(asked, event);
         }
@@ -615,6 +620,41 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
     /// A peer says which versions of the logic's rules it can run.
     pub fn peer_runs(&mut self, peer: NodeId, versions: RangeInclusive<u32>) {
         self.can_run.insert(peer, versions);
+    }
+
+    /// A peer says which generation of the engine's own kinds of events it knows.
+    pub fn peer_knows(&mut self, peer: NodeId, generation: u8) {
+        self.knows.insert(peer, generation);
+    }
+
+    /// A member that has said that its build knows the engine's own kinds up to an older generation only.
+    fn older_member(&self, generation: u8) -> Option<NodeId> {
+        let is_older = |node: &NodeId| {
+            self.knows
+                .get(node)
+                .is_some_and(|known| *known < generation)
+        };
+        self.replica.members().all().into_iter().find(is_older)
+    }
+
+    /// A member that has said that its build is from before [`Administration`]: while there is one, the log
+    /// does not say who asked for a change (`SY3`).
+    #[must_use]
+    pub fn too_old_for_administration(&self) -> Option<NodeId> {
+        self.older_member(KNOWS_ADMINISTRATION)
+    }
+
+    /// Who asked, as far as the log may say it (`SY3`).
+    fn sayable<'a>(&self, asked: &'a Administration) -> Option<&'a Administration> {
+        let Some(old) = self.too_old_for_administration() else {
+            return Some(asked);
+        };
+        tracing::warn!(
+            ?asked,
+            node = old.0,
+            "the log does not say who asked for this: that node's build does not know such events; upgrade it"
+        );
+        None
     }
 
     /// The version of the logic's rules that the state is in.

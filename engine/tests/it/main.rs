@@ -14,6 +14,7 @@
 //! | `observing` | do others see positions and counts, and can they do any harm? |
 //! | `retention` | does what nobody needs go, and what anybody needs stay? |
 //! | `migration` | does a journal of version 1 run under the logic of version 2? |
+//! | `generations` | does a journal go on under an engine with more kinds of its own, or fewer? |
 //! | `cluster` | does what clients were told hold through crashes, partitions and changes of leader? |
 //! | `time` | do timers ring by the time of the log, live and replayed? |
 //! | `documents` | do the documents say what is so, of keys, defaults and tests? |
@@ -34,6 +35,7 @@ mod driver;
 mod exactly_once;
 mod faults;
 mod gates;
+mod generations;
 mod migration;
 mod observing;
 mod quarantine;

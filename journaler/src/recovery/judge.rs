@@ -29,6 +29,8 @@ pub(super) struct Known<'a> {
 pub(super) struct Followed {
     pub(super) oldest: Position,
     pub(super) active: Option<Content>,
+    /// Of the newest segment that was begun.
+    pub(super) newest: Option<SegmentHeader>,
     /// Up to where `active` was durable, by its last mark.
     pub(super) durable_at: u64,
     pub(super) next_id: SegmentId,
@@ -74,6 +76,7 @@ impl<S: Storage> Judge<'_, S> {
         let mut followed = Followed {
             oldest: self.tail.reached.position,
             active: None,
+            newest: None,
             durable_at: 0,
             next_id: self.known.slot.first_segment(),
             has_blank: false,
@@ -99,6 +102,7 @@ impl<S: Storage> Judge<'_, S> {
             self.check_continues(&header)?;
             let next = self.next_begun(ids.get(at + 1).copied())?;
             followed.next_id = id.next();
+            followed.newest = Some(header);
             self.segment(header, next, &mut bytes, &mut followed)?;
         }
         self.expect_nothing_more()?;

@@ -226,6 +226,70 @@ fn a_new_version_of_the_schema_starts_a_new_segment() {
 }
 
 #[test]
+fn more_kinds_of_the_engines_own_start_a_new_segment_and_fewer_none() {
+    let disk = Simulated::new(4);
+    let mut log = Log::default();
+    let mut newer = small();
+    newer.own_kinds = &[0xff00..=0xffff];
+    let older = newer.clone();
+    let mut own = newer.schema.kinds[0].clone();
+    (own.number, own.name) = (0xff01, "engine.Word".into());
+    newer.schema.kinds.to_mut().push(own);
+
+    for options in [&older, &newer, &older, &newer] {
+        let (mut journal, _) = open(&disk, options).unwrap();
+        write_durable(&mut journal, &mut log, 2, 8);
+        journal.close().unwrap();
+    }
+    let (journal, _) = open(&disk, &newer).unwrap();
+    let mut reader = journal.reader(From::Oldest).unwrap();
+    let mut found = Vec::new();
+    while let Some(frame) = reader.next_frame().unwrap() {
+        let segment = frame.place().segment.0;
+        found.push((segment, reader.schema().unwrap().kind(0xff01).is_some()));
+    }
+    let (without, with) = ((0, false), (1, true));
+    assert_eq!(
+        found[..2],
+        [without, without],
+        "SC3: what the older one wrote"
+    );
+    assert_eq!(
+        found[2..],
+        [with; 6],
+        "its segment lists all that any of them writes"
+    );
+
+    drop((reader, journal));
+    newer.own_kinds = &[];
+    newer.schema.kinds.to_mut().remove(0);
+    assert!(matches!(open(&disk, &newer), Err(OpenError::Schema { .. })));
+}
+
+#[test]
+fn another_application_is_refused_behind_a_sealed_segment_and_changes_nothing() {
+    let disk = Simulated::new(4);
+    let (mut journal, _) = open(&disk, &small()).unwrap();
+    write_durable(&mut journal, &mut Log::default(), 3, 8);
+    journal.close().unwrap();
+    // The newest segment is sealed, and nothing is written behind it yet.
+    let mut second = small();
+    second.schema.version = 2;
+    open(&disk, &second).unwrap().0.close().unwrap();
+    let meta = disk.durable_bytes("journal.meta").unwrap();
+    let options = Options {
+        schema: OTHER,
+        ..small()
+    };
+    assert!(matches!(
+        open(&disk, &options),
+        Err(OpenError::Schema { .. })
+    ));
+    let left = disk.durable_bytes("journal.meta").unwrap();
+    assert_eq!(meta, left, "RC1: a refusal changes nothing");
+}
+
+#[test]
 fn a_reader_seeks_by_position_by_frame_and_by_time() {
     let disk = Simulated::new(4);
     let mut log = Log::default();

@@ -28,6 +28,7 @@ fn hello() -> Hello {
         connection: Connection::Log,
         fingerprint: 7,
         boot: 1,
+        own_kinds: 1,
         event_size: 64,
         frame_bytes_max: 64 << 10,
         message_bytes_max: 1 << 20,

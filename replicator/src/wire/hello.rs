@@ -24,17 +24,23 @@ pub enum Connection {
     Bulk = 2,
 }
 
+/// Set where a generation of the engine's kinds is said.
+const OWN_KINDS_SAID: u8 = 0x80;
+
 /// What a node says of itself.
 ///
 /// ```text
 ///  0 cluster      16 bytes  its name, then zeros     44 ring_slots u32  of the sender's ring
 /// 16 fingerprint  u64  of what must be equal         48 logic_min  u32  versions of the logic that
-/// 24 boot         u64  another at every start        52 logic_max  u32  this build can run
-/// 32 event_size   u32                                56 to         u16  whom the sender means
-/// 36 frame_max    u32  bytes of events in a frame    58 connection u8   0 log, 1 control, 2 bulk
-/// 40 message_max  u32  bytes behind a head           59 zero       u8
-///                                                    60 crc        u32  of 0..60
+/// 24 boot         7 bytes  another at every start    52 logic_max  u32  this build can run
+/// 31 own_kinds    u8   0x80 + generation             56 to         u16  whom the sender means
+/// 32 event_size   u32                                58 connection u8   0 log, 1 control, 2 bulk
+/// 36 frame_max    u32  bytes of events in a frame    59 zero       u8
+/// 40 message_max  u32  bytes behind a head           60 crc        u32  of 0..60
 /// ```
+///
+/// Builds from before `own_kinds` have the highest byte of their boot there, a time: below 0x80. They are of
+/// the first generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hello {
     /// Of the sender.
@@ -45,8 +51,10 @@ pub struct Hello {
     pub connection: Connection,
     /// Of the configuration that must be equal on all nodes.
     pub fingerprint: u64,
-    /// Another number at every start of the sender's process.
+    /// Another number at every start of the sender's process; its highest byte is not sent.
     pub boot: u64,
+    /// The generation of the engine's own kinds of events that the sender knows, from 1 to 127.
+    pub own_kinds: u8,
     /// Bytes of an event.
     pub event_size: u32,
     /// Most bytes of events in a frame.
@@ -171,7 +179,8 @@ impl Hello {
         let mut bytes = [0; HELLO_BYTES];
         bytes[0..16].copy_from_slice(&self.cluster.bytes());
         bytes[16..24].copy_from_slice(&self.fingerprint.to_le_bytes());
-        bytes[24..32].copy_from_slice(&self.boot.to_le_bytes());
+        bytes[24..31].copy_from_slice(&self.boot.to_le_bytes()[..7]);
+        bytes[31] = OWN_KINDS_SAID | self.own_kinds;
         let words = [
             self.event_size,
             self.frame_bytes_max,
@@ -216,7 +225,11 @@ impl Hello {
         Ok(Hello {
             cluster: ClusterId::of_bytes(cluster).ok_or(fail("its cluster has no name"))?,
             fingerprint: long(16),
-            boot: long(24),
+            boot: long(24) & (u64::MAX >> 8),
+            own_kinds: match bytes[31] {
+                said @ OWN_KINDS_SAID.. => said & !OWN_KINDS_SAID,
+                _ => 1,
+            },
             event_size: word(32),
             frame_bytes_max: word(36),
             message_bytes_max: word(40),

@@ -49,6 +49,7 @@ fn hello() -> Hello {
         connection: Connection::Control,
         fingerprint: 0x1234_5678_9abc_def0,
         boot: 99,
+        own_kinds: 2,
         event_size: EVENT,
         frame_bytes_max: 1 << 12,
         message_bytes_max: 1 << 14,
@@ -56,6 +57,18 @@ fn hello() -> Hello {
         logic_min: 1,
         logic_max: 3,
     }
+}
+
+#[test]
+fn a_hello_from_before_generations_of_kinds_is_of_the_first() {
+    let mut bytes = hello().encode();
+    assert_eq!(Hello::decode(&bytes).unwrap(), hello());
+    // A boot of 64 bits: nanoseconds since 1970.
+    let boot = 1_764_079_200_000_000_000_u64;
+    bytes[24..32].copy_from_slice(&boot.to_le_bytes());
+    let crc = crc32c::crc32c(&bytes[..60]);
+    bytes[60..].copy_from_slice(&crc.to_le_bytes());
+    assert_eq!(Hello::decode(&bytes).unwrap().own_kinds, 1);
 }
 
 fn decode_all(decoder: &mut Decoder) -> Result<Vec<Message>, WireError> {
@@ -340,6 +353,11 @@ fn what_must_be_equal_is_compared_in_a_fixed_order() {
             peer.logic_max = 5;
         }),
         Some(RefuseCode::Logic)
+    );
+    assert_eq!(
+        other(|peer| peer.own_kinds = 1),
+        None,
+        "nodes of two generations talk"
     );
     for code in 1..=10 {
         let code = RefuseCode::of_code(code).unwrap();

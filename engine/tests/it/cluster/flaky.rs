@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
 
-use lockstep_engine::cluster::{ClusterNode, NoSwitch, NodeOptions, Refused};
+use lockstep_engine::cluster::{Administration, ClusterNode, NoSwitch, NodeOptions, Refused};
 use lockstep_engine::core::Core;
 use lockstep_engine::node::recovery::Recovery;
 use lockstep_engine::prelude::*;
@@ -171,11 +171,21 @@ impl Build {
     }
 
     pub(super) fn go_by(&mut self, word: Gating) -> Result<(), OfferError> {
-        each!(self, node => node.go_by(word, &lockstep_engine::cluster::Administration::default()))
+        each!(self, node => node.go_by(word, &Administration::default()))
     }
 
     pub(super) fn peer_runs(&mut self, peer: NodeId, newest: u32) {
         each!(self, node => node.peer_runs(peer, 1..=newest));
+    }
+
+    /// With a word in front of it of who asked for it.
+    pub(super) fn let_in_asked(&mut self, event: &Event64) -> Result<Position, Refused> {
+        let asked = Administration::default();
+        each!(self, node => node.let_in_asked(NOBODY, &asked, event))
+    }
+
+    pub(super) fn peer_knows(&mut self, peer: NodeId, generation: u8) {
+        each!(self, node => node.peer_knows(peer, generation));
     }
 
     pub(super) fn switch_version(&mut self, version: u32) -> Result<Position, NoSwitch> {

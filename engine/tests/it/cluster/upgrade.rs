@@ -1,9 +1,13 @@
 //! A version of the logic takes over, on every node at one position, under load.
 
-use lockstep_engine::cluster::NoSwitch;
+use lockstep_engine::cluster::{Administration, NoSwitch};
+use lockstep_engine::event::{Body, Slot};
+use lockstep_engine::journaler::From;
 use lockstep_engine::prelude::*;
+use lockstep_engine::system::Tick;
+use lockstep_replicator::NodeId;
 
-use super::world::{ALL, World, next_of};
+use super::world::{ALL, World, id_of, next_of};
 
 /// Whoever leads is asked for another version.
 fn switch(world: &mut World, version: u32) -> Result<Position, NoSwitch> {
@@ -86,4 +90,39 @@ fn a_node_that_cannot_run_the_version_stops_at_it_by_name_and_the_others_go_on()
     world.start(old);
     let seen = world.finish(0);
     assert_eq!(seen.balances, counted(&world, at));
+}
+
+/// Positions of the words of who asked for something, in the log of a node.
+fn words(world: &World, at: usize) -> Vec<u64> {
+    let mut reader = world.node(at).replica().reader(From::Oldest).unwrap();
+    let mut found = Vec::new();
+    while let Some(frame) = reader.next_frame().unwrap() {
+        let events: &[Event64] = bytemuck::cast_slice(frame.body());
+        let numbered = (frame.first_position().0..).zip(events);
+        let words = numbered.filter(|(_, event)| event.header().kind == Administration::KIND);
+        found.extend(words.map(|(position, _)| position));
+    }
+    found
+}
+
+#[test]
+fn sy3_the_log_says_who_asked_once_every_member_knows_such_events() {
+    let mut world = World::new(9);
+    world.until_answered(5);
+    let leader = world.until_led();
+    let other = id_of(next_of(leader));
+    let ask = |world: &mut World| {
+        let event = Event64::event(&Tick::default());
+        let at = world.node_mut(leader).let_in_asked(&event).unwrap();
+        let is_there = |world: &World| world.node(leader).applied() > at;
+        world.until("it is applied", is_there);
+        (at.0, words(world, leader))
+    };
+    world.node_mut(leader).peer_knows(other, 1);
+    assert_eq!(ask(&mut world).1, [], "SY3: a member does not know it");
+    world.node_mut(leader).peer_knows(NodeId(77), 1);
+    world.node_mut(leader).peer_knows(other, 2);
+    let (at, words) = ask(&mut world);
+    assert_eq!(words, [at - 1], "AD1; who is no member does not count");
+    world.finish(0);
 }
