@@ -79,6 +79,8 @@ struct Settling {
     client: ClientId,
     number: u32,
     position: Position,
+    /// Of the members, if it is one of those.
+    change: Option<Change>,
 }
 
 struct Waits {
@@ -92,8 +94,12 @@ enum Whom {
     Open { route: u64 },
     /// A request of a session.
     Request { session: u64, number: u32 },
-    /// A change of members, by an operator.
-    Admin { client: ClientId, number: u32 },
+    /// A change by an operator; of the members, if it is one of those.
+    Admin {
+        client: ClientId,
+        number: u32,
+        change: Option<Change>,
+    },
     /// The word that another node is to lead.
     Transfer {
         client: ClientId,
@@ -199,7 +205,13 @@ impl<L: Logic> Front<L> {
                         }
                         Administered::Event(asked, event) => {
                             by = Some(asked);
-                            (event, Whom::Admin { client, number })
+                            let change = Change::read_from(bytemuck::bytes_of(&event));
+                            let whom = Whom::Admin {
+                                client,
+                                number,
+                                change,
+                            };
+                            (event, whom)
                         }
                         Administered::Transfer(asked, to) => (
                             EventOf::<L>::event(&asked),
@@ -266,7 +278,9 @@ impl<L: Logic> Front<L> {
         let mut settling = std::mem::take(&mut self.settling);
         settling.retain(|one| {
             let position = one.position;
-            let (code, text) = if is_settled(node, position) {
+            let (code, text) = if let Some(why) = not_taken(node, one) {
+                (1, why)
+            } else if is_settled(node, position) {
                 (0, format!("{{\"position\":{position}}}"))
             } else if still_leads {
                 return true;
@@ -352,14 +366,19 @@ impl<L: Logic> Asker<OutputOf<L>> for Front<L> {
                     .reply(session, number, position, head, &waits.outputs);
             }
             Whom::Transfer { client, number, to } => self.handing.push((client, number, to)),
-            Whom::Admin { client, number } if done.code != 0 => {
+            Whom::Admin { client, number, .. } if done.code != 0 => {
                 self.answer_admin(client, number, 1, code::meaning(done.code));
             }
-            Whom::Admin { client, number } => {
+            Whom::Admin {
+                client,
+                number,
+                change,
+            } => {
                 self.settling.push(Settling {
                     client,
                     number,
                     position: done.position,
+                    change,
                 });
             }
             Whom::Nobody => {}
@@ -370,7 +389,9 @@ impl<L: Logic> Asker<OutputOf<L>> for Front<L> {
     fn not_led(&mut self, token: u64) {
         let Some(waits) = self.pop(token) else { return };
         // Sessions hear who leads as soon as the gateway knows.
-        if let Whom::Admin { client, number } | Whom::Transfer { client, number, .. } = waits.whom {
+        if let Whom::Admin { client, number, .. } | Whom::Transfer { client, number, .. } =
+            waits.whom
+        {
             self.answer_admin(client, number, 1, "this node does not lead any more");
         }
         self.forget(waits);
@@ -581,6 +602,26 @@ fn leaves_a_majority<L: Logic, S: Storage>(node: &ClusterNode<L, S>, gone: NodeI
         *id == replica.options().node || peers.any(|peer| peer.node == *id && peer.is_active)
     };
     left.iter().filter(|id| is_there(id)).count() > left.len() / 2
+}
+
+/// Why the agreement did not take a change of the members that is in the log: it made sense when it was let in,
+/// and no more when its turn came. There it is an event like any other, which changes nothing.
+fn not_taken<L: Logic, S: Storage>(node: &ClusterNode<L, S>, one: &Settling) -> Option<String> {
+    let (change, position) = (one.change?, one.position);
+    let replica = node.replica();
+    let index = replica.index().index_reaching(Position(position.0 + 1));
+    // Where the log is given up already, it was taken long ago.
+    let row = replica.index().row(index)?;
+    if row.changes_members() {
+        return None;
+    }
+    let why = replica.members().check(change).err();
+    let why = why
+        .or_else(|| not_now(node, change))
+        .unwrap_or("another change was under way: look at `cluster status`, and ask again");
+    Some(format!(
+        "{change}: {why}; it is in the log at position {position} and changes nothing there"
+    ))
 }
 
 /// Whether a majority of the voters knows that this event is committed.

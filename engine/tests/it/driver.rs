@@ -1,7 +1,8 @@
 //! A node with threads and sockets, and a client: answers, an end in order, an end by name.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener};
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -14,9 +15,10 @@ use lockstep_engine::cluster::{
 use lockstep_engine::prelude::*;
 use lockstep_engine::system::Membership;
 use lockstep_engine::{Config, Result};
+use lockstep_replicator::client::codec::{Greeting, Packet, PacketKind, Packets};
 use lockstep_replicator::client::{Client, ClientOptions, admin};
 use lockstep_replicator::transport::Security;
-use lockstep_replicator::{Epoch, NodeId, ReplicaOptions};
+use lockstep_replicator::{ClusterId, Epoch, NodeId, ReplicaOptions};
 
 use crate::bank::{Balance, Bank, Bomb, deposit};
 
@@ -210,6 +212,74 @@ fn ad1_who_asked_for_a_change_stands_in_the_log_right_in_front_of_it() {
         driver.turn().unwrap();
     }
     assert!(driver.node().unwrap().applied().0 > last);
+}
+
+/// Sends two commands at once, over one connection; the answers, by their numbers.
+fn ask_twice(address: &str, command: &str) -> [(u64, String); 2] {
+    let mut out = Vec::new();
+    let greeting = Greeting {
+        cluster: "alone".parse::<ClusterId>().unwrap().bytes(),
+        principal: String::new(),
+        token: String::new(),
+        event_size: 0,
+    };
+    Packet::bare(PacketKind::Hello, 0, 0, 0).encode(&mut out, &[&greeting.encode()]);
+    for number in [1, 2] {
+        Packet::bare(PacketKind::Admin, number, 0, 0).encode(&mut out, &[command.as_bytes()]);
+    }
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(&out).unwrap();
+    let mut packets = Packets::default();
+    let mut answers = BTreeMap::new();
+    // Ends: with two answers, or with the patience.
+    while answers.len() < 2 {
+        let mut bytes = [0; 4096];
+        let length = stream.read(&mut bytes).unwrap();
+        assert_ne!(length, 0, "the node closed the connection");
+        packets.push(&bytes[..length]);
+        while let Some(packet) = packets.next().unwrap() {
+            if packet.kind == PacketKind::AdminAnswer {
+                let text = packet.text().unwrap().to_owned();
+                answers.insert(packet.number, (packet.a, text));
+            }
+        }
+    }
+    [1, 2].map(|number| answers.remove(&number).unwrap())
+}
+
+#[test]
+fn fr3_a_change_that_the_agreement_does_not_take_is_answered_as_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let client = free_address();
+    let mut options = alone(directory.path(), client, false);
+    options.peers.insert(NodeId(2), free_address());
+    let is_over = Arc::new(AtomicBool::new(false));
+    let asked = Arc::clone(&is_over);
+    let driver = Driver::open(&options, Vec::new(), Bank::default).unwrap();
+    let run = move || driver.run(|| asked.load(Ordering::Relaxed));
+    let running = std::thread::Builder::new().spawn(run).unwrap();
+    let address = client.to_string();
+    let nobody = ClientOptions::new("alone".parse().unwrap(), 64);
+    let started = std::time::Instant::now();
+    // Ends: when the node leads, or with the patience.
+    while !admin(&address, &nobody, "status", false, PATIENCE)
+        .is_ok_and(|(_, status)| status.contains("\"is_open\":true"))
+    {
+        assert!(started.elapsed() < PATIENCE, "it does not lead");
+    }
+    // Both make sense when they are let in; when the second one's turn comes, node 2 is a member.
+    let [first, second] = ask_twice(&address, "add 2");
+    assert_eq!(first.0, 0, "{first:?}");
+    assert!(first.1.starts_with("{\"position\":"), "{first:?}");
+    let is_clear = second.1.contains("it is a member already");
+    assert!(second.0 == 1 && is_clear, "{second:?}");
+    assert!(
+        second.1.contains("in the log at position"),
+        "it raced: {second:?}"
+    );
+    is_over.store(true, Ordering::Relaxed);
+    running.join().unwrap().unwrap();
 }
 
 #[test]
