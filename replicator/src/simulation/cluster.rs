@@ -6,7 +6,7 @@
 //! | `stepping` | what happens next, and a node's steps, with the checkers behind each |
 //! | `traffic` | messages and connections |
 //! | `clients`, `operator` | who asks |
-//! | `faults` | what goes wrong |
+//! | `faults`, `staged` | what goes wrong, at random and one behind the other |
 //! | `ending` | all is healed, and has to be well |
 
 use std::cmp::Reverse;
@@ -29,9 +29,12 @@ mod clients;
 mod ending;
 mod faults;
 mod operator;
+mod staged;
 mod starting;
 mod stepping;
 mod traffic;
+
+use staged::Staging;
 
 const MS: u64 = 1_000_000;
 const EPOCH_NS: u64 = 1_700_000_000_000_000_000;
@@ -143,6 +146,7 @@ pub(super) struct Cluster<N: Node> {
     floor: u64,
     lost_for_ever: u64,
     is_healed: bool,
+    staging: Staging,
 }
 
 type Outcome = Result<(), Box<Failure>>;
@@ -179,6 +183,7 @@ impl<N: Node> Cluster<N> {
             floor: 0,
             lost_for_ever: 0,
             is_healed: false,
+            staging: Staging::new(plan.seed),
         };
         if plan.has_sites {
             cluster.checker.gate(&sites());

@@ -27,6 +27,7 @@
 //! | EIO on write or sync | the node stops, and its machine is started again |
 //! | a full disk | the node waits |
 //! | rot in a journal, a lost disk | the node does not start; another takes its place under a new id |
+//! | two leaders that write alone, a majority whose one member forgets and meets the others, staged on purpose | all of the above, one behind the other |
 //! | members added, promoted, replaced, removed, leadership handed over | all of the above at the same time |
 //!
 //! Begin with [`run_seed`]. An engine drives its own [`Node`] by [`run_seed_of`].

@@ -21,6 +21,9 @@ pub(super) struct Network {
     /// The life of each log connection that is up.
     up: BTreeMap<Pair, u64>,
     lives: u64,
+    /// Connections of processes that ended: what those had said is on its way, and arrives, until another
+    /// connection is made.
+    last_words: BTreeMap<(NodeId, NodeId), u64>,
     /// When the last message on a directed log connection arrives.
     last_ns: BTreeMap<(NodeId, NodeId), u64>,
 }
@@ -73,6 +76,8 @@ impl Network {
     pub(super) fn connect(&mut self, pair: Pair) {
         self.lives += 1;
         self.up.insert(pair, self.lives);
+        self.last_words.remove(&(pair.0, pair.1));
+        self.last_words.remove(&(pair.1, pair.0));
         self.last_ns.remove(&(pair.0, pair.1));
         self.last_ns.remove(&(pair.1, pair.0));
     }
@@ -81,15 +86,23 @@ impl Network {
         self.up.remove(&pair).is_some()
     }
 
-    /// A process is gone: so are its connections.
-    pub(super) fn reset_all_of(&mut self, node: NodeId) {
+    /// A process is gone: so are its connections. What it had said may be heard all the same.
+    pub(super) fn reset_all_of(&mut self, node: NodeId, is_heard: bool) {
+        for (&pair, &life) in &self.up {
+            let other = if pair.0 == node { pair.1 } else { pair.0 };
+            if is_heard && (pair.0 == node || pair.1 == node) {
+                self.last_words.insert((node, other), life);
+            }
+        }
         self.up.retain(|pair, _| pair.0 != node && pair.1 != node);
     }
 
     /// Whether a message that was sent on this life of a connection still arrives.
     pub(super) fn arrives(&self, from: NodeId, to: NodeId, life: u64) -> bool {
         !self.is_blocked(from, to)
-            && (life == 0 || self.up.get(&Network::pair(from, to)) == Some(&life))
+            && (life == 0
+                || self.up.get(&Network::pair(from, to)) == Some(&life)
+                || self.last_words.get(&(from, to)) == Some(&life))
     }
 
     pub(super) fn send(

@@ -50,6 +50,10 @@ pub struct Plan {
     pub cuts_memory: bool,
     /// Whether the logic of who leads runs ahead of its gate, and only what it says waits there.
     pub runs_ahead: bool,
+    /// Whether what a process had said when it ended still arrives.
+    pub hears_last_words: bool,
+    /// Whether faults that only do harm one behind the other are staged.
+    pub stages: bool,
     /// Whether processes, machines and disks fail.
     pub breaks_nodes: bool,
     /// Whether the network is cut.
@@ -96,6 +100,8 @@ impl Plan {
             has_sites: false,
             cuts_memory: Random::new(seed ^ 0x0ff_5eed).chance(700),
             runs_ahead: Random::new(seed ^ 0x0a_4ead).chance(400),
+            hears_last_words: Random::new(seed ^ 0x1a57_303d).chance(700),
+            stages: Random::new(seed ^ 0x057a_6e5d).chance(500),
             breaks_nodes: !random.chance(100),
             breaks_network: !random.chance(100),
             mutation: None,

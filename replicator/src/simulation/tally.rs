@@ -83,6 +83,8 @@ tally! {
     rotten "rotten journals refused" 1,
     /// Disks lost for ever.
     wiped "disks lost for ever" 5,
+    /// Faults that only do harm one behind the other.
+    staged "scenarios staged" 200,
     /// Wall clocks that jumped.
     jumps "clocks that jumped" 50,
     /// Changes of members.

@@ -18,6 +18,9 @@ impl<N: Node> Cluster<N> {
         }
         let delay = self.random.between(1, 2 * self.plan.fault_every_ns);
         self.after(delay, Happening::Fault);
+        if self.staging.is_busy() || self.stage() {
+            return Ok(());
+        }
         let alive = self.alive();
         let Some(&id) = self.random.pick(&alive) else {
             return Ok(());
@@ -122,6 +125,20 @@ impl<N: Node> Cluster<N> {
         if self.plan.policy == Policy::Disks {
             return kind;
         }
+        let may_lose_power = self.may_lose_power(id);
+        match kind {
+            20..40 if may_lose_power => kind,
+            40..50 if may_lose_power && self.plan.cuts_memory => kind,
+            54..80 => kind,
+            _ => 0,
+        }
+    }
+
+    /// Whether a node's power may go: under a policy of memory only while all others know what they had promised.
+    pub(super) fn may_lose_power(&self, id: NodeId) -> bool {
+        if self.plan.policy == Policy::Disks {
+            return true;
+        }
         let others = self
             .processes
             .iter()
@@ -133,15 +150,10 @@ impl<N: Node> Cluster<N> {
                 .is_some_and(|node| !node.replica().is_barred())
                 && !process.is_hurt
         });
-        match kind {
-            20..40 if all_know && self.plan.voters >= 3 => kind,
-            40..50 if all_know && self.plan.voters >= 3 && self.plan.cuts_memory => kind,
-            54..80 => kind,
-            _ => 0,
-        }
+        all_know && self.plan.voters >= 3
     }
 
-    fn hurt(&mut self, id: NodeId, how: impl FnOnce(&Simulated)) {
+    pub(super) fn hurt(&mut self, id: NodeId, how: impl FnOnce(&Simulated)) {
         if let Some(process) = self.processes.get_mut(&id) {
             process.is_hurt = true;
             how(&process.setup.storage);
@@ -253,7 +265,7 @@ impl<N: Node> Cluster<N> {
         self.after(delay, Happening::HealNetwork);
     }
 
-    fn cut(&mut self, from: NodeId, to: NodeId) {
+    pub(super) fn cut(&mut self, from: NodeId, to: NodeId) {
         if from != to {
             self.network.block(from, to);
             self.network.reset(Network::pair(from, to));

@@ -14,7 +14,12 @@ impl<N: Node> Cluster<N> {
         };
         self.now_ns = self.now_ns.max(scheduled.at_ns);
         self.tally.steps += 1;
-        match scheduled.what {
+        self.happen(scheduled.what)?;
+        self.go_on()
+    }
+
+    fn happen(&mut self, what: Happening) -> Outcome {
+        match what {
             Happening::Deliver {
                 from,
                 to,
@@ -38,9 +43,12 @@ impl<N: Node> Cluster<N> {
             Happening::Connect(a, b) => self.connect(a, b),
             Happening::Restart(id) => self.start(id),
             Happening::HealNetwork => {
-                self.network.unblock_all();
-                self.trace(|| "the network is whole".to_owned());
-                self.reconnect_all();
+                // What is staged heals it behind itself.
+                if !self.staging.is_busy() {
+                    self.network.unblock_all();
+                    self.trace(|| "the network is whole".to_owned());
+                    self.reconnect_all();
+                }
                 Ok(())
             }
             Happening::HealDisk(id) => {
@@ -202,7 +210,7 @@ impl<N: Node> Cluster<N> {
         }
         process.setup.storage.heal();
         process.is_hurt = false;
-        self.network.reset_all_of(id);
+        self.network.reset_all_of(id, self.plan.hears_last_words);
         self.checker.restarted(id);
         self.trace(|| format!("node {id} is killed, power lost: {loses_power}"));
     }
