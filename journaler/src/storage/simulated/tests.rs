@@ -1,6 +1,11 @@
 //! What the simulated disk alone can do: crash and lie.
 
+use std::collections::BTreeSet;
+use std::io::IoSlice;
+use std::time::Duration;
+
 use super::*;
+use crate::storage::{File, Open, Storage};
 
 fn create(disk: &Simulated, name: &str) -> SimulatedFile {
     disk.open(name, Open::CREATE).unwrap()
