@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use lockstep_ringbuffer::Wait;
+use lockstep_ringbuffer::{Memory, Wait};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -33,6 +33,12 @@ pub struct Config {
     pub output_slots: usize,
     /// The most events that a stage takes in one turn; 0, the default: what the ring chooses.
     pub batch: usize,
+    /// Asks the kernel for huge pages below both rings. Default no. A refusal is said in the log
+    /// and is no error.
+    pub huge_pages: bool,
+    /// Keeps both rings in memory (`mlock`), so that they are never swapped out. Default no. A
+    /// refusal is an error, since who asks for this relies on it.
+    pub lock_memory: bool,
     /// What the journal promises. Default `sync`.
     pub journal: JournalMode,
     /// Where the sync blocks. Default `auto`: a thread of its own where a CPU is left for it.
@@ -224,6 +230,8 @@ impl Default for Config {
             slots: 65_536,
             output_slots: 65_536,
             batch: 0,
+            huge_pages: false,
+            lock_memory: false,
             journal: JournalMode::Sync,
             journal_thread: JournalThread::Auto,
             segment_bytes: 256 << 20,
@@ -366,6 +374,15 @@ impl Config {
     #[must_use]
     pub fn has_shadow(&self) -> bool {
         self.shadow && self.journal != JournalMode::None
+    }
+
+    /// What lies below both rings.
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        Memory {
+            huge_pages: self.huge_pages,
+            lock: self.lock_memory,
+        }
     }
 
     /// How the thread at this place of `place` waits.

@@ -28,8 +28,8 @@ use bytemuck::Zeroable;
 use lockstep_journaler::storage::Storage;
 use lockstep_journaler::{Position, Reader};
 use lockstep_ringbuffer::{
-    ClaimError, Gate, Graph, Halter, MultiProducer, OnFull, Probe, Progress, Runner, Running,
-    Sequence, Turn, View,
+    ClaimError, Gate, Halter, MultiProducer, OnFull, Probe, Progress, Runner, Running, Sequence,
+    Turn, View,
 };
 
 use super::agreement::{Agreement, NotNow};
@@ -38,6 +38,7 @@ use super::lent::Home;
 use crate::config::Config;
 use crate::error::{Error, Result, of_fault};
 use crate::event::Slot;
+use crate::graph::build::ring;
 use crate::ledger::Ledger;
 use crate::log::events_of;
 use crate::logic::{EventOf, Logic, OutputOf};
@@ -116,7 +117,7 @@ impl<L: Logic> Life<L> {
         );
         let (logic_home, egress_home) = (Home::empty(), Home::empty());
 
-        let mut graph = Graph::new(config.slots, EventOf::<L>::zeroed)?;
+        let mut graph = ring(config, config.slots, EventOf::<L>::zeroed)?;
         graph.on_full(OnFull::Reject).wait(config.wait);
         let order = graph.stage_mut("order", &[], order);
         let (mut durable, mut committed) = (None, None);

@@ -286,7 +286,7 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
         let mailbox = Arc::new(Mailbox::new());
         let desk = Arc::new(Desk::default());
         let ledger = Ledger::starting_at(position);
-        let (outputs, poller) = output_ring(config.output_slots)?;
+        let (outputs, poller) = output_ring(config)?;
         let (rebuild, judged) = quarantine()?.unzip();
         let quarantining = judged.clone().map(Quarantining::new);
         let exceptions = Exceptions {

@@ -216,7 +216,7 @@ impl Bench {
         };
         let clock = Clock::manual(1000);
         let shared = Arc::new(Shared::new(0, config.slots));
-        let (outputs, poller) = output_ring(config.output_slots).unwrap();
+        let (outputs, poller) = output_ring(&config).unwrap();
         let ledger = Ledger::starting_at(Position(0));
         let desk = Arc::new(Desk::default());
         let subscription = desk.subscribe("answers", Slow::Wait, 64).unwrap();

@@ -58,7 +58,7 @@ pub(crate) fn build<L: Logic, S: Storage>(
     on_full: OnFull,
     parts: Parts<L, S>,
 ) -> Result<Built<EventOf<L>>> {
-    let mut graph = Graph::new(config.slots, EventOf::<L>::zeroed)?;
+    let mut graph = ring(config, config.slots, EventOf::<L>::zeroed)?;
     graph.on_full(on_full).wait(config.wait);
     let mut stages: Vec<(String, StageId)> = Vec::new();
     let order = graph.stage_mut("order", &[], parts.order);
@@ -140,9 +140,25 @@ fn journal<E: Slot, S: Storage>(
     }
 }
 
+/// A graph without stages, on the memory that the configuration asks for.
+pub(crate) fn ring<E: Slot>(
+    config: &Config,
+    slots: usize,
+    slot: impl FnMut() -> E,
+) -> Result<Graph<E>> {
+    let graph = Graph::with_memory(slots, config.memory(), slot)?;
+    if config.huge_pages && !graph.memory().huge_pages {
+        tracing::warn!(
+            bytes = graph.memory().bytes,
+            "huge_pages = true, and the kernel grants none: the ring lies in pages of the usual size"
+        );
+    }
+    Ok(graph)
+}
+
 /// The output ring: *logic* writes, *egress* reads.
-pub(crate) fn output_ring<O: Slot>(slots: usize) -> Result<(Producer<O>, Poller<O>)> {
-    let mut graph = Graph::new(slots, O::zeroed)?;
+pub(crate) fn output_ring<O: Slot>(config: &Config) -> Result<(Producer<O>, Poller<O>)> {
+    let mut graph = ring(config, config.output_slots, O::zeroed)?;
     graph.on_full(OnFull::Reject);
     let id = graph.poller("egress", &[], OnDrop::Detach);
     let (producer, mut pipeline) = graph.build()?;

@@ -165,6 +165,10 @@ options! {
     output_slots: usize;
     /// The most events that a stage takes in one turn; 0: what the ring chooses.
     batch: usize;
+    /// Asks the kernel for huge pages below both rings.
+    huge_pages: bool;
+    /// Keeps both rings in memory; an error where they cannot be locked.
+    lock_memory: bool;
     /// What the journal promises.
     journal: JournalMode;
     /// Where the sync blocks.
@@ -524,7 +528,7 @@ impl<L: Logic, S: Storage> Starter<L, S> {
         let door = Arc::new(OnceLock::new());
         let ledger = Ledger::starting_at(position);
         let parameters = *made.core.parameters();
-        let (outputs, poller) = output_ring(self.config.output_slots)?;
+        let (outputs, poller) = output_ring(&self.config)?;
         let order = Order::new(self.clock.clone(), made.core.time_ns());
         let exceptions = Exceptions {
             on_validate: self.config.on_validate_panic,

@@ -286,6 +286,20 @@ pub fn show_rate(per_second: f64) -> String {
     }
 }
 
+/// So many of something, with an `s` where there are not just one of them.
+///
+/// ```
+/// use lockstep_perf::args::quantity::counted;
+///
+/// assert_eq!(counted(1, "run"), "1 run");
+/// assert_eq!(counted(12, "run"), "12 runs");
+/// ```
+#[must_use]
+pub fn counted(count: usize, what: &str) -> String {
+    let s = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{s}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -418,9 +418,15 @@ fn memory_checks(files: &Files<'_>) -> Vec<Check> {
             "no transparent huge pages to be seen",
         ),
         Some("never") => Check::new("thp", State::Warn, "never")
-            .effect("a ring above 2 MiB misses the TLB")
+            .effect(
+                "a ring above 2 MiB misses the TLB; --mem thp and huge_pages = true get nothing",
+            )
             .fix("echo madvise > /sys/kernel/mm/transparent_hugepage/enabled"),
-        Some(mode) => Check::new("thp", State::Ok, mode),
+        Some(mode) => Check::new(
+            "thp",
+            State::Ok,
+            format!("{mode}: --mem thp, and huge_pages = true of an engine, ask for them"),
+        ),
     });
     checks.push(match files.number("proc/sys/vm/nr_hugepages") {
         None => Check::new(
@@ -448,8 +454,8 @@ fn memory_checks(files: &Files<'_>) -> Vec<Check> {
     let swaps = files.text("proc/swaps").unwrap_or_default().lines().count();
     checks.push(if swaps > 1 {
         Check::new("swap", State::Warn, format!("{} swap areas", swaps - 1))
-            .effect("memory that is not locked may be paged out")
-            .fix("swapoff -a, or lock memory")
+            .effect("a ring that is not locked may be paged out")
+            .fix("swapoff -a, or --mlock, and lock_memory = true of an engine")
     } else {
         Check::new("swap", State::Ok, "none")
     });
@@ -478,7 +484,7 @@ fn memlock(files: &Files<'_>) -> Check {
             State::Warn,
             format!("{} may be locked", show_bytes(bytes)),
         )
-        .effect("a ring larger than that cannot be kept in memory by force")
+        .effect("rings larger than that refuse --mlock, and lock_memory = true of an engine")
         .fix("ulimit -l unlimited, or LimitMEMLOCK=infinity"),
     }
 }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::arrivals::Random;
 use super::paired;
 use super::statistics::{Spread, median};
+use crate::args::quantity::counted;
 
 /// Fewer runs a side decide nothing.
 pub const RUNS_MIN: usize = 3;
@@ -132,7 +133,7 @@ pub fn compare(
     comparison.change = b.median / a.median.max(f64::MIN_POSITIVE) - 1.0;
     let runs = base.len().min(new.len());
     if runs < RUNS_MIN {
-        comparison.reason = format!("{runs} runs a side, {RUNS_MIN} are needed");
+        comparison.reason = format!("{} a side, {RUNS_MIN} are needed", counted(runs, "run"));
         return comparison;
     }
     let differs = (b.median - a.median).abs();
@@ -201,7 +202,11 @@ pub fn compare_pairs(
     let miss = FALSE_ALARM / f64::from(u32::try_from(metrics.max(1)).unwrap_or(u32::MAX));
     let pairs = base.len().min(new.len());
     let Some(ratio) = paired::ratio(base, new, miss) else {
-        comparison.reason = format!("{pairs} pairs, {} are needed", paired::pairs_min(miss));
+        comparison.reason = format!(
+            "{}, {} are needed",
+            counted(pairs, "pair"),
+            paired::pairs_min(miss)
+        );
         return comparison;
     };
     comparison.change = ratio.middle - 1.0;

@@ -165,7 +165,8 @@ pub fn below(plan: &Plan) -> PathBuf {
 /// When the directory cannot be created.
 pub fn medium(plan: &Plan) -> anyhow::Result<(String, bool)> {
     let below = below(plan);
-    let disk = Disk::create(&below).with_context(|| format!("cannot use {}", below.display()))?;
+    let disk = Disk::create(&below)
+        .with_context(|| format!("--journal-dir {}: cannot be used", below.display()))?;
     let medium = disk
         .medium()
         .context("the file system does not tell what it is")?;
@@ -220,6 +221,8 @@ pub fn configuration(plan: &Plan) -> Config {
         slots: plan.ring,
         output_slots: plan.ring,
         batch: plan.batch,
+        huge_pages: plan.memory.huge_pages,
+        lock_memory: plan.memory.lock,
         journal: plan.log.mode,
         journal_thread: plan.log.thread,
         gate: plan.log.gate,

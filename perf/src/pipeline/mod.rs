@@ -3,6 +3,7 @@
 pub mod event;
 pub mod full;
 pub mod latency;
+pub mod memory;
 mod order;
 mod parts;
 pub mod throughput;

@@ -219,7 +219,7 @@ pub(super) fn build<const WORDS: usize>(
     stamps: Option<&Stamps>,
     mut recorder: impl FnMut() -> Option<Recorder>,
 ) -> anyhow::Result<(Vec<Port<WORDS>>, Pipeline<Event<WORDS>>)> {
-    let mut graph = Graph::new(plan.ring, Event::<WORDS>::empty)?;
+    let mut graph = Graph::with_memory(plan.ring, plan.memory, Event::<WORDS>::empty)?;
     let mut ids: Vec<StageId> = Vec::new();
     let toil = Toil::of(clock, plan.work);
     for index in 0..plan.shape.stages() {

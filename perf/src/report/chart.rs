@@ -1,17 +1,20 @@
 //! Charts, drawn twice: as characters for an 80-column terminal, as SVG for a page. Nothing
 //! is fetched from anywhere, and the same data give the same bytes.
 
+mod curves;
+
 use std::fmt::Write as _;
 
-use anyhow::Result;
-use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::result::{Document, FloorRecord, SAMPLES_ABOVE_MIN};
+use self::curves::reach;
+pub use self::curves::{
+    chart_of_percentiles, floor, histogram_chart, percentile_chart, percentiles, shares,
+    time_chart, tune_chart,
+};
 use super::text::wrap;
-use crate::args::quantity::{Units, show_short, whole};
+use crate::args::quantity::{Units, whole};
 use crate::machine::clock::ratio;
-use crate::measure::statistics::median;
 
 /// One line or cloud of points.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -38,6 +41,8 @@ pub enum Line {
     Points,
     /// Joined by steps down: the best that can be had.
     Front,
+    /// A bar from the axis to each: how much of everything has this value.
+    Bars,
 }
 
 /// Several series over one axis; the other is always time, logarithmic.
@@ -53,277 +58,6 @@ pub struct Chart {
     pub series: Vec<Series>,
     /// The highest value that is drawn, in nanoseconds; none: as needed.
     pub y_max: Option<u64>,
-}
-
-/// Names of percentiles by their number of nines: 90, 99, 99.9 …
-const NINES: [&str; 8] = [
-    "0", "90", "99", "99.9", "99.99", "99.999", "99.9999", "99.99999",
-];
-
-/// Points of a percentile curve.
-const CURVE_POINTS: u32 = 120;
-
-/// The percentiles of a histogram as a curve over nines, as far as samples carry it.
-#[must_use]
-pub fn percentiles(name: &str, histogram: &Histogram<u64>) -> Series {
-    let reach = (ratio(histogram.len(), 1) / SAMPLES_ABOVE_MIN).log10();
-    curve(name, reach, |p| histogram.value_at_percentile(p))
-}
-
-/// What an event that arrives at a random moment waits for the machine, as a curve.
-///
-/// # Errors
-///
-/// When a histogram is damaged.
-pub fn floor(name: &str, floors: &[FloorRecord]) -> Result<Series> {
-    let mut gaps: Vec<(u64, u64)> = Vec::new();
-    let mut watched_ns = 0;
-    for floor in floors {
-        watched_ns += floor.watched_ns;
-        let histogram = floor.gaps.decode()?;
-        gaps.extend(
-            histogram
-                .iter_recorded()
-                .map(|v| (v.value_iterated_to(), v.count_at_value())),
-        );
-    }
-    gaps.sort_unstable_by(|a, b| b.cmp(a));
-    // An arrival a microsecond: finer than that a floor of a second is not.
-    let reach = (ratio(watched_ns, 1_000) / SAMPLES_ABOVE_MIN)
-        .max(1.0)
-        .log10();
-    Ok(curve(name, reach, |p| arrival_wait(&gaps, watched_ns, p)))
-}
-
-/// As `Floor::arrival_wait_ns`, for gaps that are counted by length, longest first.
-fn arrival_wait(gaps: &[(u64, u64)], watched_ns: u64, p: f64) -> u64 {
-    let beyond_ns = (100.0 - p) / 100.0 * ratio(watched_ns, 1);
-    let (mut sum, mut count) = (0, 0);
-    for (index, (length, times)) in gaps.iter().enumerate() {
-        sum += length * times;
-        count += times;
-        let next = gaps.get(index + 1).map_or(0, |(length, _)| *length);
-        if ratio(sum - count * next, 1) >= beyond_ns {
-            return whole((ratio(sum, 1) - beyond_ns) / ratio(count, 1));
-        }
-    }
-    0
-}
-
-fn curve(name: &str, reach: f64, value: impl Fn(f64) -> u64) -> Series {
-    let reach = reach.clamp(0.0, 7.0);
-    let points = (0..=CURVE_POINTS).map(|step| {
-        let nines = reach * f64::from(step) / f64::from(CURVE_POINTS);
-        let percentile = 100.0 * (1.0 - 10_f64.powf(-nines));
-        (nines, ratio(value(percentile), 1))
-    });
-    Series {
-        name: name.to_owned(),
-        // Nothing is no latency: a floor begins where an arrival waits at all.
-        points: points.filter(|(_, ns)| *ns >= 1.0).collect(),
-        line: Line::Solid,
-        colour: 0,
-    }
-}
-
-/// The percentile chart of a result: response and service of each rate, and the floor.
-///
-/// # Errors
-///
-/// When a histogram is damaged.
-pub fn percentile_chart(document: &Document) -> Result<Chart> {
-    let rates = &document.summary.rates;
-    let mut series = Vec::new();
-    for rate in rates {
-        let suffix = match (rate.rate, rates.len()) {
-            (Some(rate), 2..) => format!(" {}/s", show_short(rate)),
-            _ => String::new(),
-        };
-        let response = document.merged("response", rate.rate)?;
-        series.push(percentiles(&format!("response{suffix}"), &response));
-        if rates.len() == 1 {
-            let service = document.merged("service", rate.rate)?;
-            series.push(percentiles("service", &service));
-        }
-    }
-    if !document.floor.is_empty() {
-        series.push(floor("floor", &document.floor)?);
-    }
-    let title = "latency by percentile, from the intended send time";
-    Ok(chart_of_percentiles(title, series))
-}
-
-/// Curves of [`percentiles`] over one axis, each with its colour.
-#[must_use]
-pub fn chart_of_percentiles(title: &str, mut series: Vec<Series>) -> Chart {
-    for (colour, series) in series.iter_mut().enumerate() {
-        series.colour = colour;
-    }
-    Chart {
-        title: title.to_owned(),
-        x_name: "percentile".to_owned(),
-        x_ticks: nines_ticks(&series),
-        series,
-        y_max: None,
-    }
-}
-
-fn nines_ticks(series: &[Series]) -> Vec<(f64, String)> {
-    let reach = reach(series);
-    let mut ticks = vec![(0.0, NINES[0].to_owned()), (2_f64.log10(), "50".to_owned())];
-    for (nines, name) in (1_u32..).zip(&NINES[1..]) {
-        if f64::from(nines) <= reach {
-            ticks.push((f64::from(nines), (*name).to_owned()));
-        }
-    }
-    ticks
-}
-
-fn reach(series: &[Series]) -> f64 {
-    let all = series.iter().flat_map(|s| &s.points);
-    all.map(|(x, _)| *x).fold(0.0, f64::max)
-}
-
-/// Response over time, one point a slice: the middle and the 99th percentile; of a single
-/// rate the slowest too.
-#[must_use]
-pub fn time_chart(document: &Document) -> Chart {
-    let mut series = Vec::new();
-    let is_alone = document.summary.rates.len() == 1;
-    for (number, rate) in document.summary.rates.iter().enumerate() {
-        for (place, (name, pick)) in [
-            (
-                "p50",
-                (|i| i.p50) as fn(&super::result::Interval) -> Option<u64>,
-            ),
-            ("p99", |i| i.p99),
-            ("max", |i| Some(i.max).filter(|_| i.count > 0)),
-        ]
-        .into_iter()
-        .enumerate()
-        {
-            // Of several rates two curves each: more of them nobody can tell apart.
-            if name == "max" && !is_alone {
-                continue;
-            }
-            let mut offset = 0.0;
-            let mut points = Vec::new();
-            for run in document.runs.iter().filter(|run| run.rate == rate.rate) {
-                points.extend(
-                    run.intervals.iter().filter_map(|interval| {
-                        Some((offset + interval.t, ratio(pick(interval)?, 1)))
-                    }),
-                );
-                let step = run.intervals.get(1).map_or(1.0, |second| second.t);
-                offset += step * ratio(run.intervals.len() as u64, 1);
-            }
-            let rate = rate
-                .rate
-                .map_or_else(String::new, |r| format!(" {}/s", show_short(r)));
-            series.push(Series {
-                name: format!("{name}{rate}"),
-                points,
-                line: if is_alone || place == 0 {
-                    Line::Solid
-                } else {
-                    Line::Dashed
-                },
-                colour: if is_alone { place } else { number },
-            });
-        }
-    }
-    let reach = reach(&series);
-    Chart {
-        title: "response over time, runs one behind the other".to_owned(),
-        x_name: "measured seconds".to_owned(),
-        x_ticks: round_ticks(reach, "s"),
-        series,
-        y_max: None,
-    }
-}
-
-/// Places of an axis from 0 to `reach`, at round numbers.
-fn round_ticks(reach: f64, unit: &str) -> Vec<(f64, String)> {
-    const TICKS_MAX: f64 = 6.0;
-    let rough = (reach / TICKS_MAX).max(1e-3);
-    let decade = 10_f64.powf(rough.log10().floor());
-    let steps = [1.0, 2.0, 5.0, 10.0].map(|step| step * decade);
-    let step = steps.into_iter().find(|step| *step >= rough * 0.999);
-    let step = step.unwrap_or(10.0 * decade);
-    let places = if step < 0.1 {
-        2
-    } else if step < 1.0 {
-        1
-    } else {
-        0
-    };
-    (0..=whole((reach / step + 1e-9).floor()))
-        .map(|n| {
-            let at = ratio(n, 1) * step;
-            (at, format!("{at:.places$}{unit}"))
-        })
-        .collect()
-}
-
-/// The trade-off of `tune`: what is to become small against the CPUs that it takes, and the
-/// front of those that nobody beats in both.
-#[must_use]
-pub fn tune_chart(document: &Document) -> Chart {
-    let ranks = ["recommended", "best", "equal", "worse", "screened out"];
-    let mut groups: Vec<Series> = Vec::new();
-    for (colour, rank) in ranks.into_iter().enumerate() {
-        let points: Vec<(f64, f64)> = document
-            .candidates
-            .iter()
-            .filter(|candidate| candidate.rank == rank)
-            .filter_map(|candidate| Some((candidate.cpus, median(&candidate.scores)?)))
-            .collect();
-        if !points.is_empty() {
-            groups.push(Series {
-                name: rank.to_owned(),
-                points,
-                line: Line::Points,
-                // The last ones stay in the background.
-                colour: [3, 0, 1, 4, 2][colour],
-            });
-        }
-    }
-    let confirmed = document.candidates.iter().filter(|c| c.confirmed);
-    let points = confirmed.filter_map(|c| Some((c.cpus, median(&c.scores)?)));
-    groups.push(Series {
-        name: "nobody confirmed is better in both".to_owned(),
-        points: front(points.collect()),
-        line: Line::Front,
-        colour: 2,
-    });
-    let objective = document.config.get("objective").and_then(|v| v.as_str());
-    let objective = objective.unwrap_or("response");
-    let goal = objective.split(',').next().unwrap_or(objective);
-    let what = if goal == "throughput" {
-        "time of an event at full speed"
-    } else {
-        goal
-    };
-    let reach = reach(&groups).max(1.0).ceil();
-    Chart {
-        title: format!("{what} against CPUs used, each point one configuration"),
-        x_name: "CPUs used".to_owned(),
-        x_ticks: round_ticks(reach, ""),
-        series: groups,
-        y_max: None,
-    }
-}
-
-/// Of points, those that no other beats in both.
-fn front(mut points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
-    points.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
-    let mut best = f64::INFINITY;
-    points.retain(|(_, y)| {
-        let is_better = *y < best;
-        best = best.min(*y);
-        is_better
-    });
-    points
 }
 
 /// Where the data lie: x from 0, y in decades.
@@ -373,8 +107,12 @@ impl Chart {
             }
             let mark = MARKS[index % MARKS.len()];
             for (column, y) in columns(series, frame, WIDTH) {
-                if let Some(row) = row_of(y, frame, HEIGHT) {
-                    grid[row][column] = mark;
+                let Some(row) = row_of(y, frame, HEIGHT) else {
+                    continue;
+                };
+                match series.line {
+                    Line::Bars => grid[row][..=column].fill(mark),
+                    _ => grid[row][column] = mark,
                 }
             }
         }
@@ -424,7 +162,7 @@ impl Chart {
                     "<circle class=\"d c{colour}\" cx=\"{:.1}\" cy=\"{middle:.1}\" r=\"5\"/>",
                     x + 2.0
                 ),
-                Line::Solid => {
+                Line::Solid | Line::Bars => {
                     writeln!(
                         svg,
                         "<path class=\"s c{colour}\" d=\"M{from:.1} {middle:.1}H{to:.1}\"/>"
@@ -542,13 +280,18 @@ fn curve_of(svg: &mut String, series: &Series, place: impl Fn((f64, f64)) -> (f6
         let _ = match (number, series.line) {
             (0, _) => write!(path, "M{x:.1} {y:.1}"),
             (_, Line::Front) => write!(path, "H{x:.1}V{y:.1}"),
+            (_, Line::Bars) => write!(path, "M{x:.1} {y:.1}"),
             _ => write!(path, "L{x:.1} {y:.1}"),
         };
+        if series.line == Line::Bars {
+            let (axis, _) = place((0.0, point.1));
+            let _ = write!(path, "H{axis:.1}");
+        }
     }
     let kind = match series.line {
         Line::Dashed => " a",
         Line::Front => " f",
-        Line::Solid | Line::Points => "",
+        Line::Solid | Line::Points | Line::Bars => "",
     };
     let _ = writeln!(
         svg,
@@ -563,6 +306,7 @@ fn marks_of(svg: &mut String, series: &Series, place: impl Fn((f64, f64)) -> (f6
     let (every, radius) = match series.line {
         Line::Solid | Line::Dashed => (10, 2.5),
         Line::Points => (1, 5.0),
+        Line::Bars => (1, 2.5),
         Line::Front => return,
     };
     for point in series.points.iter().step_by(every) {
@@ -641,6 +385,7 @@ pub fn escape(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::curves::{arrival_wait, front, nines_ticks, round_ticks};
     use super::*;
     use crate::measure::recorder::histogram;
 
@@ -724,5 +469,33 @@ mod tests {
         let gaps = [(10_000_000, 1), (4_000_000, 1)];
         assert_eq!(arrival_wait(&gaps, 1_000_000_000, 99.0), 2_000_000);
         assert_eq!(arrival_wait(&[], 1_000_000_000, 99.0), 0);
+    }
+
+    #[test]
+    fn a_histogram_has_a_bar_for_each_step_and_all_events_in_them() {
+        let mut response = histogram();
+        for ns in [100, 100, 100, 30_000] {
+            response.record(ns).unwrap();
+        }
+        let series = shares("response", &response);
+        assert_eq!(series.points.len(), 2, "{series:?}");
+        assert!((series.points[0].0 - 75.0).abs() < 1e-9, "{series:?}");
+        let sum: f64 = series.points.iter().map(|(share, _)| share).sum();
+        assert!((sum - 100.0).abs() < 1e-9);
+        let chart = Chart {
+            x_ticks: round_ticks(75.0, "%"),
+            series: vec![series],
+            ..chart()
+        };
+        // The longer bar is three times the shorter one.
+        let text = chart.to_text();
+        let lengths = text.lines().map(|line| line.matches('●').count());
+        let mut lengths: Vec<usize> = lengths.filter(|length| *length > 2).collect();
+        lengths.sort_unstable();
+        let [short, long] = lengths[..] else {
+            panic!("{text}");
+        };
+        assert!((short * 3).abs_diff(long) <= 4, "{text}");
+        assert_eq!(chart.to_svg().matches("H80.0").count(), 2);
     }
 }

@@ -20,7 +20,7 @@ use lockstep_perf::report::result::Document;
 use lockstep_perf::report::store;
 use lockstep_perf::{Harness, Status};
 
-use super::{Format, Global};
+use super::{Format, Global, paint};
 
 /// Messages of a probe: some tens of microseconds of them.
 const LINE_SAMPLES: usize = 60;
@@ -81,11 +81,19 @@ impl Bench {
         self.global.format == Format::Text
     }
 
+    pub(crate) fn is_json(&self) -> bool {
+        self.global.format == Format::Json
+    }
+
     /// For people only: to stdout.
     pub(crate) fn say(&self, text: &str) -> io::Result<()> {
         if self.is_text() {
             let mut stdout = io::stdout().lock();
-            stdout.write_all(text.as_bytes())?;
+            if paint::is_wanted(self.global.color) {
+                stdout.write_all(paint::verdicts(text).as_bytes())?;
+            } else {
+                stdout.write_all(text.as_bytes())?;
+            }
             stdout.flush()?;
         }
         Ok(())
@@ -108,7 +116,7 @@ impl Bench {
 
     /// For programs: the document on stdout.
     pub(crate) fn print(&self, document: &Document) -> anyhow::Result<()> {
-        if self.global.format == Format::Json {
+        if self.is_json() {
             io::stdout().write_all(document.to_json()?.as_bytes())?;
         }
         Ok(())

@@ -48,6 +48,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
     document.pairs = pairs.iter().map(|pair| record(&bench, pair)).collect();
     bench.say(&text(&document.pairs))?;
     if let Some(home) = bench.finish(&document, args.result.keep())? {
+        args.result.show(&home)?;
         bench.say(&format!("saved     {}\n", home.display()))?;
     }
     Ok(if document.interrupted {

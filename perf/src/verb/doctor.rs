@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use lockstep_perf::args::quantity::{Units, show_short};
+use lockstep_perf::args::quantity::{Units, counted, show_short};
 use lockstep_perf::exit::Exit;
 use lockstep_perf::machine::c2c;
 use lockstep_perf::machine::cpus::Files;
@@ -15,6 +15,7 @@ use lockstep_perf::report::text::{Table, wrap};
 
 use super::Global;
 use super::bench::Bench;
+use super::flags::check_directory;
 
 /// CPUs whose clocks are compared with the first one's; more would take long.
 const SKEW_CPUS: usize = 8;
@@ -54,6 +55,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
     let mut diagnosis = Diagnosis::of(&bench.machine, &bench.clock, &Files(Path::new("/")));
     diagnosis.checks.push(skew(&bench));
     if let Some(directory) = &args.journal_dir {
+        check_directory("--journal-dir", directory)?;
         diagnosis.checks.extend(disk(&bench, directory)?);
     }
     if args.fix_script {
@@ -82,7 +84,7 @@ pub(crate) fn four_lines(bench: &Bench) -> String {
         format!("bad: {}", bad.join(", "))
     };
     if !warned.is_empty() {
-        let _ = write!(findings, " · {} warnings", warned.len());
+        let _ = write!(findings, " · {}", counted(warned.len(), "warning"));
     }
     let more = "   (lockstep doctor says why)";
     format!(

@@ -1,18 +1,22 @@
 //! The flags that the measuring verbs share, as they were typed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lockstep_engine::{GateAt, JournalMode, JournalThread};
 use lockstep_perf::args::plan::{Plan, Wishes};
-use lockstep_perf::args::quantity::{count, duration, span};
+use lockstep_perf::args::quantity::{count, duration, show_bytes, span};
 use lockstep_perf::args::shape::Shape;
 use lockstep_perf::args::wish::{Log, Pin, Place, Policy, Waits};
 use lockstep_perf::exit::Refusal;
 use lockstep_perf::machine::cpus::Machine;
 use lockstep_perf::machine::realtime::Realtime;
+use lockstep_perf::pipeline::memory;
 use lockstep_perf::report::result::Document;
 use lockstep_perf::report::store;
+use lockstep_ringbuffer::Memory;
+
+use super::browser;
 
 /// A [`count`] that fits an index.
 pub(crate) fn size(text: &str) -> Result<usize, String> {
@@ -26,6 +30,41 @@ pub(crate) fn share(text: &str) -> Result<f64, String> {
         Ok(number) if (0.0..=1000.0).contains(&number) => Ok(number / 100.0),
         _ => Err(format!("{text:?} is no share, as in 5%")),
     }
+}
+
+/// The nearest of the paths above that is there: where a new directory would lie.
+pub(crate) fn existing(path: &Path) -> PathBuf {
+    let mut above = path.ancestors().filter(|path| path.exists());
+    above
+        .next()
+        .map_or_else(|| PathBuf::from("."), Path::to_owned)
+}
+
+/// Refuses a file where a directory is wanted, or below one.
+pub(crate) fn check_directory(flag: &str, path: &Path) -> Result<(), Refusal> {
+    let found = existing(path);
+    if found.is_dir() {
+        return Ok(());
+    }
+    Err(Refusal::usage(
+        format!(
+            "{flag} {}: {} is a file, and a directory is wanted",
+            path.display(),
+            found.display()
+        ),
+        format!("{flag} DIR; it is made if it is not there"),
+    ))
+}
+
+/// `--mem`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Pages {
+    /// Pages of the usual size
+    #[value(name = "4k")]
+    Small,
+    /// Transparent huge pages, where the kernel grants them
+    #[value(name = "thp")]
+    Huge,
 }
 
 /// What runs.
@@ -63,6 +102,12 @@ pub(crate) struct PipelineFlags {
     /// of its ring
     #[arg(long, value_parser = size, value_name = "N")]
     pub(crate) batch: Option<usize>,
+    /// What lies below the rings: pages of the usual size, or transparent huge ones
+    #[arg(long, value_enum, default_value_t = Pages::Small, value_name = "PAGES")]
+    pub(crate) mem: Pages,
+    /// Keep the rings in memory; refused where they cannot be locked
+    #[arg(long)]
+    pub(crate) mlock: bool,
     /// Events published at once
     #[arg(long, default_value = "1", value_parser = size, value_name = "N")]
     pub(crate) claim: usize,
@@ -116,6 +161,10 @@ impl PipelineFlags {
             policy: self.pin_policy,
             allow_smt: self.allow_smt,
             pin_best_effort: self.pin_best_effort,
+            memory: Memory {
+                huge_pages: self.mem == Pages::Huge,
+                lock: self.mlock,
+            },
             log: Log {
                 mode: self.journal,
                 gate: self.gate,
@@ -125,6 +174,34 @@ impl PipelineFlags {
             stages: self.stages,
             insist: self.insist,
         })
+    }
+
+    /// What was granted of `--mem` and `--mlock`, said and kept in the result; refused where rings
+    /// that are to stay in memory cannot.
+    pub(crate) fn take_memory(
+        &self,
+        plan: &Plan,
+        document: &mut Document,
+    ) -> Result<String, Refusal> {
+        if plan.memory == Memory::default() {
+            return Ok(String::new());
+        }
+        let report = memory::granted(plan).map_err(|error| {
+            Refusal::environment(
+                format!("--mlock: {error}"),
+                "lockstep doctor shows the limit; a smaller --ring wants less",
+            )
+        })?;
+        let pages = match (plan.memory.huge_pages, report.huge_pages) {
+            (true, true) => ", huge pages granted",
+            (true, false) => ", huge pages refused by the kernel",
+            (false, _) => "",
+        };
+        let locked = if report.locked { ", locked" } else { "" };
+        let granted = format!("{} a ring{pages}{locked}", show_bytes(report.bytes as u64));
+        let line = format!("memory   {granted}\n");
+        document.config.insert("memory".to_owned(), granted.into());
+        Ok(line)
     }
 
     /// Takes the class of `--rt`, says so, and keeps it in the result.
@@ -184,6 +261,9 @@ pub(crate) struct ResultFlags {
     /// Keep nothing
     #[arg(long)]
     pub(crate) no_save: bool,
+    /// Show the page of the result in a browser: the system's, or what BROWSER names
+    #[arg(long, conflicts_with = "no_save")]
+    pub(crate) open: bool,
     /// A noisy verdict is exit code 3
     #[arg(long)]
     pub(crate) strict: bool,
@@ -193,6 +273,14 @@ impl ResultFlags {
     /// Whether the result can be kept; to be asked before it is measured.
     pub(crate) fn check(&self) -> Result<(), Refusal> {
         self.keep().map_or(Ok(()), store::check)
+    }
+
+    /// Shows the page of a result that is kept there, if it is to be shown.
+    pub(crate) fn show(&self, home: &Path) -> Result<(), Refusal> {
+        if self.open {
+            browser::open(&home.join("report.html"))?;
+        }
+        Ok(())
     }
 
     pub(crate) fn keep(&self) -> Option<&std::path::Path> {

@@ -14,12 +14,14 @@ use lockstep_perf::report::text::{Table, wrap};
 
 use super::Global;
 use super::bench::{Bench, is_interrupted};
+use super::beside::Beside;
 use super::flags::ResultFlags;
 
 /// Arguments of `lockstep hiccup`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  lockstep hiccup --duration 30s\n  \
-                        lockstep hiccup --cpus 2-5 --one-by-one --stop-above 1ms\n\n\
+                        lockstep hiccup --cpus 2-5 --one-by-one --stop-above 1ms\n  \
+                        lockstep hiccup --with 'dd if=/dev/zero of=/dev/null'\n\n\
                         Exit codes: 0 done · 2 bad arguments · 4 --stop-above was exceeded · 6 a CPU may not be used · 130 interrupted")]
 pub(crate) struct Args {
     /// CPUs to watch, as taskset; all that may be used
@@ -43,6 +45,9 @@ pub(crate) struct Args {
     /// Watch from before the tasks of others: none | fifo:PRIO | rr:PRIO
     #[arg(long, default_value = "none", value_name = "CLASS")]
     rt: Realtime,
+    /// Run this command beside it, by sh, for as long as it watches: what does it do to others?
+    #[arg(long, value_name = "COMMAND")]
+    with: Option<String>,
     #[command(flatten)]
     result: ResultFlags,
 }
@@ -59,6 +64,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
         attribute_above: args.attribute_above,
         stop_above: args.stop_above,
     };
+    let beside = args.with.as_deref().map(Beside::start).transpose()?;
     let mut floors = Vec::new();
     if args.one_by_one {
         for cpu in &cpus {
@@ -70,12 +76,18 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
         floors = watch_together(&bench.clock, &cpus, watch)?;
     }
     let mut document = bench.document("hiccup", &args.result.label);
+    if let Some(beside) = beside {
+        let told = beside.end();
+        bench.say(&format!("with      {told}\n"))?;
+        document.config.insert("with".to_owned(), told.into());
+    }
     for floor in &floors {
         document.floor.push(FloorRecord::of("alone", floor)?);
     }
     document.interrupted = is_interrupted();
     bench.say(&text(&bench, &floors))?;
     if let Some(home) = bench.finish(&document, args.result.keep())? {
+        args.result.show(&home)?;
         bench.say(&format!("saved     {}\n", home.display()))?;
     }
     Ok(if document.interrupted {

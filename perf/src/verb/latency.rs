@@ -1,13 +1,12 @@
 //! `lockstep latency`: response of a pipeline at a fixed rate, from the intended send times.
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lockstep_engine::JournalMode;
 use lockstep_perf::Arrivals;
 use lockstep_perf::Harness;
 use lockstep_perf::args::plan::Plan;
-use lockstep_perf::args::quantity::{rate, show_bytes, show_count, show_short, whole};
+use lockstep_perf::args::quantity::{counted, rate, show_bytes, show_count, show_short, whole};
 use lockstep_perf::args::shape::Shape;
 use lockstep_perf::args::slo::{Met, Slo};
 use lockstep_perf::exit::{Exit, Refusal};
@@ -23,7 +22,7 @@ use lockstep_perf::report::text::wrap;
 
 use super::Global;
 use super::bench::{Bench, clear_status, exit_of, is_interrupted, refuse_debug_build, seconds};
-use super::flags::{PhaseFlags, PipelineFlags, ResultFlags, share};
+use super::flags::{PhaseFlags, PipelineFlags, ResultFlags, check_directory, existing, share};
 
 /// Arguments of `lockstep latency`.
 #[derive(Debug, clap::Args)]
@@ -78,6 +77,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
         .insert("arrivals".to_owned(), args.arrivals.to_string().into());
     bench.say(&plan_lines(&plan, &bench))?;
     bench.say(&acknowledged_line(&plan, &mut document)?)?;
+    bench.say(&args.pipeline.take_memory(&plan, &mut document)?)?;
     bench.say(&args.pipeline.go_before_others(&mut document)?)?;
     bench.say(&format!(
         "record   an event costs its receiver {:.0} ns, of which {:.0} ns are a clock read\n",
@@ -102,6 +102,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
     bench.say(&text(&document, bench.units())?)?;
     let exit = judge(args, &document, &bench)?;
     if let Some(home) = bench.finish(&document, args.result.keep())? {
+        args.result.show(&home)?;
         bench.say(&format!(
             "saved    {}/report.html\nnext     lockstep plot last · lockstep compare last~1 last\n",
             home.display()
@@ -221,6 +222,7 @@ pub(crate) fn check_room(plan: &Plan, events: u64, hint: &str) -> Result<(), Ref
         return Ok(());
     }
     let (below, wanted) = (full::below(plan), full::bytes_wanted(plan, events));
+    check_directory("--journal-dir", &below)?;
     match free_bytes(&existing(&below)) {
         Some(free) if free < wanted => Err(Refusal::environment(
             format!(
@@ -235,19 +237,11 @@ pub(crate) fn check_room(plan: &Plan, events: u64, hint: &str) -> Result<(), Ref
     }
 }
 
-/// The nearest directory above that is there: where a new one would lie.
-fn existing(path: &Path) -> PathBuf {
-    let mut above = path.ancestors().filter(|path| path.exists());
-    above
-        .next()
-        .map_or_else(|| PathBuf::from("."), Path::to_owned)
-}
-
 fn phases_line(args: &Args, rate: u64) -> String {
     let line = format!(
-        "phases   floor {} · {} runs x (warm-up {} + {}) at {}/s {} · floor {}",
+        "phases   floor {} · {} x (warm-up {} + {}) at {}/s {} · floor {}",
         seconds(args.phases.floor),
-        args.phases.runs,
+        counted(args.phases.runs.into(), "run"),
         seconds(args.phases.warmup),
         seconds(args.duration(rate)),
         show_count(rate),

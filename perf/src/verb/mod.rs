@@ -11,6 +11,8 @@
 )]
 
 mod bench;
+mod beside;
+mod browser;
 mod c2c;
 mod client;
 mod cluster;
@@ -27,6 +29,7 @@ mod journal;
 mod latency;
 mod man;
 mod node;
+mod paint;
 mod plot;
 mod quick;
 mod replay;
@@ -41,6 +44,8 @@ use std::io;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use lockstep_perf::args::quantity::Units;
 use lockstep_perf::exit::Exit;
+
+use paint::When;
 
 /// What was typed.
 #[derive(Debug, Parser)]
@@ -66,6 +71,12 @@ pub(crate) struct Global {
     /// json: the result document on stdout and nothing else
     #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
     pub(crate) format: Format,
+    /// Print no result, as --format quiet does: the exit code is the answer
+    #[arg(short, long, global = true, conflicts_with = "format")]
+    pub(crate) quiet: bool,
+    /// Colour of verdicts; NO_COLOR is heeded
+    #[arg(long, global = true, value_enum, default_value_t = When::Auto, value_name = "WHEN")]
+    pub(crate) color: When,
     /// Unit of latencies in text
     #[arg(long, global = true, value_enum, default_value_t = UnitsFlag::Auto)]
     pub(crate) units: UnitsFlag,
@@ -94,6 +105,20 @@ impl From<UnitsFlag> for Units {
             UnitsFlag::Ns => Self::Nanoseconds,
             UnitsFlag::Us => Self::Microseconds,
             UnitsFlag::Ms => Self::Milliseconds,
+        }
+    }
+}
+
+#[cfg(test)]
+impl Global {
+    /// What a test of a verb has that prints nothing.
+    pub(crate) fn silent() -> Self {
+        Self {
+            format: Format::Quiet,
+            quiet: true,
+            color: When::Never,
+            units: UnitsFlag::Auto,
+            config: None,
         }
     }
 }
@@ -156,8 +181,29 @@ pub(crate) enum Verb {
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<Cli> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let command = config::with_file(command(), &arguments)?;
+    let command = command.color(colour_of(&arguments).into());
     let matches = command.try_get_matches_from(arguments)?;
-    Ok(Cli::from_arg_matches(&matches)?)
+    let mut cli = Cli::from_arg_matches(&matches)?;
+    if cli.global.quiet {
+        cli.global.format = Format::Quiet;
+    }
+    Ok(cli)
+}
+
+/// What `--color` says, before the command line is read: errors of reading it have colours too.
+fn colour_of(arguments: &[OsString]) -> When {
+    let words: Vec<&str> = arguments.iter().filter_map(|word| word.to_str()).collect();
+    let apart = words
+        .windows(2)
+        .filter(|pair| pair[0] == "--color")
+        .map(|pair| pair[1]);
+    let joined = words
+        .iter()
+        .filter_map(|word| word.strip_prefix("--color="));
+    let said = apart.chain(joined).last().map(str::to_owned);
+    let said = said.or_else(|| std::env::var("LOCKSTEP_COLOR").ok());
+    said.and_then(|word| When::from_str(&word, true).ok())
+        .unwrap_or(When::Auto)
 }
 
 /// The command line's definition, from which help, completions and man page come.

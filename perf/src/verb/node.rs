@@ -11,8 +11,9 @@ use lockstep_exchange::event::{
 use lockstep_exchange::exchange::{Bounds, Exchange};
 use lockstep_perf::cluster_file::NodeFile;
 use lockstep_perf::exit::Exit;
+use serde_json::json;
 
-use super::{Global, ear};
+use super::{Format, Global, ear};
 
 /// Accounts that a new exchange has: 0 to 63.
 pub(crate) const ACCOUNTS: u32 = 64;
@@ -25,53 +26,72 @@ pub(crate) const INSTRUMENTS: u32 = 4;
 
 /// Runs the node until SIGTERM or SIGINT, or until it fails.
 pub(crate) fn run(file: &Path, global: &Global) -> anyhow::Result<Exit> {
-    let _ = global;
     ear::listen(tracing::Level::INFO);
     signals::watch()?;
     let file = NodeFile::read(file)?;
     let options = file.options()?;
     let driver = Driver::open(&options, first_events(), fresh)?;
-    tell(&options, &driver)?;
+    tell(&options, &driver, global.format)?;
     driver.run(signals::is_asked_to_end)?;
     Ok(Exit::Done)
 }
 
-/// What is said at the start, in a line for each thing that an operator may ask.
-fn tell(options: &DriverOptions, driver: &Driver<Exchange>) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
+/// What is said at the start: a line for each thing that an operator may ask, or one object.
+fn tell(options: &DriverOptions, driver: &Driver<Exchange>, format: Format) -> std::io::Result<()> {
     let replica = &options.node.replica;
-    writeln!(
-        out,
-        "node      {} of cluster {}, voters {}, epoch {}",
-        replica.node,
-        replica.cluster,
-        replica
-            .founders
-            .voters
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join(" "),
-        replica.epoch
-    )?;
-    writeln!(
-        out,
-        "listens   {} for nodes, {} for clients",
-        options.listen,
-        options
-            .clients
-            .addresses
-            .get(&replica.node)
-            .map_or("nowhere".to_owned(), ToString::to_string)
-    )?;
-    writeln!(out, "ack       {}", replica.policy.name())?;
-    if let Some(node) = driver.node() {
-        let recovery = node.recovery();
-        writeln!(
-            out,
-            "recovered to position {}, state {:016x}; the journal {}",
-            recovery.position, recovery.state_hash, recovery.journal
-        )?;
+    let voters: Vec<String> = replica
+        .founders
+        .voters
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let clients = options.clients.addresses.get(&replica.node);
+    let recovery = driver.node().map(|node| node.recovery());
+    let mut out = std::io::stdout().lock();
+    match format {
+        Format::Quiet => {}
+        Format::Json => {
+            let told = json!({
+                "verb": "run --node",
+                "node": replica.node.0,
+                "cluster": replica.cluster.to_string(),
+                "voters": replica.founders.voters.iter().map(|voter| voter.0).collect::<Vec<_>>(),
+                "epoch": replica.epoch.0,
+                "listens": options.listen.to_string(),
+                "clients": clients.map(ToString::to_string),
+                "ack": replica.policy.name(),
+                "recovered": recovery.map(|recovery| json!({
+                    "position": recovery.position.0,
+                    "state_hash": format!("{:016x}", recovery.state_hash),
+                    "journal": recovery.journal.to_string(),
+                })),
+            });
+            writeln!(out, "{told}")?;
+        }
+        Format::Text => {
+            writeln!(
+                out,
+                "node      {} of cluster {}, voters {}, epoch {}",
+                replica.node,
+                replica.cluster,
+                voters.join(" "),
+                replica.epoch
+            )?;
+            writeln!(
+                out,
+                "listens   {} for nodes, {} for clients",
+                options.listen,
+                clients.map_or("nowhere".to_owned(), ToString::to_string)
+            )?;
+            writeln!(out, "ack       {}", replica.policy.name())?;
+            if let Some(recovery) = recovery {
+                writeln!(
+                    out,
+                    "recovered to position {}, state {:016x}; the journal {}",
+                    recovery.position, recovery.state_hash, recovery.journal
+                )?;
+            }
+        }
     }
     out.flush()
 }

@@ -5,10 +5,13 @@ use std::path::PathBuf;
 
 use lockstep_perf::args::quantity::{duration, nanos};
 use lockstep_perf::exit::{Exit, Refusal};
-use lockstep_perf::report::chart::{Chart, percentile_chart, time_chart, tune_chart};
+use lockstep_perf::report::chart::{
+    Chart, histogram_chart, percentile_chart, time_chart, tune_chart,
+};
 use lockstep_perf::report::html;
 use lockstep_perf::report::result::Document;
 use lockstep_perf::report::store;
+use serde_json::json;
 
 use super::{Format, Global};
 
@@ -46,6 +49,8 @@ pub(crate) struct Args {
 enum Kind {
     /// Latency by percentile.
     Percentile,
+    /// How many events took how long.
+    Hist,
     /// Latency over time.
     Time,
     /// The trade-off of tune.
@@ -68,8 +73,9 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
         .output
         .as_ref()
         .is_some_and(|path| path.extension().is_some_and(|e| e == "html"));
-    if wants_page && documents.len() == 1 {
-        return write(args, &html::page(&documents[0])?);
+    let wants_all = args.kind.is_none_or(|kind| kind == Kind::C2c);
+    if wants_page && wants_all && documents.len() == 1 {
+        return write(args, global, &html::page(&documents[0])?);
     }
     let kind = args.kind.unwrap_or_else(|| kind_of(&documents));
     if kind == Kind::C2c {
@@ -83,15 +89,19 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
     }
     match &args.output {
         None => {
-            io::stdout().write_all(chart.to_text().as_bytes())?;
+            if global.format == Format::Text {
+                io::stdout().write_all(chart.to_text().as_bytes())?;
+            }
             Ok(Exit::Done)
         }
         Some(path) if path.as_os_str() == "-" => {
             io::stdout().write_all(chart.to_svg().as_bytes())?;
             Ok(Exit::Done)
         }
-        Some(_) if wants_page => write(args, &html::charts(&chart)),
-        Some(path) if path.extension().is_some_and(|e| e == "svg") => write(args, &chart.to_svg()),
+        Some(_) if wants_page => write(args, global, &html::charts(&chart)),
+        Some(path) if path.extension().is_some_and(|e| e == "svg") => {
+            write(args, global, &chart.to_svg())
+        }
         Some(path) => Err(Refusal::usage(
             format!("-o {}: neither .svg nor .html", path.display()),
             "-o plot.svg, -o plot.html, or -o - for SVG on stdout",
@@ -118,19 +128,36 @@ fn matrices(args: &Args, global: &Global, documents: &[Document]) -> anyhow::Res
         )
         .into());
     }
-    for document in documents {
-        let text = match global.format {
-            Format::Json => serde_json::to_string_pretty(&document.pairs)? + "\n",
-            _ => super::c2c::text(&document.pairs),
-        };
-        io::stdout().write_all(text.as_bytes())?;
-    }
+    let text = match global.format {
+        Format::Json => {
+            let each = documents.iter().map(|document| {
+                let label = &document.label;
+                json!({"started": document.started, "label": label, "pairs": document.pairs})
+            });
+            let all = json!({"kind": "c2c", "results": each.collect::<Vec<_>>()});
+            serde_json::to_string_pretty(&all)? + "\n"
+        }
+        Format::Text => documents
+            .iter()
+            .map(|document| super::c2c::text(&document.pairs))
+            .collect(),
+        Format::Quiet => String::new(),
+    };
+    io::stdout().write_all(text.as_bytes())?;
     Ok(Exit::Done)
 }
 
-fn write(args: &Args, text: &str) -> anyhow::Result<Exit> {
+/// Into the file that was asked for; programs are told that it is there.
+fn write(args: &Args, global: &Global, text: &str) -> anyhow::Result<Exit> {
     if let Some(path) = &args.output {
         store::write(path, text)?;
+        if global.format == Format::Json {
+            writeln!(
+                io::stdout(),
+                "{}",
+                json!({"wrote": path, "bytes": text.len()})
+            )?;
+        }
     }
     Ok(Exit::Done)
 }
@@ -151,6 +178,7 @@ fn chart(args: &Args, kind: Kind, documents: &[Document]) -> anyhow::Result<Char
     let mut all: Option<Chart> = None;
     for document in documents {
         let mut one = match kind {
+            Kind::Hist => histogram_chart(document)?,
             Kind::Time => time_chart(document),
             Kind::Tune => tune_chart(document),
             Kind::Percentile | Kind::C2c => percentile_chart(document)?,
@@ -180,7 +208,7 @@ fn chart(args: &Args, kind: Kind, documents: &[Document]) -> anyhow::Result<Char
     if chart.series.iter().all(|series| series.points.is_empty()) {
         return Err(Refusal::environment(
             "there is nothing of that kind in this result",
-            "--kind percentile or time for latency, tune for tune, c2c for c2c",
+            "--kind percentile, hist or time for latency, tune for tune, c2c for c2c",
         )
         .into());
     }

@@ -77,6 +77,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
     document.config = plan.config();
     bench.say(&plan_lines(&plan, &bench))?;
     bench.say(&acknowledged_line(&plan, &mut document)?)?;
+    bench.say(&args.pipeline.take_memory(&plan, &mut document)?)?;
     bench.say(&args.pipeline.go_before_others(&mut document)?)?;
     let mut runs = Vec::new();
     floor(args, &bench, &plan, "before", &mut document.floor)?;
@@ -117,6 +118,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
         }
     }
     if let Some(home) = bench.finish(&document, args.result.keep())? {
+        args.result.show(&home)?;
         bench.say(&format!("saved    {}/report.html\n", home.display()))?;
     }
     Ok(exit)

@@ -370,7 +370,7 @@ fn words_that_are_no_numbers() {
 }
 
 /// The verbs that a help names.
-fn verbs_of(help: &str) -> Vec<String> {
+pub(crate) fn verbs_of(help: &str) -> Vec<String> {
     let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1);
     listed
         .take_while(|line| !line.is_empty())
@@ -505,7 +505,7 @@ fn results_are_found_drawn_exported_and_compared() {
     }
     assert_eq!(same.code, 0, "{same:?}");
     assert!(
-        same.stdout.contains("noise (below the threshold)"),
+        same.stdout.contains("noise\n") && same.stdout.contains(": below the threshold"),
         "{}",
         same.stdout
     );

@@ -6,7 +6,9 @@
 )]
 
 mod faces;
+mod flags;
 mod journal;
+mod json;
 mod lockstep;
 mod run;
 mod schema;

@@ -149,11 +149,7 @@ mod tests {
             nodes: 2,
             clients: vec!["ops".into()],
         };
-        let global = Global {
-            format: Format::Quiet,
-            units: crate::verb::UnitsFlag::Auto,
-            config: None,
-        };
+        let global = Global::silent();
         run(&args, &global).unwrap();
         for name in ["node-1", "node-2", "client-ops"] {
             let files = TlsFiles {

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use self::show::{row_name, several, show};
 use super::bench::is_interrupted;
 use super::flags::share;
-use super::{Format, Global};
+use super::{Format, Global, paint};
 
 /// Arguments of `lockstep compare`.
 #[derive(Debug, clap::Args)]
@@ -195,7 +195,10 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
     }
     let shown = show::Shown::of(&answer, &base.documents, &new.documents);
     if global.format == Format::Text {
-        let text = format!("{}(exit {})\n", shown.text(), exit.code());
+        let mut text = format!("{}(exit {})\n", shown.text(), exit.code());
+        if paint::is_wanted(global.color) {
+            text = paint::verdicts(&text);
+        }
         io::stdout().write_all(text.as_bytes())?;
     }
     if let Some(path) = &args.html {

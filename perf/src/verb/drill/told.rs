@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 
+use lockstep_perf::args::quantity::counted;
 use lockstep_perf::exit::Exit;
 use serde::Serialize;
 
@@ -153,10 +154,10 @@ impl Document {
         let cut = self.cut.map_or(String::new(), |cut| format!(" ({cut})"));
         writeln!(
             out,
-            "drill     {}{cut}, {} runs, {} nodes, ack {}, tick {} ms{}",
+            "drill     {}{cut}, {}, {}, ack {}, tick {} ms{}",
             self.drill,
-            self.runs,
-            self.nodes,
+            counted(self.runs, "run"),
+            counted(self.nodes.into(), "node"),
             self.ack,
             self.tick_ms,
             if self.interrupted {

@@ -8,11 +8,13 @@ use lockstep_engine::core::StepError;
 use lockstep_engine::{Config, Error};
 use lockstep_journaler::{OpenError, ReadError};
 use lockstep_perf::exit::{Exit, Refusal};
+use lockstep_ringbuffer::BuildError;
 use toml::{Table, Value};
 
 use super::EngineFlags;
 use crate::verb::Global;
 use crate::verb::config::{ENGINE, is_engine_key, is_flag};
+use crate::verb::flags::Pages;
 
 /// Tables as a program fills them, and a load as its source wrote it: no sessions of the
 /// engine's own, and no ticks but those of the flow.
@@ -30,6 +32,10 @@ pub(crate) fn config(flags: &EngineFlags, global: &Global) -> anyhow::Result<Con
         config.gate = gate.into();
     }
     config.allow_volatile |= flags.allow_volatile;
+    config.lock_memory |= flags.mlock;
+    if let Some(pages) = flags.mem {
+        config.huge_pages = pages == Pages::Huge;
+    }
     config.checked().map_err(|error| refused(error.into()))?;
     Ok(config)
 }
@@ -69,6 +75,7 @@ fn of_file(path: &Path) -> anyhow::Result<Config> {
 pub(crate) fn refused(error: Error) -> anyhow::Error {
     let (exit, hint) = match &error {
         Error::Config(ConfigError::Read { .. }) | Error::Directory { .. } => (Exit::Failed, ""),
+        Error::Graph(BuildError::Lock { .. }) => (Exit::Refused, "lockstep doctor shows the limit"),
         Error::Config(_) | Error::Graph(_) => (Exit::Usage, ""),
         Error::Journal(error) => match error {
             OpenError::InUse { .. } => (Exit::Refused, "lockstep top shows what it does"),

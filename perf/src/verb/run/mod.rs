@@ -24,6 +24,7 @@ use lockstep_perf::args::quantity::rate;
 use lockstep_perf::exit::{Exit, Refusal};
 
 use super::Global;
+use super::flags::{Pages, check_directory};
 pub(super) use source::day;
 use source::{FormatFlag, Load, OnBadFlag};
 
@@ -109,6 +110,13 @@ pub(crate) struct EngineFlags {
     /// Sync on a file system that forgets at a power cut
     #[arg(long)]
     allow_volatile: bool,
+    /// What lies below the rings; unless told as the configuration says, else pages of the usual
+    /// size
+    #[arg(long, value_enum, value_name = "PAGES")]
+    mem: Option<Pages>,
+    /// Keep the rings in memory; refused where they cannot be locked
+    #[arg(long)]
+    mlock: bool,
 }
 
 /// `--journal`.
@@ -178,7 +186,10 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
             )
             .into());
         }
-        (Some(dir), _) => Some(dir.as_path()),
+        (Some(dir), _) => {
+            check_directory("--dir", dir)?;
+            Some(dir.as_path())
+        }
     };
     load::run(args, global, config, directory)
 }

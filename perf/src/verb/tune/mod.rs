@@ -1,6 +1,5 @@
 //! `lockstep tune`: tries wait strategies, placements, rings and batches on this machine and
 //! recommends one, or says that it cannot tell.
-
 //!
 //! | file | question |
 //! |---|---|
@@ -15,6 +14,7 @@ mod show;
 mod space;
 
 use std::ffi::OsString;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -166,6 +166,24 @@ impl<'a> Tune<'a> {
         }
     }
 
+    /// What would be tried.
+    fn list(&self, candidates: &[Candidate], impossible: usize) -> anyhow::Result<Exit> {
+        for candidate in candidates {
+            self.bench.say(&format!("{}\n", candidate.show()))?;
+        }
+        if self.bench.is_json() {
+            let configs = candidates.iter().map(|candidate| candidate.plan.config());
+            let list = serde_json::json!({
+                "verb": "tune --list",
+                "candidates": configs.collect::<Vec<_>>(),
+                "impossible": impossible,
+            });
+            let text = serde_json::to_string_pretty(&list)? + "\n";
+            io::stdout().write_all(text.as_bytes())?;
+        }
+        Ok(Exit::Done)
+    }
+
     fn run(mut self) -> anyhow::Result<Exit> {
         let args = self.args;
         let wishes = args.pipeline.wishes(&self.bench.machine)?;
@@ -181,13 +199,14 @@ impl<'a> Tune<'a> {
         let most = whole(seconds * ratio(fastest, 1));
         check_room(&candidates[0].plan, most, "a smaller --budget")?;
         if args.list {
-            for candidate in &candidates {
-                self.bench.say(&format!("{}\n", candidate.show()))?;
-            }
-            return Ok(Exit::Done);
+            return self.list(&candidates, impossible);
         }
         args.result.check()?;
         check_file(&args.write)?;
+        let memory = args
+            .pipeline
+            .take_memory(&candidates[0].plan, &mut self.document)?;
+        self.bench.say(&memory)?;
         if let (Some(out), None) = (args.result.keep(), &self.notebook) {
             let home = store::home(out, &self.document);
             self.notebook = Some(Notebook::new(home, self.head()));
@@ -364,6 +383,7 @@ impl<'a> Tune<'a> {
         };
         let home = notebook.home().to_owned();
         self.bench.save(&self.document, &home)?;
+        self.args.result.show(&home)?;
         self.bench
             .say(&format!("saved    {}/report.html\n", home.display()))?;
         if !self.document.interrupted {

@@ -153,16 +153,12 @@ const TUNED: [&str; 10] = [
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::verb::{Format, Global, UnitsFlag, Verb, parse};
+    use crate::verb::{Global, Verb, parse};
     use lockstep_perf::args::plan::Plan;
 
     #[test]
     fn what_is_written_is_the_engines_configuration_and_the_flags() {
-        let bench = Bench::new(&Global {
-            format: Format::Quiet,
-            units: UnitsFlag::Auto,
-            config: None,
-        });
+        let bench = Bench::new(&Global::silent());
         let line = [
             "lockstep", "tune", "--ring", "1Ki", "--wait", "park", "--insist",
         ];
