@@ -77,6 +77,9 @@ pub struct Config {
     pub beacon_every: u64,
     /// Client sessions open at once; 0: requests are not checked. Default 1024.
     pub sessions_max: u32,
+    /// Client sessions open at once of one principal, in a cluster: a client whose name a certificate or a
+    /// token proves; 0, the default: as many as there may be.
+    pub sessions_per_principal: u32,
     /// Replies kept for each session. Default 16.
     pub session_replies: u32,
     /// A session without a request for so long ends. Default one day.
@@ -249,6 +252,7 @@ impl Default for Config {
             shadow: true,
             beacon_every: 1_000_000,
             sessions_max: 1024,
+            sessions_per_principal: 0,
             session_replies: 16,
             session_expiry_ms: 24 * 60 * 60 * 1000,
             on_validate_panic: OnValidatePanic::Halt,

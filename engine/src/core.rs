@@ -23,10 +23,11 @@ use crate::cluster::Administration;
 use crate::event::{Header, Kinds, SYSTEM_KINDS, Slot};
 use crate::logic::{Context, EventOf, Logic, Reject};
 use crate::outputs::Outputs;
-use crate::requests::{Look, Reply, Requests};
+use crate::principal::{Principal, SessionOpenAs};
+use crate::requests::{Look, Opening, Reply, Requests};
 use crate::state::{LoadError, State, StateReader, StateWriter};
 use crate::system::{
-    Beacon, Membership, Parameters, Quarantine, Quarantined, Repeated, SessionChanged,
+    Beacon, Membership, Parameters, Quarantine, Quarantined, Quotas, Repeated, SessionChanged,
     SessionClose, SessionOpen, Tick, VersionSwitch, code, known_version,
 };
 use crate::upcast::{UnknownVersion, Upcasters};
@@ -39,6 +40,9 @@ const SNAPSHOT_VERSION: u32 = 1;
 
 /// The same where the logic's rules are not in their first version any more: it is in there.
 const SNAPSHOT_WITH_VERSION: u32 = 2;
+
+/// The same with that version and the quotas, where there are any.
+const SNAPSHOT_WITH_QUOTAS: u32 = 3;
 
 /// The version of the rules that a log begins in.
 pub(crate) const FIRST_VERSION: u32 = 1;
@@ -56,6 +60,8 @@ pub struct Core<L: Logic> {
     time_ns: u64,
     /// Of the logic's rules, as the log says.
     version: u32,
+    /// How many sessions a principal may have; 0: no limit.
+    sessions_per_principal: u32,
     // What follows is not state: it is made from the log, or only speeds things up.
     /// Positions that the log says are to be passed over, known ahead in a replay.
     skip: BTreeSet<u64>,
@@ -149,6 +155,7 @@ impl<L: Logic> Core<L> {
             position: 0,
             time_ns: 0,
             version: FIRST_VERSION,
+            sessions_per_principal: 0,
             skip: BTreeSet::new(),
             beacons: VecDeque::with_capacity(BEACONS_KEPT),
             due: VecDeque::with_capacity(BEACONS_KEPT),
@@ -177,18 +184,21 @@ impl<L: Logic> Core<L> {
         let mut reader = StateReader::new(bytes);
         let from = &mut reader;
         let found = u32::load(from)?;
-        if found != SNAPSHOT_VERSION && found != SNAPSHOT_WITH_VERSION {
+        if !(SNAPSHOT_VERSION..=SNAPSHOT_WITH_QUOTAS).contains(&found) {
             return Err(LoadError::Version {
                 what: "the engine",
                 found,
-                known: SNAPSHOT_WITH_VERSION,
+                known: SNAPSHOT_WITH_QUOTAS,
             });
         }
         let (time_ns, parameters) = (State::load(from)?, State::load(from)?);
-        let version = if found == SNAPSHOT_WITH_VERSION {
-            u32::load(from)?
-        } else {
-            FIRST_VERSION
+        let version = match found {
+            SNAPSHOT_VERSION => FIRST_VERSION,
+            _ => u32::load(from)?,
+        };
+        let sessions_per_principal = match found {
+            SNAPSHOT_WITH_QUOTAS => u32::load(from)?,
+            _ => 0,
         };
         let (requests, quarantined) = (State::load(from)?, State::load(from)?);
         let logic = L::load(from)?;
@@ -200,6 +210,7 @@ impl<L: Logic> Core<L> {
             position: position.0,
             time_ns,
             version,
+            sessions_per_principal,
             ..Self::new(logic)
         };
         Ok(own)
@@ -207,17 +218,19 @@ impl<L: Logic> Core<L> {
 
     /// The canonical bytes, for a snapshot at [`position`](Self::position).
     pub fn save(&self, out: &mut StateWriter<'_>) {
-        let is_first = self.version == FIRST_VERSION;
-        let own = if is_first {
-            SNAPSHOT_VERSION
-        } else {
-            SNAPSHOT_WITH_VERSION
+        let own = match (self.version, self.sessions_per_principal) {
+            (FIRST_VERSION, 0) => SNAPSHOT_VERSION,
+            (_, 0) => SNAPSHOT_WITH_VERSION,
+            (_, _) => SNAPSHOT_WITH_QUOTAS,
         };
         own.save(out);
         self.time_ns.save(out);
         self.parameters.save(out);
-        if !is_first {
+        if own != SNAPSHOT_VERSION {
             self.version.save(out);
+        }
+        if own == SNAPSHOT_WITH_QUOTAS {
+            self.sessions_per_principal.save(out);
         }
         self.requests.save(out);
         self.quarantined.save(out);
@@ -246,10 +259,12 @@ impl<L: Logic> Core<L> {
             quarantined: &self.quarantined,
             logic: self.logic.state_hash(),
         });
-        // A state in its first version hashes as it did before there were versions.
-        match self.version {
-            FIRST_VERSION => hash,
-            version => crate::state::state_hash(&(hash, version)),
+        // A state in its first version hashes as it did before there were versions, and one without
+        // quotas as before there were any (`PR2`).
+        match (self.version, self.sessions_per_principal) {
+            (FIRST_VERSION, 0) => hash,
+            (version, 0) => crate::state::state_hash(&(hash, version)),
+            (version, most) => crate::state::state_hash(&(hash, version, most)),
         }
     }
 
@@ -355,7 +370,7 @@ impl<L: Logic> Core<L> {
     fn checked(&mut self, event: &EventOf<L>, out: &mut Outputs<'_, L::Out>) -> u16 {
         let header = *event.header();
         if header.session == 0 || self.parameters.sessions_max == 0 {
-            return self.apply(event, out);
+            return self.apply(event, Principal::NOBODY, out);
         }
         match self.requests.look(
             header.session,
@@ -363,8 +378,8 @@ impl<L: Logic> Core<L> {
             self.time_ns,
             &self.parameters,
         ) {
-            Look::Fresh => {
-                let code = self.apply(event, out);
+            Look::Fresh(principal) => {
+                let code = self.apply(event, principal, out);
                 let reply = Reply {
                     request: header.request,
                     code,
@@ -389,8 +404,13 @@ impl<L: Logic> Core<L> {
     }
 
     #[inline]
-    fn apply(&mut self, event: &EventOf<L>, out: &mut Outputs<'_, L::Out>) -> u16 {
-        let context = Context::new(self.position, self.time_ns, self.version);
+    fn apply(
+        &mut self,
+        event: &EventOf<L>,
+        principal: Principal,
+        out: &mut Outputs<'_, L::Out>,
+    ) -> u16 {
+        let context = Context::new(self.position, self.time_ns, self.version).of(principal);
         let view = L::In::view(event).expect("CO1: the kind is among the logic's versions");
         self.is_validating = true;
         let verdict = self.logic.validate(view, &context);
@@ -413,7 +433,7 @@ impl<L: Logic> Core<L> {
         }
         let rules = &self.parameters;
         let look = self.requests.look(session, request, self.time_ns, rules);
-        if look == Look::Fresh {
+        if matches!(look, Look::Fresh(_)) {
             let reply = Reply {
                 request,
                 code,
@@ -462,9 +482,21 @@ impl<L: Logic> Core<L> {
                     });
                 }
             }
-            SessionOpen::KIND => return Ok(self.open_session(event.body_as(), out)),
+            SessionOpen::KIND => {
+                let tag = event.body_as::<SessionOpen>().tag;
+                return Ok(self.open_session(tag, Principal::NOBODY, out));
+            }
+            SessionOpenAs::KIND => {
+                let Some(open) = SessionOpenAs::in_body(event.body()) else {
+                    return Err(self.unknown_own(kind, found));
+                };
+                return Ok(self.open_session(open.tag, open.principal(), out));
+            }
             SessionClose::KIND => return Ok(self.close_session(event.body_as(), out)),
             Parameters::KIND => self.parameters = *event.body_as(),
+            Quotas::KIND => {
+                self.sessions_per_principal = event.body_as::<Quotas>().sessions_per_principal;
+            }
             VersionSwitch::KIND => return self.switch_version(event.body_as()),
             // The consensus has read it; it is in the log like everything that was decided.
             Membership::KIND | Administration::KIND => {}
@@ -508,16 +540,26 @@ impl<L: Logic> Core<L> {
         }
     }
 
-    fn open_session(&mut self, open: &SessionOpen, out: &mut Outputs<'_, L::Out>) -> u16 {
+    fn open_session(
+        &mut self,
+        tag: u64,
+        principal: Principal,
+        out: &mut Outputs<'_, L::Out>,
+    ) -> u16 {
         let session = self.position + 1;
+        let of = Opening {
+            tag,
+            principal,
+            most: self.sessions_per_principal,
+        };
         match self
             .requests
-            .open(session, open.tag, self.time_ns, &self.parameters)
+            .open(session, of, self.time_ns, &self.parameters)
         {
             Ok(()) => {
                 out.write(&SessionChanged {
                     session,
-                    tag: open.tag,
+                    tag,
                     is_open: 1,
                     spare: 0,
                 });
@@ -632,6 +674,12 @@ impl<L: Logic> Core<L> {
     #[must_use]
     pub fn parameters(&self) -> &Parameters {
         &self.parameters
+    }
+
+    /// How many sessions one principal may have; 0: as many as there may be.
+    #[must_use]
+    pub fn sessions_per_principal(&self) -> u32 {
+        self.sessions_per_principal
     }
 
     /// Positions in quarantine.

@@ -20,6 +20,7 @@ use lockstep_journaler::Position;
 
 use crate::event::Kinds;
 use crate::outputs::Outputs;
+use crate::principal::Principal;
 use crate::state::{State, state_hash};
 use crate::upcast::Upcasters;
 
@@ -201,6 +202,7 @@ pub struct Context {
     position: Position,
     time_ns: u64,
     version: u32,
+    principal: Principal,
 }
 
 impl Context {
@@ -209,7 +211,21 @@ impl Context {
             position: Position(position),
             time_ns,
             version,
+            principal: Principal::NOBODY,
         }
+    }
+
+    /// The same for an event of this principal's session.
+    pub(crate) const fn of(self, principal: Principal) -> Self {
+        Self { principal, ..self }
+    }
+
+    /// Whose session the event belongs to: the name that a certificate or a token proved when the session was
+    /// opened, the same on every replica. [`Principal::NOBODY`] for an event without a session, for one whose
+    /// client had to prove nothing, and where the engine keeps no sessions (`sessions_max = 0`).
+    #[must_use]
+    pub const fn principal(&self) -> Principal {
+        self.principal
     }
 
     /// The version of the rules that the log is in: one of [`Logic::VERSIONS`].

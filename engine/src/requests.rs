@@ -16,11 +16,13 @@
 //!
 //! * `RQ1` A request is applied at most once: `last` rises by one with each that is.
 //! * `RQ2` At most `sessions_max` sessions of `replies_max` replies each.
+//! * `RQ4` A principal has at most so many sessions as the log says, those that have expired not counted.
 //! * `RQ3` Time is the log's: a session has expired by the header of an event, never by a clock.
 
 use std::collections::VecDeque;
 
 use crate::det_map::DetMap;
+use crate::principal::Principal;
 use crate::state::{LoadError, State, StateReader, StateWriter};
 use crate::system::{Parameters, code};
 
@@ -39,7 +41,20 @@ pub struct Session {
     pub last: u32,
     /// The log's time of its last request.
     pub last_ns: u64,
+    /// Whose it is.
+    pub principal: Principal,
     replies: VecDeque<Reply>,
+}
+
+/// A session that is asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Opening {
+    /// Free for the client.
+    pub tag: u64,
+    /// Whose it is.
+    pub principal: Principal,
+    /// How many one principal may have; 0: as many as there may be.
+    pub most: u32,
 }
 
 /// What came of a request.
@@ -56,8 +71,8 @@ pub struct Reply {
 /// What a request is to its session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Look {
-    /// It is the next one.
-    Fresh,
+    /// It is the next one of this principal's session.
+    Fresh(Principal),
     /// It was answered before.
     Repeated(Reply),
     /// It cannot be taken, by this code.
@@ -65,12 +80,53 @@ pub enum Look {
 }
 
 crate::snapshot!(Requests { sessions });
-crate::snapshot!(Session {
-    tag,
-    last,
-    last_ns,
-    replies
-});
+
+/// The version of a session's bytes, and that of one whose principal has a name (`PR2`).
+const SESSION_VERSION: u32 = 1;
+const SESSION_WITH_NAME: u32 = 2;
+
+impl State for Session {
+    fn save(&self, out: &mut StateWriter<'_>) {
+        let has_name = !self.principal.is_nobody();
+        let version = if has_name {
+            SESSION_WITH_NAME
+        } else {
+            SESSION_VERSION
+        };
+        version.save(out);
+        self.tag.save(out);
+        self.last.save(out);
+        self.last_ns.save(out);
+        self.replies.save(out);
+        if has_name {
+            self.principal.save(out);
+        }
+    }
+
+    fn load(from: &mut StateReader<'_>) -> Result<Self, LoadError> {
+        let found = u32::load(from)?;
+        if !(SESSION_VERSION..=SESSION_WITH_NAME).contains(&found) {
+            return Err(LoadError::Version {
+                what: "Session",
+                found,
+                known: SESSION_WITH_NAME,
+            });
+        }
+        let (tag, last, last_ns) = (State::load(from)?, State::load(from)?, State::load(from)?);
+        let replies = State::load(from)?;
+        let principal = match found {
+            SESSION_WITH_NAME => Principal::load(from)?,
+            _ => Principal::NOBODY,
+        };
+        Ok(Self {
+            tag,
+            last,
+            last_ns,
+            principal,
+            replies,
+        })
+    }
+}
 
 impl State for Reply {
     fn save(&self, out: &mut StateWriter<'_>) {
@@ -97,7 +153,7 @@ impl Requests {
         };
         // RQ1: behind the last number that there is comes none.
         if session.last.checked_add(1) == Some(request) {
-            return Look::Fresh;
+            return Look::Fresh(session.principal);
         }
         if request > session.last {
             return Look::Refused(code::REQUEST_GAP);
@@ -127,7 +183,8 @@ impl Requests {
         session.replies.push_back(reply);
     }
 
-    /// Opens a session, after those that have expired are gone (`RQ2`).
+    /// Opens a session of a principal that may have so many (0: as many as there may be), after those that
+    /// have expired are gone (`RQ2`, `RQ4`).
     ///
     /// # Errors
     ///
@@ -135,13 +192,21 @@ impl Requests {
     pub fn open(
         &mut self,
         number: u64,
-        tag: u64,
+        of: Opening,
         now_ns: u64,
         rules: &Parameters,
     ) -> Result<(), u16> {
         self.expire(now_ns, rules);
         if self.sessions.len() as u64 >= u64::from(rules.sessions_max) {
             return Err(code::SESSIONS_FULL);
+        }
+        let Opening {
+            tag,
+            principal,
+            most,
+        } = of;
+        if most != 0 && !principal.is_nobody() && self.count_of(principal) >= u64::from(most) {
+            return Err(code::SESSIONS_OF_PRINCIPAL);
         }
         let replies = usize::try_from(rules.replies_max).unwrap_or(0).min(1024);
         let replies = VecDeque::with_capacity(replies);
@@ -151,10 +216,17 @@ impl Requests {
                 tag,
                 last: 0,
                 last_ns: now_ns,
+                principal,
                 replies,
             },
         );
         Ok(())
+    }
+
+    /// How many sessions this principal has.
+    fn count_of(&self, principal: Principal) -> u64 {
+        let all = self.sessions.values();
+        all.filter(|one| one.principal == principal).count() as u64
     }
 
     /// Closes a session; what it was.
@@ -236,9 +308,12 @@ mod tests {
     #[test]
     fn rq1_each_row_of_the_table() {
         let mut requests = Requests::default();
-        requests.open(1, 0, 0, &RULES).unwrap();
+        requests.open(1, Opening::default(), 0, &RULES).unwrap();
         for number in 1..=3 {
-            assert_eq!(requests.look(1, number, 0, &RULES), Look::Fresh);
+            assert_eq!(
+                requests.look(1, number, 0, &RULES),
+                Look::Fresh(Principal::NOBODY)
+            );
             requests.keep(1, reply(number, u64::from(number) * 10), 0, &RULES);
         }
         assert_eq!(requests.look(1, 3, 0, &RULES), Look::Repeated(reply(3, 30)));
@@ -260,9 +335,12 @@ mod tests {
     #[test]
     fn rq1_numbers_do_not_begin_again() {
         let mut requests = Requests::default();
-        requests.open(1, 0, 0, &RULES).unwrap();
+        requests.open(1, Opening::default(), 0, &RULES).unwrap();
         requests.keep(1, reply(u32::MAX - 1, 10), 0, &RULES);
-        assert_eq!(requests.look(1, u32::MAX, 0, &RULES), Look::Fresh);
+        assert_eq!(
+            requests.look(1, u32::MAX, 0, &RULES),
+            Look::Fresh(Principal::NOBODY)
+        );
         requests.keep(1, reply(u32::MAX, 20), 0, &RULES);
         for number in [0, 1] {
             let forgotten = Look::Refused(code::REQUEST_FORGOTTEN);
@@ -273,15 +351,21 @@ mod tests {
     #[test]
     fn rq2_rq3_sessions_are_bounded_and_expire_by_the_log() {
         let mut requests = Requests::default();
-        requests.open(1, 0, 0, &RULES).unwrap();
-        requests.open(2, 0, 50, &RULES).unwrap();
-        assert_eq!(requests.open(3, 0, 99, &RULES), Err(code::SESSIONS_FULL));
-        assert_eq!(requests.look(1, 1, 99, &RULES), Look::Fresh);
+        requests.open(1, Opening::default(), 0, &RULES).unwrap();
+        requests.open(2, Opening::default(), 50, &RULES).unwrap();
+        assert_eq!(
+            requests.open(3, Opening::default(), 99, &RULES),
+            Err(code::SESSIONS_FULL)
+        );
+        assert_eq!(
+            requests.look(1, 1, 99, &RULES),
+            Look::Fresh(Principal::NOBODY)
+        );
         assert_eq!(
             requests.look(1, 1, 100, &RULES),
             Look::Refused(code::SESSION_UNKNOWN)
         );
-        requests.open(4, 0, 120, &RULES).unwrap();
+        requests.open(4, Opening::default(), 120, &RULES).unwrap();
         assert_eq!(requests.len(), 2);
         assert!(requests.live(2, 120, &RULES).is_some());
         let bytes = crate::state::to_bytes(&requests);
@@ -289,5 +373,56 @@ mod tests {
             crate::state::from_bytes::<Requests>(&bytes).unwrap(),
             requests
         );
+    }
+
+    #[test]
+    fn rq4_a_principal_has_so_many_sessions_and_whoever_has_no_name_has_no_limit() {
+        let rules = Parameters {
+            sessions_max: 9,
+            ..RULES
+        };
+        let of = |name: &str| Opening {
+            tag: 7,
+            principal: Principal::of(name),
+            most: 2,
+        };
+        let mut requests = Requests::default();
+        requests.open(1, of("desk"), 0, &rules).unwrap();
+        requests.open(2, of("desk"), 50, &rules).unwrap();
+        let full = Err(code::SESSIONS_OF_PRINCIPAL);
+        assert_eq!(requests.open(3, of("desk"), 60, &rules), full);
+        requests.open(4, of("other"), 60, &rules).unwrap();
+        for number in 5..8 {
+            requests.open(number, of(""), 60, &rules).unwrap();
+        }
+        let look = requests.look(4, 1, 60, &rules);
+        assert_eq!(look, Look::Fresh(Principal::of("other")));
+        let bytes = crate::state::to_bytes(&requests);
+        let read: Requests = crate::state::from_bytes(&bytes).unwrap();
+        assert_eq!(read, requests);
+        // The first one has expired, or is closed.
+        requests.open(8, of("desk"), 100, &rules).unwrap();
+        assert_eq!(requests.open(9, of("desk"), 101, &rules), full);
+        requests.close(8).unwrap();
+        requests.open(9, of("desk"), 101, &rules).unwrap();
+    }
+
+    #[test]
+    fn pr2_without_names_the_bytes_are_those_of_before() {
+        let mut requests = Requests::default();
+        let of = Opening {
+            tag: 5,
+            ..Opening::default()
+        };
+        requests.open(3, of, 9, &RULES).unwrap();
+        requests.keep(3, reply(1, 4), 9, &RULES);
+        // As `snapshot!` wrote them: version, one session, its number, version, and the four fields.
+        let replies = (1_u64, (1_u32, 0_u16, 4_u64));
+        let before = crate::state::to_bytes(&(
+            (1_u32, 1_u64, 3_u64),
+            (1_u32, 5_u64, 1_u32),
+            (9_u64, replies),
+        ));
+        assert_eq!(crate::state::to_bytes(&requests), before);
     }
 }

@@ -19,6 +19,7 @@ use lockstep_journaler::schema::{Field, FieldType, Kind, Schema, in_event};
 
 use crate::cluster::Administration;
 use crate::event::{Body, HEADER_BYTES, Slot, padding, schema_kind};
+use crate::principal::SessionOpenAs;
 
 macro_rules! system {
     ($($(#[$meta:meta])* $name:ident = $kind:literal {
@@ -104,6 +105,13 @@ system! {
         /// Zero.
         spare: u32,
     }
+    /// Event: how many of what one principal may have, from here on.
+    Quotas = 0xff0b {
+        /// Sessions that are open at once; 0: as many as there may be.
+        sessions_per_principal: u32,
+        /// Zero.
+        spare: u32,
+    }
     /// Output: the event was refused; the state is as before it.
     Rejected = 0xff11 {
         /// Of the event.
@@ -164,6 +172,8 @@ pub mod code {
     pub const REPEATED: u16 = 0xff07;
     /// The log is in a newer version of the logic's rules already.
     pub const VERSION_BACK: u16 = 0xff09;
+    /// The principal has as many sessions as it may have.
+    pub const SESSIONS_OF_PRINCIPAL: u16 = 0xff0a;
     /// The slot was claimed by a producer that gave it up.
     pub const VOID: u16 = 0xff08;
 
@@ -174,6 +184,9 @@ pub mod code {
             SESSION_UNKNOWN => "the session is not open, or has expired: open one",
             SESSIONS_FULL => {
                 "as many sessions are open as may be: close some, or raise sessions_max"
+            }
+            SESSIONS_OF_PRINCIPAL => {
+                "this client has as many sessions as it may have: close some, or raise sessions_per_principal"
             }
             REQUEST_FORGOTTEN => "the request is older than the replies that are kept",
             REQUEST_GAP => "a request before this one is missing: send that first",
@@ -192,16 +205,21 @@ pub mod code {
 /// The numbers of the engine's own kinds (`E3`): a journal is the application's, whichever of them it knows.
 pub(crate) const OWN_KINDS: &[RangeInclusive<u32>] = &[0..=0, 0xff00..=0xffff];
 
-/// The generation of this build's kinds (`SY1`). 1: up to `VersionSwitch`; 2: `Administration` too.
-pub(crate) const GENERATION: u8 = 2;
+/// The generation of this build's kinds (`SY1`). 1: up to `VersionSwitch`; 2: `Administration` too;
+/// 3: `SessionOpenAs` and `Quotas` too.
+pub(crate) const GENERATION: u8 = 3;
 
 /// The generation that brought [`Administration`].
 pub(crate) const KNOWS_ADMINISTRATION: u8 = 2;
+
+/// The generation that brought [`SessionOpenAs`] and [`Quotas`].
+pub(crate) const KNOWS_PRINCIPALS: u8 = 3;
 
 /// The newest version of an engine's kind that this build reads (`SY2`); 0: it does not know the kind.
 pub(crate) const fn known_version(kind: u16) -> u16 {
     match kind {
         Beacon::KIND..=VersionSwitch::KIND | Administration::KIND => 1,
+        SessionOpenAs::KIND | Quotas::KIND => 1,
         _ => 0,
     }
 }
@@ -285,10 +303,12 @@ pub(crate) fn schema_kinds<S: Slot>() -> Vec<Kind> {
         schema_kind::<S, Parameters>(),
         schema_kind::<S, Membership>(),
         schema_kind::<S, VersionSwitch>(),
+        schema_kind::<S, Quotas>(),
     ];
     // Only a cluster writes it, whose slots are large enough (`E2`).
     if size_of::<S>() >= HEADER_BYTES + size_of::<Administration>() {
         kinds.push(schema_kind::<S, Administration>());
+        kinds.push(schema_kind::<S, SessionOpenAs>());
     }
     kinds
 }
@@ -344,6 +364,6 @@ mod tests {
             let number = u16::try_from(kind.number).unwrap();
             assert_eq!(known_version(number) != 0, number != 0, "{}", kind.name);
         }
-        assert_eq!(known_version(0xff0a), 0);
+        assert_eq!(known_version(0xff0c), 0);
     }
 }

@@ -92,6 +92,8 @@ pub struct ClientsTable {
     pub admins: BTreeSet<String>,
     /// Most clients at once. Default 1024.
     pub connections_max: Option<usize>,
+    /// Most requests in flight of one name that was proved. Default 0: no limit.
+    pub requests_per_principal: u32,
 }
 
 /// A node, and where it is.
@@ -224,6 +226,7 @@ impl NodeFile {
                 tokens: self.clients.tokens.clone(),
                 admins: self.clients.admins.clone(),
                 connections_max: self.clients.connections_max.unwrap_or(0),
+                requests_per_principal: self.clients.requests_per_principal,
             },
             security: self.security()?,
             has_back_thread: self.has_logic_thread(),
@@ -329,6 +332,18 @@ mod tests {
         let replica = file.options().unwrap().node.replica;
         assert!(replica.sites.gates && replica.policy == Policy::Disks);
         assert_eq!(replica.sites.of(NodeId(2)), Some("lyon"));
+    }
+
+    #[test]
+    fn limits_of_a_principal_have_the_same_names_in_file_and_options() {
+        let text = TEXT.replace(
+            "[engine]",
+            "[clients]\nrequests_per_principal = 7\n[engine]\nsessions_per_principal = 3",
+        );
+        let file: NodeFile = toml::from_str(&text).unwrap();
+        let options = file.options().unwrap();
+        assert_eq!(options.clients.requests_per_principal, 7);
+        assert_eq!(options.node.config.sessions_per_principal, 3);
     }
 
     #[test]

@@ -93,6 +93,8 @@ pub struct ClientsOptions {
     pub admins: BTreeSet<String>,
     /// Most clients at once; 0: 1024.
     pub connections_max: usize,
+    /// Most requests of one principal in flight here, over all its sessions; 0: no limit.
+    pub requests_per_principal: u32,
 }
 
 /// What is seen of a node in its cluster, in the order of its rows; behind them stand those of every

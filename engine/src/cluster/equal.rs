@@ -3,7 +3,7 @@
 //! | of the node's file | why |
 //! |---|---|
 //! | the schema of the events, the engine's own kinds as they were first (`SY1`) | the same bytes have to mean the same |
-//! | `sessions_max`, `session_replies`, `session_expiry_ms`, `beacon_every` | who leads writes them into the log: nodes that differ would write them in turns |
+//! | `sessions_max`, `session_replies`, `session_expiry_ms`, `beacon_every`, `sessions_per_principal` | who leads writes them into the log: nodes that differ would write them in turns |
 //! | `ack`, and where it ends with `+dr` the sites of the founders | an answer has to mean the same, whoever leads |
 //! | `engine.tick_ms` | the log's time has to go on the same way, whoever leads |
 //! | `on_validate_panic`, `on_apply_panic`, and unless both are `halt` the length of the ring | an event goes into quarantine on all nodes, or on none (`QU3`) |
@@ -28,8 +28,12 @@ pub(crate) fn fingerprint<L: Logic>(options: &NodeOptions) -> u64 {
         policy: replica.policy,
         is_gated: replica.sites.gates,
     };
+    let most = match config.sessions_per_principal {
+        0 => String::new(),
+        most => format!(" {most} per principal"),
+    };
     let mut equal = format!(
-        "{:016x} {:?} {ack} {}{}",
+        "{:016x} {:?} {ack} {}{}{most}",
         // SY1
         lasting_hash(L::In::schema()),
         config.parameters(),
@@ -108,8 +112,11 @@ mod tests {
         let own = fingerprint::<Adder>(&options());
         assert_ne!(own, fingerprint::<Taker>(&options()), "the schema");
         type Change = fn(&mut NodeOptions);
-        let changes: [(&str, Change); 8] = [
+        let changes: [(&str, Change); 9] = [
             ("sessions_max", |one| one.config.sessions_max += 1),
+            ("sessions_per_principal", |one| {
+                one.config.sessions_per_principal = 7;
+            }),
             ("session_replies", |one| one.config.session_replies += 1),
             ("session_expiry_ms", |one| one.config.session_expiry_ms += 1),
             ("beacon_every", |one| one.config.beacon_every += 64),

@@ -22,22 +22,24 @@ use lockstep_journaler::Position;
 use lockstep_journaler::storage::Storage;
 use lockstep_replicator::client::codec::{BODY_BYTES_MAX, ReplyHead};
 use lockstep_replicator::client::{
-    Admit, Asked, ClientId, Gateway, GatewaySettings, Leadership, Principal, code as clients,
+    Admit, Asked, ClientId, Gateway, GatewaySettings, Identity, Leadership, Principal,
+    code as clients,
 };
 use lockstep_replicator::consensus::Role;
 use lockstep_replicator::transport::Waiting;
-use lockstep_replicator::{Change, Gating, NodeId, OfferError};
+use lockstep_replicator::{Change, NodeId};
 
-use super::administration::{Action, Administration};
 use super::answers::{Asker, Done};
 use super::driver::DriverOptions;
 use super::member::Refused;
 use super::node::ClusterNode;
+use super::operators::{Administered, administer, is_settled, not_taken, transferring};
 use crate::error::Result;
 use crate::event::{Kinds, SYSTEM_KINDS, Slot};
 use crate::logic::{EventOf, Logic, OutputOf};
+use crate::principal::{self, SessionOpenAs};
 use crate::runtime::clock::Clock;
-use crate::system::{Membership, SessionClose, SessionOpen, VersionSwitch, code};
+use crate::system::{SessionClose, SessionOpen, code};
 
 /// Clients at once, unless told.
 const CONNECTIONS_MAX: usize = 1024;
@@ -51,9 +53,6 @@ const SPARE_BYTES_MAX: usize = 4096;
 
 /// A client greets within so long: with TLS over a slow line it is a few round trips.
 const GREET_WITHIN: Duration = Duration::from_secs(5);
-
-/// Frames that a learner may be behind when it gets a vote.
-const LAG_MAX: u64 = 512;
 
 /// See the module.
 pub(crate) struct Front<L: Logic> {
@@ -131,6 +130,7 @@ impl<L: Logic> Front<L> {
             event_size: L::In::schema().event_size,
             window_max: options.node.config.session_replies,
             connections_max: most,
+            requests_per_principal: clients.requests_per_principal,
             waiting_bytes_max: WAITING_BYTES_MAX,
             greet_within: GREET_WITHIN,
         };
@@ -173,10 +173,11 @@ impl<L: Logic> Front<L> {
             let token = *first + waiting.len() as u64;
             let mut by = None;
             let (event, whom) = match asked {
-                Asked::Open { route } => (
-                    EventOf::<L>::event(&SessionOpen { tag: route }),
-                    Whom::Open { route },
-                ),
+                Asked::Open { route, principal } => {
+                    let is_known = node.knows_principals();
+                    let event = opening::<L>(route, principal, is_known);
+                    (event, Whom::Open { route })
+                }
                 Asked::Close { session } => {
                     (EventOf::<L>::event(&SessionClose { session }), Whom::Nobody)
                 }
@@ -278,7 +279,7 @@ impl<L: Logic> Front<L> {
         let mut settling = std::mem::take(&mut self.settling);
         settling.retain(|one| {
             let position = one.position;
-            let (code, text) = if let Some(why) = not_taken(node, one) {
+            let (code, text) = if let Some(why) = not_taken(node, one.change, one.position) {
                 (1, why)
             } else if is_settled(node, position) {
                 (0, format!("{{\"position\":{position}}}"))
@@ -402,6 +403,17 @@ impl<L: Logic> Asker<OutputOf<L>> for Front<L> {
     }
 }
 
+/// The event that opens a session: with a name, where one was proved and every member knows such events (`PR1`).
+fn opening<L: Logic>(tag: u64, principal: &Principal, is_known: bool) -> EventOf<L> {
+    let is_proved = principal.identity != Identity::Nobody;
+    let name = principal::Principal::of(&principal.name);
+    if is_known && is_proved && !name.is_nobody() {
+        EventOf::<L>::event(&SessionOpenAs::new(tag, name))
+    } else {
+        EventOf::<L>::event(&SessionOpen { tag })
+    }
+}
+
 /// The event that a client made, as one of its session (`FR1`, `FR2`).
 fn event_of<L: Logic>(
     session: u64,
@@ -425,292 +437,49 @@ fn event_of<L: Logic>(
     Ok(event)
 }
 
-/// What comes of an operator's command: an answer, or an event that is to be let in.
-enum Administered<E> {
-    Answer(u16, String),
-    /// Who asked, and the event behind that.
-    Event(Administration, E),
-    /// Who asked; behind that another node is to lead.
-    Transfer(Administration, NodeId),
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Body, Event64};
+    use crate::logic::Context;
+    use crate::outputs::Outputs;
 
-fn administer<L: Logic, S: Storage>(
-    node: &mut ClusterNode<L, S>,
-    peers: &[NodeId],
-    principal: &Principal,
-    command: &str,
-    is_dry: bool,
-) -> Administered<EventOf<L>> {
-    let refused = |why: String| Administered::Answer(1, why);
-    let mut words = command.split_whitespace();
-    let verb = words.next().unwrap_or("");
-    if let Some(version) = command.strip_prefix("switch-version ") {
-        return switch_version(node, principal, version, is_dry);
+    crate::bodies! {
+        Add, kind 1, version 1: { amount: u64 }
+        Sum, kind 101, version 1: { sum: u64 }
     }
-    let whom = words.next().map(str::parse::<NodeId>);
-    let change = match (verb, whom) {
-        ("status", _) => return Administered::Answer(0, status(node)),
-        ("transfer", Some(Ok(to))) => {
-            if is_dry {
-                let is_voter = node.replica().members().is_voter(to);
-                let text = format!("{{\"would_transfer_to\":{to},\"is_voter\":{is_voter}}}");
-                return Administered::Answer(u16::from(!is_voter), text);
-            }
-            if !node.is_open() {
-                return refused(not_here(node));
-            }
-            if node.replica().options().node == to {
-                return refused(format!("node {to} leads already"));
-            }
-            if !node.replica().members().is_voter(to) {
-                return refused(OfferError::NoVoter { node: to }.to_string());
-            }
-            // SY3
-            if let Some(old) = node.too_old_for_administration() {
-                tracing::warn!(
-                    node = old.0,
-                    "a transfer without a word in the log of who asked for it: that node's build does not know such events"
-                );
-                return match node.transfer_to(to) {
-                    Ok(()) => Administered::Answer(0, transferring(to)),
-                    Err(error) => refused(error.to_string()),
-                };
-            }
-            let asked = Administration::of(principal, Action::Transfer).about(to);
-            return Administered::Transfer(asked, to);
+    #[derive(Default)]
+    struct Adder {
+        sum: u64,
+    }
+    crate::snapshot!(Adder { sum });
+    impl Logic for Adder {
+        type In = Add;
+        type Out = Sum;
+        fn apply(&mut self, add: &Add, _: &Context, _: &mut Outputs<'_, Sum>) {
+            self.sum += add.amount;
         }
-        ("degrade", None) => return go_by(node, principal, Gating::Degraded, is_dry),
-        ("gate", None) => return go_by(node, principal, Gating::Sites, is_dry),
-        ("add", Some(Ok(node))) => Change::AddLearner(node),
-        ("promote", Some(Ok(node))) => Change::Promote(node),
-        ("remove", Some(Ok(node))) => Change::Remove(node),
-        (_, Some(Err(error))) => return refused(format!("{command}: {error}")),
-        _ => {
-            return refused(format!(
-                "{command}: not known; status, add N, promote N, remove N, transfer N, degrade, gate and switch-version N are"
-            ));
+    }
+
+    #[test]
+    fn pr1_sy3_only_a_name_that_was_proved_opens_a_session_and_only_where_all_know_such_events() {
+        let opened = |identity, is_known| -> (u16, Option<String>) {
+            let principal = Principal {
+                name: "desk".to_owned(),
+                identity,
+                address: std::net::Ipv4Addr::LOCALHOST.into(),
+            };
+            let event: Event64 = opening::<Adder>(7, &principal, is_known);
+            let named = SessionOpenAs::in_body(event.body()).unwrap();
+            assert_eq!(named.tag, 7);
+            let name = named.principal().name().map(str::to_owned);
+            (event.header().kind, name)
+        };
+        let desk = Some("desk".to_owned());
+        for identity in [Identity::Certificate, Identity::Token] {
+            assert_eq!(opened(identity, true), (SessionOpenAs::KIND, desk.clone()));
+            assert_eq!(opened(identity, false), (SessionOpen::KIND, None));
         }
-    };
-    if !node.is_open() {
-        return refused(not_here(node));
+        assert_eq!(opened(Identity::Nobody, true), (SessionOpen::KIND, None));
     }
-    if let Err(why) = node.replica().members().check(change) {
-        return refused(format!("{change}: {why}"));
-    }
-    if let Change::AddLearner(new) = change
-        && !peers.contains(&new)
-    {
-        return refused(format!(
-            "node {new} has no [[peer]] in this node's file: add it there on every node first"
-        ));
-    }
-    if let Some(why) = not_now(node, change) {
-        return refused(format!("{change}: {why}"));
-    }
-    if is_dry {
-        return Administered::Answer(0, format!("{{\"would\":\"{change}\"}}"));
-    }
-    let mut event = EventOf::<L>::event(&Membership::default());
-    change.write_to(bytemuck::bytes_of_mut(&mut event));
-    let action = match change {
-        Change::AddLearner(_) => Action::Add,
-        Change::Remove(_) => Action::Remove,
-        // No word replaces a node in one step.
-        Change::Promote(_) | Change::Replace { .. } => Action::Promote,
-    };
-    let asked = Administration::of(principal, action).about(change.node());
-    Administered::Event(asked, event)
-}
-
-fn transferring(to: NodeId) -> String {
-    format!("{{\"transferring_to\":{to}}}")
-}
-
-/// Why an operator has to ask elsewhere, or later.
-fn not_here<L: Logic, S: Storage>(node: &ClusterNode<L, S>) -> String {
-    let replica = node.replica();
-    let me = replica.options().node;
-    match replica.view().leader.filter(|leader| *leader != me) {
-        Some(leader) => format!("node {me} does not lead: ask node {leader}"),
-        None => "nobody leads, as far as this node knows: start the voters that are off, and ask again in a second".to_owned(),
-    }
-}
-
-/// Every node goes to another version of the logic's rules, at one position.
-fn switch_version<L: Logic, S: Storage>(
-    node: &ClusterNode<L, S>,
-    principal: &Principal,
-    version: &str,
-    is_dry: bool,
-) -> Administered<EventOf<L>> {
-    let Ok(version) = version.trim().parse::<u32>() else {
-        return Administered::Answer(1, format!("{version}: a version is a number"));
-    };
-    if let Err(error) = node.check_version(version) {
-        return Administered::Answer(1, error.to_string());
-    }
-    if is_dry {
-        let now = node.version();
-        let text = format!("{{\"version\":{now},\"would_switch_to\":{version}}}");
-        return Administered::Answer(0, text);
-    }
-    let asked = Administration::of(principal, Action::SwitchVersion).with(version);
-    let switch = VersionSwitch { version, spare: 0 };
-    Administered::Event(asked, EventOf::<L>::event(&switch))
-}
-
-/// An operator's word on the other site. It counts here at once, and follows into the log as soon as there
-/// is room: while nothing is committed there may be none.
-fn go_by<L: Logic, S: Storage>(
-    node: &mut ClusterNode<L, S>,
-    principal: &Principal,
-    word: Gating,
-    is_dry: bool,
-) -> Administered<EventOf<L>> {
-    let replica = node.replica();
-    let held = replica.frames_held_by_site();
-    if is_dry {
-        let now = replica.gating().map_or("none", Gating::name);
-        let leads = replica.view().role == Role::Leader;
-        let would = word.name();
-        let text = format!(
-            "{{\"gate\":\"{now}\",\"would\":\"{would}\",\"leads\":{leads},\"held_by_site\":{held}}}"
-        );
-        return Administered::Answer(u16::from(!leads || now == "none"), text);
-    }
-    let action = match word {
-        Gating::Degraded => Action::Degrade,
-        Gating::Sites => Action::Gate,
-    };
-    match node.go_by(word, &Administration::of(principal, action)) {
-        Ok(()) => {
-            tracing::warn!(gate = word.name(), held, "by an operator's word");
-            let text = format!("{{\"gate\":\"{}\",\"held_by_site\":{held}}}", word.name());
-            Administered::Answer(0, text)
-        }
-        Err(error) => Administered::Answer(1, error.to_string()),
-    }
-}
-
-/// Whether the voters that are left without this one could go on at once.
-fn leaves_a_majority<L: Logic, S: Storage>(node: &ClusterNode<L, S>, gone: NodeId) -> bool {
-    let replica = node.replica();
-    let voters = replica.members().voters.iter();
-    let left: Vec<NodeId> = voters.copied().filter(|id| *id != gone).collect();
-    let is_there = |id: &NodeId| {
-        let mut peers = replica.peers();
-        *id == replica.options().node || peers.any(|peer| peer.node == *id && peer.is_active)
-    };
-    left.iter().filter(|id| is_there(id)).count() > left.len() / 2
-}
-
-/// Why the agreement did not take a change of the members that is in the log: it made sense when it was let in,
-/// and no more when its turn came. There it is an event like any other, which changes nothing.
-fn not_taken<L: Logic, S: Storage>(node: &ClusterNode<L, S>, one: &Settling) -> Option<String> {
-    let (change, position) = (one.change?, one.position);
-    let replica = node.replica();
-    let index = replica.index().index_reaching(Position(position.0 + 1));
-    // Where the log is given up already, it was taken long ago.
-    let row = replica.index().row(index)?;
-    if row.changes_members() {
-        return None;
-    }
-    let why = replica.members().check(change).err();
-    let why = why
-        .or_else(|| not_now(node, change))
-        .unwrap_or("another change was under way: look at `cluster status`, and ask again");
-    Some(format!(
-        "{change}: {why}; it is in the log at position {position} and changes nothing there"
-    ))
-}
-
-/// Whether a majority of the voters knows that this event is committed.
-fn is_settled<L: Logic, S: Storage>(node: &ClusterNode<L, S>, position: Position) -> bool {
-    let replica = node.replica();
-    let (me, members) = (replica.options().node, replica.members());
-    let index = replica.index().index_reaching(Position(position.0 + 1));
-    let others = replica
-        .peers()
-        .filter(|peer| peer.node != me && members.is_voter(peer.node) && peer.committed >= index);
-    let is_here = members.is_voter(me) && replica.committed() > position;
-    others.count() + usize::from(is_here) > members.voters.len() / 2
-}
-
-/// Why the agreement would refuse a change that makes sense by itself.
-fn not_now<L: Logic, S: Storage>(node: &ClusterNode<L, S>, change: Change) -> Option<&'static str> {
-    let replica = node.replica();
-    let last = replica.view().last;
-    let is_close = |id: NodeId| {
-        let mut peers = replica.peers();
-        peers.any(|peer| peer.node == id && peer.is_active && peer.matched + LAG_MAX >= last)
-    };
-    match change {
-        Change::Remove(id) if id == replica.options().node => {
-            Some("it leads: transfer to another node first")
-        }
-        Change::Remove(id) if !leaves_a_majority(node, id) => Some(
-            "of the voters that would be left, too few are there to go on: start those that are off first",
-        ),
-        Change::Promote(id) if !is_close(id) => Some("it lags: wait until it has caught up"),
-        _ => None,
-    }
-}
-
-/// The node at a glance, as one JSON object.
-fn status<L: Logic, S: Storage>(node: &ClusterNode<L, S>) -> String {
-    let replica = node.replica();
-    let (view, options, members) = (replica.view(), replica.options(), replica.members());
-    let list = |nodes: &[NodeId]| {
-        let all: Vec<String> = nodes.iter().map(ToString::to_string).collect();
-        format!("[{}]", all.join(","))
-    };
-    let peers: Vec<String> = replica
-        .peers()
-        .map(|peer| {
-            let lag = replica.lag_of(&peer);
-            let site = options.sites.of(peer.node);
-            format!(
-                "{{\"node\":{},\"acknowledged\":{},\"is_active\":{},\"is_learner\":{},\"site\":{},\
-                 \"lag_events\":{},\"lag_ms\":{}}}",
-                peer.node,
-                peer.matched,
-                peer.is_active,
-                peer.is_learner,
-                site.map_or("null".to_owned(), |site| format!("\"{site}\"")),
-                lag.events,
-                lag.time_ns / 1_000_000
-            )
-        })
-        .collect();
-    format!(
-        "{{\"cluster\":\"{}\",\"node\":{},\"role\":\"{}\",\"is_open\":{},\"version\":{},\"versions\":[{},{}],\"term\":{},\"epoch\":{},\"leader\":{},\"ack\":\"{}\",\"gate\":\"{}\",\"held_by_site\":{},\
-         \"voters\":{},\"learners\":{},\"last_index\":{},\"committed\":{},\"durable\":{},\"applied\":{},\"agreed\":{},\"disputed\":{},\"waiting\":{},\
-         \"peers\":[{}]}}",
-        options.cluster,
-        options.node,
-        format!("{:?}", view.role).to_lowercase(),
-        node.is_open(),
-        node.version(),
-        L::VERSIONS.start(),
-        L::VERSIONS.end(),
-        view.term,
-        options.epoch,
-        view.leader
-            .map_or("null".to_owned(), |leader| leader.to_string()),
-        replica.ack(),
-        replica.gating().map_or("none", Gating::name),
-        replica.frames_held_by_site(),
-        list(&members.voters),
-        list(&members.learners),
-        view.last,
-        replica.committed(),
-        replica.durable(),
-        node.applied(),
-        replica.agreed_state().map_or(0, |agreed| agreed.position),
-        replica
-            .disputed_state()
-            .map_or("null".to_owned(), |at| at.to_string()),
-        node.waiting(),
-        peers.join(",")
-    )
 }

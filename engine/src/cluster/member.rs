@@ -37,7 +37,7 @@ use crate::ledger::Ledger;
 use crate::logic::{EventOf, Logic, OutputOf};
 use crate::runtime::clock::Clock;
 use crate::shared::Shared;
-use crate::system::{Beacon, Parameters, Tick};
+use crate::system::{Beacon, Parameters, Quotas, Tick};
 
 /// Full frames that are offered in one turn: they are one write and one sync.
 const FRAMES_PER_TURN: usize = 16;
@@ -86,6 +86,8 @@ pub(crate) struct Member<L: Logic, A: Agreement> {
     ticked_ns: u64,
     /// What the state goes by, as far as this node has said or found.
     parameters: Parameters,
+    /// The same of how much a principal may have.
+    sessions_per_principal: u32,
     first_events: Vec<EventOf<L>>,
     /// What this node has decided while it leads, on its way into the log.
     decided: VecDeque<(Option<EventOf<L>>, EventOf<L>)>,
@@ -118,6 +120,7 @@ impl<L: Logic, A: Agreement> Member<L, A> {
         } = parts;
         let position = kept.logic.core().position();
         let parameters = *kept.logic.core().parameters();
+        let sessions_per_principal = kept.logic.core().sessions_per_principal();
         let stand = agreement.stand();
         let reader = agreement.reader(From::Position(position))?;
         let is_leading = stand.leading.is_some();
@@ -134,6 +137,7 @@ impl<L: Logic, A: Agreement> Member<L, A> {
             answers,
             shared,
             parameters,
+            sessions_per_principal,
             first_events,
             decided: VecDeque::new(),
             marked: None,
@@ -292,6 +296,7 @@ impl<L: Logic, A: Agreement> Member<L, A> {
         self.answers.end(offered, asker);
         let position = kept.logic.core().position();
         self.parameters = *kept.logic.core().parameters();
+        self.sessions_per_principal = kept.logic.core().sessions_per_principal();
         tracing::info!(
             leading = stand.leading,
             leader = stand.leader.map(|node| node.0),
@@ -349,17 +354,23 @@ impl<L: Logic, A: Agreement> Member<L, A> {
     /// A change of what the state goes by is an event.
     fn agree_on(&mut self) {
         let wanted = self.config.parameters();
-        if wanted == self.parameters {
-            return;
-        }
-        // If there is no room yet, in a later turn.
-        let Some(life) = self.roomy_life() else {
-            return;
-        };
-        let told = life.publish(|slot| *slot = EventOf::<L>::event(&wanted));
-        if told.is_ok() {
+        if wanted != self.parameters && self.publish_own(&EventOf::<L>::event(&wanted)) {
             self.parameters = wanted;
         }
+        let most = self.config.sessions_per_principal;
+        let quotas = Quotas {
+            sessions_per_principal: most,
+            spare: 0,
+        };
+        if most != self.sessions_per_principal && self.publish_own(&EventOf::<L>::event(&quotas)) {
+            self.sessions_per_principal = most;
+        }
+    }
+
+    /// Whether there was room for an event of the engine's own; else there is in a later turn.
+    fn publish_own(&mut self, event: &EventOf<L>) -> bool {
+        let life = self.roomy_life();
+        life.is_some_and(|life| life.publish(|slot| *slot = *event).is_ok())
     }
 
     /// The first events of a log that has none: with what was agreed on they are the first frame, all of

@@ -15,6 +15,7 @@
 //! | `administration` | who asked for a change of the cluster? |
 //! | [`history`] | who asked for what in the past, and what came of it? |
 //! | `front` | how do clients and operators come to the door? |
+//! | `operators` | what becomes of what an operator asks? |
 //! | [`node`] | what is a whole node, without threads and sockets? |
 //! | `agreement` | what does the ring need of the consensus? |
 //! | `life` | what is a ring for one role, and what may enter it? |
@@ -39,6 +40,7 @@ pub(crate) mod lent;
 pub(crate) mod life;
 pub(crate) mod member;
 pub mod node;
+pub(crate) mod operators;
 pub(crate) mod quarantine;
 pub(crate) mod shadowing;
 

@@ -57,7 +57,7 @@ use crate::source::stopped;
 use crate::stage::egress::{Desk, Egress, Slow, Subscription};
 use crate::stage::logic::{Exceptions, LogicStage, Rebuild, Reports};
 use crate::stage::verdicts::Verdicts;
-use crate::system::{KNOWS_ADMINISTRATION, Membership, VersionSwitch};
+use crate::system::{KNOWS_ADMINISTRATION, KNOWS_PRINCIPALS, Membership, VersionSwitch};
 
 /// What the wire takes, unless both sides agree on something else.
 const FRAME_BYTES_MAX: usize = 64 << 10;
@@ -655,6 +655,11 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
             "the log does not say who asked for this: that node's build does not know such events; upgrade it"
         );
         None
+    }
+
+    /// Whether every member that has said so knows the events in which a principal has a name (`SY3`).
+    pub(crate) fn knows_principals(&self) -> bool {
+        self.older_member(KNOWS_PRINCIPALS).is_none()
     }
 
     /// The version of the logic's rules that the state is in.

@@ -25,7 +25,8 @@ use lockstep_ringbuffer::{
 };
 
 use crate::config::{
-    Config, GateAt, JournalMode, JournalThread, OnApplyPanic, OnValidatePanic, Retention,
+    Config, ConfigError, GateAt, JournalMode, JournalThread, OnApplyPanic, OnValidatePanic,
+    Retention,
 };
 use crate::core::{Core, first_version};
 use crate::counters::CounterFile;
@@ -195,6 +196,8 @@ options! {
     beacon_every: u64;
     /// Client sessions open at once; 0: requests are not checked.
     sessions_max: u32;
+    /// Client sessions open at once of one principal, in a cluster; 0: as many as there may be.
+    sessions_per_principal: u32;
     /// Replies kept for each session.
     session_replies: u32;
     /// A session without a request for so long ends.
@@ -393,6 +396,12 @@ impl<L: Logic, S: Storage> Builder<L, S> {
     fn starter(self) -> Result<Starter<L, S>> {
         let config = self.config?;
         config.checked()?;
+        if config.sessions_per_principal != 0 {
+            return Err(ConfigError::Contradiction(
+                "sessions_per_principal in an engine alone: nobody proves a name there; leave it out, or run a cluster",
+            )
+            .into());
+        }
         let storage = (self.storage)()?;
         Ok(Starter {
             options: crate::log::options(&config, &L::In::schema()),

@@ -13,10 +13,12 @@ use lockstep_engine::cluster::{
     Action, Administration, ClientsOptions, Driver, DriverOptions, NodeOptions, force_single,
 };
 use lockstep_engine::prelude::*;
+use lockstep_engine::principal::SessionOpenAs;
 use lockstep_engine::system::Membership;
+use lockstep_engine::system::code::SESSIONS_OF_PRINCIPAL;
 use lockstep_engine::{Config, Result};
 use lockstep_replicator::client::codec::{Greeting, Packet, PacketKind, Packets};
-use lockstep_replicator::client::{Client, ClientOptions, admin};
+use lockstep_replicator::client::{Client, ClientError, ClientOptions, admin};
 use lockstep_replicator::transport::Security;
 use lockstep_replicator::{ClusterId, Epoch, NodeId, ReplicaOptions};
 
@@ -280,6 +282,60 @@ fn fr3_a_change_that_the_agreement_does_not_take_is_answered_as_refused() {
     );
     is_over.store(true, Ordering::Relaxed);
     running.join().unwrap().unwrap();
+}
+
+#[test]
+fn pr1_the_name_that_a_token_proves_opens_the_session_and_is_counted() {
+    let directory = tempfile::tempdir().unwrap();
+    let address = free_address();
+    let mut options = alone(directory.path(), address, false);
+    for name in ["desk", "other"] {
+        let token = format!("{name}'s");
+        options.clients.tokens.insert(name.to_owned(), token);
+    }
+    options.node.config.sessions_per_principal = 1;
+    let is_over = Arc::new(AtomicBool::new(false));
+    let asked = Arc::clone(&is_over);
+    let driver = Driver::open(&options, vec![deposit(7, 1000)], Bank::default).unwrap();
+    let run = move || driver.run(|| asked.load(Ordering::Relaxed));
+    let running = std::thread::Builder::new().spawn(run).unwrap();
+    let client = |name: &str| {
+        let options = ClientOptions {
+            principal: name.to_owned(),
+            token: format!("{name}'s"),
+            ..ClientOptions::new("alone".parse().unwrap(), 64)
+        };
+        Client::new(&[address.to_string()], &options).unwrap()
+    };
+    let call = |client: &mut Client| client.call(bytemuck::bytes_of(&deposit(7, 1)), PATIENCE);
+    let (mut first, mut other) = (client("desk"), client("other"));
+    assert_eq!(call(&mut first).unwrap().code, 0);
+    assert_eq!(call(&mut other).unwrap().code, 0);
+    let refused = call(&mut client("desk")).unwrap_err();
+    let is_quota =
+        matches!(refused, ClientError::Refused { code, .. } if code == SESSIONS_OF_PRINCIPAL);
+    assert!(is_quota, "{refused}");
+    // What is closed does not count.
+    assert!(first.close(PATIENCE).unwrap());
+    assert_eq!(call(&mut client("desk")).unwrap().code, 0);
+    is_over.store(true, Ordering::Relaxed);
+    running.join().unwrap().unwrap();
+    let storage = lockstep_journaler::storage::Disk::at(directory.path()).unwrap();
+    let catalog = lockstep_journaler::tools::Catalog::of_journal(&storage).unwrap();
+    let mut names = Vec::new();
+    let start = lockstep_journaler::tools::frames::Start::First;
+    lockstep_journaler::tools::frames::each_frame(&storage, &catalog, start, &mut |frame| {
+        for (_, event) in frame.events() {
+            let event: Event64 = bytemuck::pod_read_unaligned(event);
+            if event.header().kind == SessionOpenAs::KIND {
+                let principal = event.body_as::<SessionOpenAs>().principal();
+                names.push(principal.name().unwrap().to_owned());
+            }
+        }
+        Ok(true)
+    })
+    .unwrap();
+    assert_eq!(names, ["desk", "other", "desk", "desk"]);
 }
 
 #[test]

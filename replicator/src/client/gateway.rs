@@ -16,6 +16,8 @@
 //! * `G5` Who does not greet in time, or does not take what it is told in the end, is cut off: a
 //!   connection that does nothing costs one place for `greet_within`.
 //! * `G6` What is known of a session here goes with its connection, or when the session is no more.
+//! * `G8` Of one principal no more is in flight than it may have: what is over that is refused, by a code of its
+//!   own, and not written.
 //! * `G7` Where the system gives no more sockets, one place is left to operators: who has it may do what
 //!   an operator does and nothing else, and has it for `greet_within` at most.
 
@@ -24,6 +26,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use accounts::Accounts;
 use connected::Connected;
 use sessions::Route;
 
@@ -32,6 +35,7 @@ use super::codec::{BODY_BYTES_MAX, Packet, PacketKind};
 use crate::ids::{ClusterId, NodeId};
 use crate::transport::{Accepted, Listening, Security, Stream, TransportError, Waiting, tune};
 
+mod accounts;
 mod asked;
 mod connected;
 mod greeting;
@@ -60,6 +64,8 @@ pub struct GatewaySettings {
     pub window_max: u32,
     /// Most clients at once.
     pub connections_max: usize,
+    /// Most requests in flight of one principal whose name was proved, over all its sessions; 0: no limit.
+    pub requests_per_principal: u32,
     /// Most bytes that wait for one client: one that does not read is cut off.
     pub waiting_bytes_max: usize,
     /// A greeting must be over within so long, and so must the last words to a client.
@@ -96,6 +102,8 @@ pub struct Gateway {
     last: Option<u64>,
     clients: BTreeMap<u64, Connected>,
     sessions: BTreeMap<u64, Route>,
+    /// What is in flight of each principal, where that has a limit.
+    accounts: Accounts,
     /// Sessions that are about to be opened: who waits for which.
     opening: BTreeMap<u64, (u64, u32)>,
     next: u64,
@@ -126,11 +134,11 @@ impl Gateway {
             .map_err(|source| TransportError::Listen { address, source })?;
         Ok(Gateway {
             salt: boot << 32 ^ u64::from(settings.node.0) << 48,
-            settings,
             listener,
             last: None,
             clients: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            accounts: Accounts::new(settings.requests_per_principal),
             opening: BTreeMap::new(),
             next: 1,
             leadership: Leadership::Elsewhere {
@@ -140,6 +148,7 @@ impl Gateway {
             waited: Vec::new(),
             traffic: GatewayTraffic::default(),
             now_ns: 0,
+            settings,
         })
     }
 
@@ -174,6 +183,7 @@ impl Gateway {
             )
             .collect();
         self.sessions.clear();
+        self.accounts.clear();
         self.opening.clear();
         for (client, number, session) in waiting {
             self.redirect(client, number, session);
@@ -469,7 +479,15 @@ impl Gateway {
 
     fn remove(&mut self, id: u64) {
         self.clients.remove(&id);
-        self.sessions.retain(|_, route| route.client != id);
+        let accounts = &mut self.accounts;
+        self.sessions.retain(|_, route| {
+            let stays = route.client != id;
+            if !stays {
+                // QT1
+                accounts.less(route.account, route.in_flight);
+            }
+            stays
+        });
         self.opening.retain(|_, (client, _)| *client != id);
     }
 }

@@ -63,6 +63,8 @@ pub mod code {
     pub const MALFORMED: u16 = 0xfe07;
     /// The node has no socket more than this one, which is left to operators.
     pub const NO_SOCKET: u16 = 0xfe08;
+    /// As many requests of its name are in flight as may be.
+    pub const QUOTA: u16 = 0xfe09;
 
     /// What a code means, and what to do.
     #[must_use]
@@ -76,6 +78,9 @@ pub mod code {
             NO_HELLO => "the first packet must be a hello",
             NOT_ADMIN => "only an operator may do that: check `clients.admins` of the node's file",
             TOO_MANY => "as many clients are connected as may be: raise `clients.connections_max`",
+            QUOTA => {
+                "as many requests of this client are in flight as may be: wait for answers, or raise `clients.requests_per_principal`"
+            }
             MALFORMED => "the packet makes no sense here",
             NO_SOCKET => {
                 "the node has no sockets left but one for operators: raise its limit of open files (`ulimit -n`)"

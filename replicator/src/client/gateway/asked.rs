@@ -15,6 +15,8 @@ pub enum Asked<'a> {
     Open {
         /// Stands in the event as its tag, and comes back in the output.
         route: u64,
+        /// Who asks.
+        principal: &'a Principal,
     },
     /// Close one; nothing is answered.
     Close {

@@ -3,6 +3,7 @@
 use std::io::{self, IoSlice};
 use std::net::IpAddr;
 
+use super::accounts::Account;
 use super::{Admit, Asked, Gateway, Principal};
 use crate::client::codec::Packets;
 use crate::transport::{Stream, is_early};
@@ -18,6 +19,8 @@ pub(super) struct Connected {
     pub(super) written: usize,
     pub(super) address: IpAddr,
     pub(super) principal: Option<Principal>,
+    /// Of the principal.
+    pub(super) account: Account,
     /// What is asked is answered no more; the connection ends when all is written.
     pub(super) is_ending: bool,
     /// Packets wait that no socket will report.
@@ -43,6 +46,7 @@ impl Connected {
             written: 0,
             address,
             principal: None,
+            account: None,
             is_ending: false,
             has_more: false,
             deadline_ns,

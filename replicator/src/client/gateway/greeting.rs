@@ -17,13 +17,15 @@ impl Gateway {
                         (leader.map_or(0, |leader| leader.0), address.as_str())
                     }
                 };
+                let account = self.accounts.of(&principal);
+                let window = self.accounts.window(account, self.settings.window_max);
                 let nodes = u64::from(self.settings.node.0) | u64::from(leader) << 16;
-                let window = u64::from(self.settings.window_max);
-                let welcome = Packet::bare(PacketKind::Welcome, 0, nodes, window);
+                let welcome = Packet::bare(PacketKind::Welcome, 0, nodes, u64::from(window));
                 let address = address.to_owned();
                 let is_last = self.last == Some(id);
                 if let Some(client) = self.clients.get_mut(&id) {
                     client.principal = Some(principal);
+                    client.account = account;
                     // G7
                     if !is_last {
                         client.deadline_ns = u64::MAX;

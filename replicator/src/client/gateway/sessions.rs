@@ -4,6 +4,7 @@
 //!
 //! `G2`, `G4` and `G6` of the gateway.
 
+use super::accounts::Account;
 use super::{Admit, Asked, Gateway, Leadership};
 use crate::client::codec::{BODY_BYTES_MAX, Packet, PacketKind, REPLY_HEAD_BYTES, ReplyHead};
 use crate::client::{SESSION_UNKNOWN, code};
@@ -13,6 +14,8 @@ use crate::client::{SESSION_UNKNOWN, code};
 pub(super) struct Route {
     pub(super) client: u64,
     pub(super) in_flight: u32,
+    /// Of its principal: whoever asked last for it.
+    pub(super) account: Account,
     /// The request that was answered "busy" and must come first (`G2`).
     pub(super) blocked_at: Option<u32>,
     /// It goes with the last answer (`G6`).
@@ -25,10 +28,12 @@ impl Gateway {
         let Some((client, number)) = self.opening.remove(&route) else {
             return;
         };
+        let account = self.account_of(client);
         self.sessions.insert(
             session,
             Route {
                 client,
+                account,
                 ..Route::default()
             },
         );
@@ -58,7 +63,11 @@ impl Gateway {
         let Some(route) = self.sessions.get_mut(&session) else {
             return;
         };
-        route.in_flight = route.in_flight.saturating_sub(1);
+        if route.in_flight > 0 {
+            // QT1
+            route.in_flight -= 1;
+            self.accounts.less(route.account, 1);
+        }
         let client = route.client;
         let is_over = route.is_closing || head.code == SESSION_UNKNOWN;
         if is_over && route.in_flight == 0 {
@@ -77,6 +86,10 @@ impl Gateway {
         self.send(client, &packet, &[&head.encode(), outputs]);
     }
 
+    fn account_of(&self, id: u64) -> Account {
+        self.clients.get(&id).and_then(|client| client.account)
+    }
+
     pub(super) fn open_session(
         &mut self,
         id: u64,
@@ -87,9 +100,13 @@ impl Gateway {
             self.redirect(id, number, 0);
             return;
         }
+        let client = self.clients.get(&id);
+        let Some(principal) = client.and_then(|client| client.principal.as_ref()) else {
+            return;
+        };
         let route = self.salt ^ self.next;
         self.next += 1;
-        match ask(Asked::Open { route }) {
+        match ask(Asked::Open { route, principal }) {
             Admit::Taken => {
                 self.opening.insert(route, (id, number));
             }
@@ -142,12 +159,15 @@ impl Gateway {
             );
             return;
         }
+        let account = self.account_of(id);
         let route = self.sessions.entry(session).or_default();
         if route.client != id {
             // The client has come back on another connection: what was in flight on the old one is
             // asked again here.
+            self.accounts.less(route.account, route.in_flight);
             *route = Route {
                 client: id,
+                account,
                 ..Route::default()
             };
         }
@@ -159,6 +179,12 @@ impl Gateway {
             self.busy(id, number, session);
             return;
         }
+        if self.accounts.is_full(account) {
+            // G8; G2: what is behind it would leave a hole.
+            route.blocked_at = Some(number);
+            self.refuse(id, number, session, code::QUOTA, code::meaning(code::QUOTA));
+            return;
+        }
         let slot = packet.body;
         match ask(Asked::Request {
             session,
@@ -166,6 +192,7 @@ impl Gateway {
             slot,
         }) {
             Admit::Taken => {
+                self.accounts.more(account);
                 route.in_flight += 1;
                 route.blocked_at = None;
                 self.traffic.taken += 1;

@@ -9,6 +9,7 @@ use super::*;
 use crate::client::codec::{Greeting, ReplyHead};
 use crate::client::{Client, ClientError, ClientOptions, SESSION_UNKNOWN, admin};
 
+mod quotas;
 mod sockets;
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -43,7 +44,7 @@ impl Model {
             return Admit::Busy;
         }
         match asked {
-            Asked::Open { route } => {
+            Asked::Open { route, .. } => {
                 self.waiting.push((Waits::Open(route), self.position));
                 self.last.insert(self.position + 1, 0);
             }
@@ -114,6 +115,7 @@ fn settings() -> GatewaySettings {
         event_size: 16,
         window_max: 8,
         connections_max: 16,
+        requests_per_principal: 0,
         waiting_bytes_max: 1 << 20,
         greet_within: Duration::from_nanos(100),
     }
