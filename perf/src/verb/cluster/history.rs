@@ -15,18 +15,20 @@ use serde_json::{Value, json};
 use crate::verb::Global;
 use crate::verb::journal::{disk, print, refused};
 
+/// What `--help` teaches.
+pub(super) const LONG: &str = "Who asked for what, when, and what came of it, from the log of one node\n\n\
+    Every change that an operator asks for stands in the log of every node, right in front of what came \
+    of it. This reads the journal in a directory, also while a process has it; behind the last commit a \
+    later leader may still replace what is there. Nothing is asked of a running cluster.\n\n\
+    A row is a term (another leader; which node it was the log does not say), a word of an operator with \
+    its outcome, or a change that nobody asked for over the clients' port. Who asked is a name that a \
+    certificate or a token proved, or, as unauthenticated, `loopback`, an address, or the user and host \
+    that forced a node on.";
+
 /// Arguments of `lockstep cluster history`.
 #[derive(Debug, clap::Args)]
 #[command(
     group = clap::ArgGroup::new("where").required(true),
-    long_about = "Who asked for what, when, and what came of it, from the log of one node\n\n\
-        Every change that an operator asks for stands in the log of every node, right in front of what came \
-        of it. This reads the journal in a directory, also while a process has it; behind the last commit a \
-        later leader may still replace what is there. Nothing is asked of a running cluster.\n\n\
-        A row is a term (another leader; which node it was the log does not say), a word of an operator with \
-        its outcome, or a change that nobody asked for over the clients' port. Who asked is a name that a \
-        certificate or a token proved, or, as unauthenticated, `loopback`, an address, or the user and host \
-        that forced a node on.",
     after_help = "Examples:\n  lockstep cluster history --dir /var/lib/lockstep/1\n  \
         lockstep cluster history --node node1.toml --last 20\n  \
         lockstep cluster history --dir ./x --from 1000000 --format json\n\n\
@@ -114,7 +116,7 @@ fn text(out: &mut dyn Write, entry: &Entry) -> io::Result<()> {
     write!(out, "{position:>12}  {time}  ")?;
     match &entry.what {
         What::Term { is_first: true } => writeln!(out, "read from here on, in term {}", entry.term),
-        What::Term { is_first: false } => writeln!(out, "term {}: another leader", entry.term),
+        What::Term { is_first: false } => writeln!(out, "term {}: a new leader", entry.term),
         What::Asked { asked, outcome } => writeln!(
             out,
             "{} asked for {} ({}): {}",

@@ -105,6 +105,7 @@ enum What {
         yes: bool,
     },
     /// Who asked for what, when, and what came of it, from the log of one node
+    #[command(long_about = history::LONG)]
     History(history::Args),
     /// An authority and certificates, for tests and for a first cluster
     Certs(certs::Args),
