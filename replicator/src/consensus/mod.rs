@@ -28,6 +28,8 @@ mod index;
 mod raft;
 
 pub use index::{LogIndex, Row};
+#[doc(hidden)]
+pub use raft::BrokenGate;
 pub use raft::{Consensus, HandedOut};
 
 /// In [`FrameHeader::flags`]: a change of members that the consensus would not take; the frame stays,

@@ -48,6 +48,16 @@ use crate::wire::{Head, Kind};
 /// No timeout is as long: "do not campaign".
 const NEVER_TICKS: usize = (1 << 20) - 1;
 
+/// How `ST1` is broken, for the simulator to notice.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BrokenGate {
+    /// Who is elected assigns no groups.
+    NoGroups,
+    /// Who is elected does not look into the log behind what is applied.
+    NoLog,
+}
+
 /// Agreement on the order of frames, of one node.
 pub struct Consensus {
     node: NodeId,
@@ -67,8 +77,8 @@ pub struct Consensus {
     must_assign: bool,
     /// As this leader goes by: the last word in its log, or its own.
     gating: Gating,
-    /// To be noticed by the simulator: groups are not assigned when elected.
-    forgets_groups: bool,
+    /// To be noticed by the simulator: `ST1` does not hold when elected.
+    broken_gate: Option<BrokenGate>,
     /// To be noticed by the simulator: messages do not wait for what is not durable yet.
     lets_messages_out_early: bool,
 }
@@ -126,7 +136,7 @@ impl Consensus {
             assigned_in: 0,
             must_assign: false,
             gating: Gating::Sites,
-            forgets_groups: false,
+            broken_gate: None,
             lets_messages_out_early: false,
         };
         consensus.set_timeout();
@@ -170,7 +180,7 @@ impl Consensus {
             return;
         }
         let is_elected = raft.term != self.assigned_in;
-        if is_elected && self.forgets_groups {
+        if is_elected && self.broken_gate == Some(BrokenGate::NoGroups) {
             return;
         }
         if is_elected {
@@ -191,7 +201,11 @@ impl Consensus {
     /// The last word in the log, committed or not (`ST1`).
     fn last_word(&self) -> Gating {
         let index = self.index();
-        let behind = index.applied + 1..=index.last();
+        let last = match self.broken_gate {
+            Some(BrokenGate::NoLog) => index.applied,
+            _ => index.last(),
+        };
+        let behind = index.applied + 1..=last;
         let word = behind
             .rev()
             .find_map(|at| index.row(at).and_then(Row::gating));
@@ -707,8 +721,8 @@ impl Consensus {
 
     /// Breaks `ST1`, for the simulator to notice.
     #[doc(hidden)]
-    pub fn forget_groups(&mut self) {
-        self.forgets_groups = true;
+    pub fn break_gate(&mut self, how: BrokenGate) {
+        self.broken_gate = Some(how);
     }
 
     /// Breaks `C2`, for the simulator to notice.

@@ -173,6 +173,12 @@ impl<S: Storage> Replica<S> {
             self.fetching = None;
             return Ok(());
         }
+        let keeps_members = self.options.mutation == Some(Mutation::AnewWithOldMembers);
+        let members = if keeps_members {
+            &self.notes.members
+        } else {
+            members
+        };
         let notes = Notes {
             applied: manifest.index,
             committed: manifest.index,

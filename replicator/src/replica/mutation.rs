@@ -35,6 +35,10 @@ pub enum Mutation {
     CutWithoutIntent,
     /// A log begins behind a snapshot that nobody has looked at.
     SnapshotTakenUnverified,
+    /// A log begins anew behind a snapshot, with the members of before.
+    AnewWithOldMembers,
+    /// A leader is elected and does not look for the last word in the log behind what is applied.
+    WordInTheLogNotSeen,
     /// A logic that runs ahead of its gate answers at once.
     OutputBeforeItsGate,
     /// A deposed leader keeps what its logic had applied ahead of its gate.
@@ -59,6 +63,8 @@ impl Mutation {
         Mutation::VoteAfterForgetting,
         Mutation::CutWithoutIntent,
         Mutation::SnapshotTakenUnverified,
+        Mutation::AnewWithOldMembers,
+        Mutation::WordInTheLogNotSeen,
         Mutation::OutputBeforeItsGate,
         Mutation::KeepsAStateThatDidNotCommit,
     ];
@@ -82,6 +88,8 @@ impl Mutation {
             Mutation::VoteAfterForgetting => "vote-after-forgetting",
             Mutation::CutWithoutIntent => "cut-without-intent",
             Mutation::SnapshotTakenUnverified => "snapshot-taken-unverified",
+            Mutation::AnewWithOldMembers => "anew-with-old-members",
+            Mutation::WordInTheLogNotSeen => "word-in-the-log-not-seen",
             Mutation::OutputBeforeItsGate => "output-before-its-gate",
             Mutation::KeepsAStateThatDidNotCommit => "keeps-a-state-that-did-not-commit",
         }

@@ -19,7 +19,7 @@ use super::log::Log;
 use super::notes::Notes;
 use super::panics::Panics;
 use super::{Counters, Mutation, Replica, ReplicaOptions};
-use crate::consensus::{Consensus, LogIndex, Row};
+use crate::consensus::{BrokenGate, Consensus, LogIndex, Row};
 use crate::ids::ClusterId;
 use crate::members::{CHANGE_AT, CHANGE_BYTES};
 use crate::policy::Policy;
@@ -178,8 +178,13 @@ impl<S: Storage> Replica<S> {
         if options.mutation == Some(Mutation::MessagesLetOutEarly) {
             replica.consensus.let_messages_out_early();
         }
-        if options.mutation == Some(Mutation::ForgetGroups) {
-            replica.consensus.forget_groups();
+        let broken_gate = match options.mutation {
+            Some(Mutation::ForgetGroups) => Some(BrokenGate::NoGroups),
+            Some(Mutation::WordInTheLogNotSeen) => Some(BrokenGate::NoLog),
+            _ => None,
+        };
+        if let Some(how) = broken_gate {
+            replica.consensus.break_gate(how);
         }
         replica.drain()?;
         let opened = Opened {

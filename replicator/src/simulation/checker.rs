@@ -203,6 +203,24 @@ impl Checker {
         self.check_logic(id, node, disks)
     }
 
+    /// Looks at a node that comes to its end within a step: a leader's commit may have moved in it, and
+    /// been told.
+    ///
+    /// # Errors
+    ///
+    /// As [`check`](Self::check).
+    pub fn check_dying<N: Node>(
+        &mut self,
+        id: NodeId,
+        node: &N,
+        disks: &BTreeMap<NodeId, Simulated>,
+    ) -> Result<(), String> {
+        if node.replica().view().role != Role::Leader {
+            return Ok(());
+        }
+        self.check_commit(id, node, disks)
+    }
+
     /// `S12`
     fn check_base<N: Node>(&mut self, id: NodeId, node: &N) -> Result<(), String> {
         let base = node.replica().index().base();

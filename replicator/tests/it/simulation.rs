@@ -90,6 +90,23 @@ fn a_leader_that_forgets_the_sites_when_elected_is_found() {
 }
 
 #[test]
+fn a_leader_that_does_not_see_the_word_in_its_log_is_found() {
+    let gated = (100..=300).filter(|&seed| Plan::of_seed(seed).has_sites);
+    let mut gated = gated.take(20);
+    let found = gated.find_map(|seed| run_mutated(seed, Mutation::WordInTheLogNotSeen).err());
+    let what = found.expect("it survived twenty seeds").what;
+    assert!(what.starts_with("S11"), "{what}");
+}
+
+#[test]
+fn a_log_begun_anew_with_the_members_of_before_is_found() {
+    let gives_up = (1..=200).filter(|&seed| Plan::of_seed(seed).snapshot_every_ns > 0);
+    let mut gives_up = gives_up.take(10);
+    let found = gives_up.find_map(|seed| run_mutated(seed, Mutation::AnewWithOldMembers).err());
+    assert!(found.is_some(), "it survived ten seeds");
+}
+
+#[test]
 fn a_seed_does_the_same_again() {
     for seed in [3, 4] {
         assert_eq!(run_seed(seed), run_seed(seed), "seed {seed}");
@@ -247,6 +264,13 @@ fn seed_2896_a_leader_may_go_by_the_word_with_which_it_dies() {
         runs_ahead: false,
         ..unstaged(2896)
     });
+}
+
+#[test]
+fn seed_754002_a_leader_may_tell_the_commit_with_which_it_dies() {
+    // Under `mem` the power went while it applied a change of members; what it had said was heard, and the
+    // checker had not looked at it any more.
+    run_plan(&Plan::of_seed(754_002));
 }
 
 /// In each a node went on for a while with a disk whose power had gone: what it had promised counts, though

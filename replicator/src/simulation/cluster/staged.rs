@@ -7,7 +7,8 @@
 //! ```text
 //!   ForgetsAndMeets   leader, one ╳ rest     one loses power between write and sync; then leader ╳ one, rest
 //!   WritesAlone       leader ╳ all           the next leader ╳ all as it is elected; then the first one again
-//!   LagsBehind        one ╳ all              then whoever sends it the log goes silent in the midst
+//!   LagsBehind        one ╳ all              then whoever sends it the log goes silent in the midst, or its own
+//!                                            power goes
 //! ```
 
 use super::super::node::Node;
@@ -300,7 +301,13 @@ impl<N: Node> Cluster<N> {
             }
             2 => {
                 let leader = self.leader().filter(|&leader| leader != staged.one);
-                if let Some(leader) = leader {
+                let one = staged.one;
+                if self.staging.random.chance(500) && self.may_lose_power(one) {
+                    // In the midst of what it fetches, checks, or writes of it.
+                    let after = self.staging.random.below(8);
+                    self.hurt(one, |disk| disk.cut_power_after(after));
+                    self.tally.power_cut += 1;
+                } else if let Some(leader) = leader {
                     self.isolate(leader);
                 }
                 staged.until_ns = self.until(50, 500);

@@ -186,6 +186,11 @@ impl<N: Node> Cluster<N> {
             return Err(self.failure(format!("node {id} stopped without a cause: {reason}")));
         }
         self.trace(|| format!("node {id} stops: {reason}"));
+        let process = self.processes.get(&id);
+        if let Some(node) = process.and_then(|process| process.node.as_ref()) {
+            let checked = self.checker.check_dying(id, node, &self.disks);
+            checked.map_err(|what| self.failure(what))?;
+        }
         self.kill(id, true);
         self.restart_later(id);
         Ok(())
