@@ -322,14 +322,16 @@ impl<L: Logic> Driver<L> {
             unreachable: &mut self.unreachable,
         };
         let now_ns = u64::try_from(self.watch.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let begun = node.begin(now_ns, &mut post, &mut self.front)?;
+        let begun = node.begin(now_ns, &mut post)?;
         // DR1
         post.transport.flush();
+        // Whoever asked a leader that is none any more goes where it says while a ring is built here.
+        self.front.show_role(now_ns, node);
         let finished = node.finish(&mut post, &mut self.front)?;
         for peer in self.unreachable.drain(..) {
             node.replica_mut().reconnected(peer);
         }
-        self.front.show_role(node);
+        self.front.show_role(now_ns, node);
         self.front.settle(node);
         self.transport.set_log(node.replica().hello());
         let is_stuck = node.replica().has_unwritten();

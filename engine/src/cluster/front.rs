@@ -13,6 +13,8 @@
 //!   committed, and has so applied it: whoever turns off what was removed leaves a cluster that agrees
 //!   on its members.
 //! * `FR2` Only kinds that the logic knows come in, in the newest version.
+//! * `FR4` A node that is about to lead lets its clients wait, and the one that hands over names it at once;
+//!   neither for longer than an election takes.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -54,6 +56,9 @@ const SPARE_BYTES_MAX: usize = 4096;
 /// A client greets within so long: with TLS over a slow line it is a few round trips.
 const GREET_WITHIN: Duration = Duration::from_secs(5);
 
+/// Ticks for which clients wait for a node that is about to lead: the longest election.
+const SOON_TICKS: u64 = 20;
+
 /// See the module.
 pub(crate) struct Front<L: Logic> {
     gateway: Gateway,
@@ -65,12 +70,28 @@ pub(crate) struct Front<L: Logic> {
     spare: Vec<Vec<u8>>,
     addresses: BTreeMap<NodeId, SocketAddr>,
     peers: Vec<NodeId>,
+    /// What the gateway was told last.
+    shown: Shown,
+    /// Whom this node hands over to, until somebody leads.
+    heir: Option<NodeId>,
+    /// Since when it is about to lead.
+    soon_since_ns: Option<u64>,
+    /// How long that may be (`FR4`).
+    soon_ns_max: u64,
     admin_answers: Vec<(ClientId, u32, u16, String)>,
     /// Changes that were done here, and wait for a majority to have done them (`FR3`).
     settling: Vec<Settling>,
     /// Who is to lead, by an operator's word that is in the log.
     handing: Vec<(ClientId, u32, NodeId)>,
     logic: std::marker::PhantomData<fn() -> L>,
+}
+
+/// Who leads, as clients are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    Here,
+    Soon,
+    Elsewhere(Option<NodeId>),
 }
 
 /// A change of an operator that is in the log and applied here.
@@ -142,6 +163,10 @@ impl<L: Logic> Front<L> {
             spare: Vec::new(),
             addresses: clients.addresses.clone(),
             peers: options.peers.keys().copied().collect(),
+            shown: Shown::Elsewhere(None),
+            heir: None,
+            soon_since_ns: None,
+            soon_ns_max: replica.tick_ns * SOON_TICKS,
             admin_answers: Vec::new(),
             settling: Vec::new(),
             handing: Vec::new(),
@@ -248,20 +273,51 @@ impl<L: Logic> Front<L> {
         any
     }
 
-    /// Tells the gateway who leads.
-    pub(crate) fn show_role<S: Storage>(&mut self, node: &ClusterNode<L, S>) {
-        if node.is_open() {
-            self.gateway.lead(Leadership::Here);
+    /// Tells the gateway who leads, when that has changed; and it tells those who wait.
+    pub(crate) fn show_role<S: Storage>(&mut self, now_ns: u64, node: &ClusterNode<L, S>) {
+        let shown = self.look(now_ns, node);
+        if shown == self.shown {
             return;
         }
-        let replica = node.replica();
-        let me = replica.options().node;
-        let leader = replica.view().leader.filter(|leader| *leader != me);
-        let address = leader.and_then(|leader| self.addresses.get(&leader));
-        self.gateway.lead(Leadership::Elsewhere {
-            leader,
-            address: address.map_or(String::new(), ToString::to_string),
+        self.shown = shown;
+        self.gateway.lead(match shown {
+            Shown::Here => Leadership::Here,
+            Shown::Soon => Leadership::Soon,
+            Shown::Elsewhere(leader) => {
+                let address = leader.and_then(|leader| self.addresses.get(&leader));
+                Leadership::Elsewhere {
+                    leader,
+                    address: address.map_or(String::new(), ToString::to_string),
+                }
+            }
         });
+        self.gateway.flush();
+    }
+
+    fn look<S: Storage>(&mut self, now_ns: u64, node: &ClusterNode<L, S>) -> Shown {
+        let replica = node.replica();
+        let (view, me) = (replica.view(), replica.options().node);
+        self.heir = match (view.handing_over, view.role) {
+            (Some(heir), _) => Some(heir),
+            // It still leads, and hands over no more; or an election has failed.
+            (None, Role::Leader | Role::PreCandidate | Role::Candidate) => None,
+            (None, Role::Follower) => self.heir.filter(|_| view.leader.is_none()),
+        };
+        let is_soon = match view.role {
+            Role::Leader => !node.is_open(),
+            // A majority has said that it would vote, or a leader wants it to.
+            Role::Candidate => true,
+            Role::Follower | Role::PreCandidate => false,
+        };
+        let since_ns = *self.soon_since_ns.get_or_insert(now_ns);
+        self.soon_since_ns = is_soon.then_some(since_ns);
+        if node.is_open() {
+            Shown::Here
+        } else if is_soon && now_ns.saturating_sub(since_ns) < self.soon_ns_max {
+            Shown::Soon
+        } else {
+            Shown::Elsewhere(view.leader.filter(|leader| *leader != me).or(self.heir))
+        }
     }
 
     /// Answers the operators whose change a majority has applied (`FR3`).

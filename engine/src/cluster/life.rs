@@ -1,4 +1,4 @@
-//! A ring for the present: a leader's lives as long as its term, a follower's until it leads.
+//! A ring for the present: one whose door was opened ends with that leadership, any other goes on.
 //!
 //! ```text
 //!   following   own log, committed and durable ─► ring ─► order ─► journal, replicate ─► logic ─► egress
@@ -8,9 +8,10 @@
 //! ```
 //!
 //! What comes from the log enters a ring only when it is committed and durable here. So the ring of
-//! a follower never holds an event that could be replaced, and what a leader's ring holds behind its
-//! gates was offered by this leader, in this term. When the role ends, the ring goes, with all that
-//! was not committed; no stage knows how to undo.
+//! a follower never holds an event that could be replaced: when its node is elected it goes on, and
+//! nothing is built while clients wait. What it holds behind the door was offered by this leader, in
+//! this term. When that leadership ends, the ring goes, with all that was not committed; no stage knows
+//! how to undo.
 //!
 //! # Invariants
 //!
@@ -37,7 +38,7 @@ use super::back::Back;
 use super::lent::Home;
 use crate::config::Config;
 use crate::error::{Error, Result, of_fault};
-use crate::event::Slot;
+use crate::event::{Body, Slot};
 use crate::graph::build::ring;
 use crate::ledger::Ledger;
 use crate::log::events_of;
@@ -46,6 +47,7 @@ use crate::runtime::clock::Clock;
 use crate::stage::egress::Egress;
 use crate::stage::logic::{LogicStage, MultiDoor};
 use crate::stage::order::Order;
+use crate::system::{Membership, Parameters};
 
 /// The parts that live on from ring to ring.
 pub(crate) struct Kept<L: Logic> {
@@ -65,6 +67,8 @@ pub(crate) struct Life<L: Logic> {
     committed: Gate<EventOf<L>>,
     /// The door of the logic's own events, filled when the door opens.
     decided: MultiDoor<L>,
+    /// The newest parameters that went from the log into the ring.
+    parameters: Option<Parameters>,
     stamps_from: Arc<AtomicU64>,
     /// Events of the log that are in the ring.
     fed: Sequence,
@@ -107,7 +111,7 @@ impl<L: Logic> Life<L> {
         } = kept;
         let ledger = Ledger::starting_at(logic.core().position());
         let decided: MultiDoor<L> = Arc::new(OnceLock::new());
-        logic.enter(ledger, is_leading.then(|| Arc::clone(&decided)));
+        logic.enter(ledger, Arc::clone(&decided));
         egress.enter(ledger);
         let stamps_from = Arc::new(AtomicU64::new(u64::MAX));
         let order = Order::behind(
@@ -154,6 +158,7 @@ impl<L: Logic> Life<L> {
             durable: durable.expect("LF: late_stage makes its stage"),
             committed: committed.expect("LF: late_stage makes its stage"),
             decided,
+            parameters: None,
             stamps_from,
             fed: Sequence(0),
             carry: VecDeque::new(),
@@ -168,6 +173,20 @@ impl<L: Logic> Life<L> {
     /// Whether events of producers may enter.
     pub(crate) fn is_open(&self) -> bool {
         self.is_open
+    }
+
+    /// Goes on under another role, where no door has to be closed for it; whether it does.
+    pub(crate) fn go_on(&mut self, is_leading: bool) -> bool {
+        if self.is_open {
+            return false;
+        }
+        self.is_leading = is_leading;
+        true
+    }
+
+    /// What the events of the log say that the state goes by, if they said so since last time.
+    pub(crate) fn new_parameters(&mut self) -> Option<Parameters> {
+        self.parameters.take()
     }
 
     /// The position of the next event that is read from the log.
@@ -212,7 +231,12 @@ impl<L: Logic> Life<L> {
             let events = events_of::<EventOf<L>>(&frame)?;
             let known =
                 usize::try_from(known).map_or(events.len(), |known| known.min(events.len()));
-            self.carry.extend(&events[known..]);
+            let fresh = &events[known..];
+            let newest = fresh.iter().rfind(|event| is_of::<_, Parameters>(*event));
+            if let Some(event) = newest {
+                self.parameters = Some(*event.body_as());
+            }
+            self.carry.extend(fresh);
         }
         Ok(self.fed != before)
     }
@@ -380,10 +404,13 @@ impl<L: Logic> Life<L> {
     }
 }
 
+fn is_of<E: Slot, B: Body>(event: &E) -> bool {
+    event.header().kind == B::KIND
+}
+
 /// Whether it is a change of members: it is a frame of its own.
 fn is_change<E: Slot>(event: &E) -> bool {
-    use crate::event::Body;
-    event.header().kind == crate::system::Membership::KIND
+    is_of::<E, Membership>(event)
 }
 
 /// The run in front of the first change of members, or that change alone.

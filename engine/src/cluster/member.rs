@@ -5,9 +5,11 @@
 //!
 //! ```text
 //!   messages ─► agreement ─► member.offer ─► agreement.turn (send, write, sync) ─► member.follow
-//!                            │ new role? next ring     new role? next ring │ promises, feed, door
-//!                            └ order, cut, offer                          └ logic, egress, answers
+//!                            └ order, cut, offer             new role? next ring │ promises, feed, door
+//!                                                                                └ logic, egress, answers
 //! ```
+//!
+//! Rings change behind the agreement's turn: votes and the first frame of a new leader do not wait for it.
 //!
 //! # Invariants
 //!
@@ -192,6 +194,11 @@ impl<L: Logic, A: Agreement> Member<L, A> {
         self.life.as_ref().is_some_and(Life::is_open)
     }
 
+    /// Whether the ring is of this stand: else it is left, or goes on, before its promises move (`MB3`).
+    pub(crate) fn is_of(&self, stand: &Stand) -> bool {
+        self.stand.leading == stand.leading
+    }
+
     /// Watches the stages of the present ring.
     pub(crate) fn probe(&self) -> Option<(Probe, Ledger)> {
         self.life.as_ref().map(Life::probe)
@@ -208,25 +215,24 @@ impl<L: Logic, A: Agreement> Member<L, A> {
     }
 
     /// In front of the agreement's turn: stamps what came, and offers it; whether anything was done.
-    pub(crate) fn offer(
-        &mut self,
-        agreement: &mut A,
-        asker: &mut impl Asker<OutputOf<L>>,
-    ) -> Result<bool> {
-        let mut worked = self.change_role(agreement.stand(), agreement, asker)?;
+    pub(crate) fn offer(&mut self, agreement: &mut A) -> bool {
+        // What is in a ring of another role is of another term.
+        if !self.is_of(&agreement.stand()) {
+            return true;
+        }
         self.tick();
         let most = self.frame_events_max;
         let Some(life) = &mut self.life else {
-            return Ok(worked);
+            return false;
         };
-        worked |= life.turn();
+        let mut worked = life.turn();
         for _ in 0..FRAMES_PER_TURN {
             match life.offer(agreement, most) {
                 Ok(true) => worked = true,
                 Ok(false) | Err(_) => break,
             }
         }
-        Ok(worked)
+        worked
     }
 
     /// Behind the agreement's turn: what it promised, and what came of it; whether anything was done.
@@ -252,6 +258,9 @@ impl<L: Logic, A: Agreement> Member<L, A> {
             return Ok(worked);
         };
         worked |= life.feed(&mut self.reader, both)?;
+        if let Some(found) = life.new_parameters() {
+            self.parameters = found;
+        }
         worked |= life.turn();
         life.promise(stand.durable, stand.committed);
         if life.open_door(agreement.tail().reached.position, both) {
@@ -278,7 +287,8 @@ impl<L: Logic, A: Agreement> Member<L, A> {
         Ok(worked)
     }
 
-    /// Ends the ring when leadership begins or ends, and begins the next one where the state is (`MB2`).
+    /// Leadership begins or ends: a ring whose door was open ends, and the next one begins where the state
+    /// is (`MB2`); any other holds nothing but what is committed, and goes on.
     fn change_role(
         &mut self,
         stand: Stand,
@@ -288,9 +298,21 @@ impl<L: Logic, A: Agreement> Member<L, A> {
         if stand.leading == self.stand.leading {
             return Ok(false);
         }
-        let Some(life) = self.life.take() else {
+        let is_leading = stand.leading.is_some();
+        let Some(mut life) = self.life.take() else {
             return Ok(false);
         };
+        // Who led before has put it into the log, or it is left out: the next one comes.
+        self.marked = agreement.agreed_state();
+        self.decided.clear();
+        if let Some(quarantining) = &mut self.quarantining {
+            quarantining.enter();
+        }
+        if life.go_on(is_leading) {
+            self.stand.leading = stand.leading;
+            self.life = Some(life);
+            return Ok(true);
+        }
         let within = self.within();
         let (kept, offered) = life.end(&mut self.back, within)?;
         self.answers.end(offered, asker);
@@ -304,13 +326,6 @@ impl<L: Logic, A: Agreement> Member<L, A> {
             "a new role, a new ring"
         );
         self.reader = agreement.reader(From::Position(position))?;
-        if let Some(quarantining) = &mut self.quarantining {
-            quarantining.enter();
-        }
-        // Who led before has put it into the log, or it is left out: the next one comes.
-        self.marked = agreement.agreed_state();
-        self.decided.clear();
-        let is_leading = stand.leading.is_some();
         let back = &mut self.back;
         self.life = Some(Life::begin(
             &self.config,

@@ -33,6 +33,7 @@ use lockstep_replicator::{
 };
 
 use super::administration::Administration;
+use super::agreement::Agreement as _;
 use super::answers::{Answers, Asker};
 use super::aside::set_aside;
 use super::back::Back;
@@ -373,7 +374,7 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
         outbox: &mut impl Outbox,
         asker: &mut impl Asker<OutputOf<L>>,
     ) -> Result<bool> {
-        let begun = self.begin(now_ns, outbox, asker)?;
+        let begun = self.begin(now_ns, outbox)?;
         Ok(self.finish(outbox, asker)? | begun)
     }
 
@@ -383,13 +384,8 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
     /// # Errors
     ///
     /// As [`turn`](Self::turn).
-    pub fn begin(
-        &mut self,
-        now_ns: u64,
-        outbox: &mut impl Outbox,
-        asker: &mut impl Asker<OutputOf<L>>,
-    ) -> Result<bool> {
-        let begun = self.try_begin(now_ns, outbox, asker);
+    pub fn begin(&mut self, now_ns: u64, outbox: &mut impl Outbox) -> Result<bool> {
+        let begun = self.try_begin(now_ns, outbox);
         self.unless_failed(begun)
     }
 
@@ -446,12 +442,7 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
         }
     }
 
-    fn try_begin(
-        &mut self,
-        now_ns: u64,
-        outbox: &mut impl Outbox,
-        asker: &mut impl Asker<OutputOf<L>>,
-    ) -> Result<bool> {
+    fn try_begin(&mut self, now_ns: u64, outbox: &mut impl Outbox) -> Result<bool> {
         if let Some(cause) = self.shared.fault() {
             return Err(Error::Stopped {
                 cause: cause.to_owned(),
@@ -460,7 +451,7 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
         let Some(member) = &mut self.member else {
             return Err(stopped(&self.shared));
         };
-        let worked = member.offer(&mut self.replica, asker)?;
+        let worked = member.offer(&mut self.replica);
         self.replica.begin(now_ns, outbox)?;
         Ok(worked | self.replica.has_unwritten() | self.replica.is_checking())
     }
@@ -582,7 +573,10 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
     /// its way.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.member.as_ref().is_some_and(Member::is_open)
+        let stand = self.replica.stand();
+        self.member
+            .as_ref()
+            .is_some_and(|member| member.is_open() && member.is_of(&stand))
     }
 
     /// How many wait for an answer.

@@ -7,6 +7,7 @@ use lockstep_journaler::{
     Background, Cutter, Frame, From, Journal, Options, Position, Reached, Reader, Tail,
 };
 use lockstep_replicator::NodeId;
+use lockstep_ringbuffer::Sequence;
 
 use super::agreement::{Agreement, NotNow, Stand};
 use super::answers::{Answers, Asker, Done};
@@ -204,7 +205,11 @@ fn add(amount: u64) -> Event64 {
 
 impl Bench {
     fn new(back: Back) -> Self {
-        let config = Config {
+        Self::with(back, Self::config())
+    }
+
+    fn config() -> Config {
+        Config {
             slots: 64,
             output_slots: 64,
             // As a fresh state has it: nothing to agree on.
@@ -213,7 +218,10 @@ impl Bench {
             session_expiry_ms: 0,
             beacon_every: 0,
             ..Config::default()
-        };
+        }
+    }
+
+    fn with(back: Back, config: Config) -> Self {
         let clock = Clock::manual(1000);
         let shared = Arc::new(Shared::new(0, config.slots));
         let (outputs, poller) = output_ring(&config).unwrap();
@@ -263,7 +271,7 @@ impl Bench {
     }
 
     fn turn(&mut self) -> bool {
-        let offered = self.member.offer(&mut self.log, &mut self.heard).unwrap();
+        let offered = self.member.offer(&mut self.log);
         let followed = self.member.follow(&self.log, &mut self.heard).unwrap();
         offered | followed
     }
@@ -284,6 +292,12 @@ impl Bench {
 
     fn ask(&mut self, amount: u64) -> Result<Position, Refused> {
         self.member.let_in(amount, None, &add(amount))
+    }
+
+    /// Where the present ring began.
+    fn base(&self) -> Position {
+        let (_, ledger) = self.member.probe().unwrap();
+        ledger.position(Sequence(0))
     }
 
     fn applied(&self) -> u64 {
@@ -418,6 +432,58 @@ fn mb2_from_role_to_role_nothing_is_lost_and_nothing_comes_twice() {
 }
 
 #[test]
+fn a_ring_goes_on_from_role_to_role_until_its_door_was_open() {
+    let mut bench = Bench::here();
+    bench.lose();
+    bench.log.receive(&[1, 2, 3]);
+    bench.log.commit(2);
+    bench.settle();
+    // Elected and deposed before the door was open, then elected again: one ring.
+    bench.lead(2);
+    bench.settle();
+    bench.lose();
+    bench.settle();
+    bench.lead(3);
+    bench.log.commit_all();
+    bench.settle();
+    assert!(bench.member.is_open());
+    assert_eq!((bench.base(), bench.applied()), (Position(0), 3));
+    bench.ask(4).unwrap();
+    bench.settle();
+    // Another term of the same node: what its ring holds is of the old one.
+    bench.lead(4);
+    assert!(!bench.member.is_of(&bench.log.stand()));
+    bench.settle();
+    assert_eq!(bench.base(), Position(3));
+    assert_eq!(bench.heard.unknown, [4]);
+}
+
+#[test]
+fn who_leads_next_knows_the_parameters_that_another_put_into_the_log() {
+    let config = Config {
+        sessions_max: 5,
+        ..Bench::config()
+    };
+    let wanted = config.parameters();
+    for is_in_log in [true, false] {
+        let mut bench = Bench::with(Back::Here(None), config.clone());
+        bench.lose();
+        if is_in_log {
+            let event = Event64::event(&wanted);
+            bench.log.write([bytemuck::bytes_of(&event), &[]], 7);
+        }
+        bench.log.receive(&[1]);
+        bench.log.commit_all();
+        bench.settle();
+        let before = bench.log.tail().reached.position;
+        bench.lead(2);
+        bench.settle();
+        let said = bench.log.tail().reached.position.0 - before.0;
+        assert_eq!(said, u64::from(!is_in_log));
+    }
+}
+
+#[test]
 fn a_ring_that_the_quorum_leaves_full_says_busy_and_loses_nothing() {
     let mut bench = Bench::here();
     bench.lead(1);
@@ -495,11 +561,7 @@ fn the_same_with_the_logic_on_a_thread_of_its_own() {
         }
         if term % 2 == 0 {
             // Half of the time the role changes in the middle of it; all of it is committed.
-            while bench
-                .member
-                .offer(&mut bench.log, &mut bench.heard)
-                .unwrap()
-            {}
+            while bench.member.offer(&mut bench.log) {}
             bench.log.commit_all();
         } else {
             while bench.heard.done.len() < done + 20 {

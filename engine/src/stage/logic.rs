@@ -66,8 +66,8 @@ pub(crate) struct LogicStage<L: Logic> {
     /// How much of the spill is in the ring.
     spilled: usize,
     exceptions: Exceptions<L>,
-    /// The door, for events of the engine's own (`LS3`); `None` where another node decides.
-    door: Option<MultiDoor<L>>,
+    /// The door, for events of the engine's own (`LS3`); in a cluster it is empty where another node decides.
+    door: MultiDoor<L>,
     decided: VecDeque<EventOf<L>>,
     /// In a cluster: where beacons go, for the nodes to judge before one enters the log.
     beacons: Option<Arc<Reports>>,
@@ -151,7 +151,7 @@ impl<L: Logic> LogicStage<L> {
             spill: Vec::with_capacity(CHUNK),
             spilled: 0,
             exceptions,
-            door: Some(door),
+            door,
             decided: marks.collect(),
             beacons: None,
             panicked: None,
@@ -162,7 +162,7 @@ impl<L: Logic> LogicStage<L> {
     }
 
     /// Goes on in another ring, with the state as it is.
-    pub(crate) fn enter(&mut self, ledger: Ledger, door: Option<MultiDoor<L>>) {
+    pub(crate) fn enter(&mut self, ledger: Ledger, door: MultiDoor<L>) {
         self.ledger = ledger;
         self.door = door;
         self.decided.clear();
@@ -364,15 +364,14 @@ impl<L: Logic> LogicStage<L> {
                 self.decided.extend(event);
             }
         }
-        let Some(door) = &self.door else {
-            // Who leads decides the same, and says so.
-            self.decided.clear();
-            return false;
-        };
         let Some(event) = self.decided.front() else {
             return false;
         };
-        let Some(door) = door.get() else {
+        let Some(door) = self.door.get() else {
+            if self.beacons.is_some() {
+                // In a cluster who leads decides the same, and says so.
+                self.decided.clear();
+            }
             return false;
         };
         let mut door = door

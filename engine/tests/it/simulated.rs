@@ -260,7 +260,7 @@ impl Node for Whole {
         out: &mut Vec<(NodeId, Message)>,
     ) -> Result<(), String> {
         self.clock.set(wall_ns);
-        let begun = self.node.begin(now_ns, out, &mut self.heard);
+        let begun = self.node.begin(now_ns, out);
         begun.map(drop).map_err(|error| error.to_string())
     }
 

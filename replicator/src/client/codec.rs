@@ -405,6 +405,13 @@ impl Packets {
         }
     }
 
+    /// Of which kind the next packet is, as its head says, whole or not.
+    #[must_use]
+    pub fn next_kind(&self) -> Option<PacketKind> {
+        let head = self.buffer[self.start..self.end].first_chunk::<HEAD_BYTES>()?;
+        PacketKind::of_code(head[3])
+    }
+
     /// The next packet, if it is whole.
     ///
     /// # Errors

@@ -20,6 +20,8 @@
 //!   own, and not written.
 //! * `G7` Where the system gives no more sockets, one place is left to operators: who has it may do what
 //!   an operator does and nothing else, and has it for `greet_within` at most.
+//! * `G8` While this node is about to lead, sessions and requests wait with their clients, unread: at most
+//!   one turn's bytes of each are here. They go on, or elsewhere, when it is settled.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -168,7 +170,10 @@ impl Gateway {
             return;
         }
         self.leadership = leadership;
-        if self.leadership == Leadership::Here {
+        for client in self.clients.values_mut() {
+            client.has_more |= std::mem::take(&mut client.is_held);
+        }
+        if matches!(self.leadership, Leadership::Here | Leadership::Soon) {
             return;
         }
         let waiting: Vec<(u64, u32, u64)> = self
@@ -203,7 +208,9 @@ impl Gateway {
             None => most = most.min(self.listener.rests_for(now_ns)),
         }
         for (id, client) in &self.clients {
-            let number = waiting.add(client.stream.fd(), true, client.wants_write());
+            // G8: what is there already is not waited for, so the caller sleeps.
+            let wants_read = !client.is_held;
+            let number = waiting.add(client.stream.fd(), wants_read, client.wants_write());
             self.waited.push((number, Some(*id)));
             if client.has_more {
                 most = Duration::ZERO;
@@ -257,8 +264,13 @@ impl Gateway {
             if waiting.is_writable(*number) {
                 self.write(id);
             }
-            let has_more = self.clients.get(&id).is_some_and(|client| client.has_more);
-            if has_more || waiting.is_readable(*number) {
+            let client = self.clients.get(&id);
+            let (has_more, is_held) =
+                client.map_or((false, false), |client| (client.has_more, client.is_held));
+            if is_held && waiting.is_readable(*number) {
+                // G8: it was not waited for, so what it reports is its end.
+                self.remove(id);
+            } else if has_more || waiting.is_readable(*number) {
                 self.read(id, &mut ask);
             }
         }

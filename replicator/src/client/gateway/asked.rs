@@ -85,6 +85,8 @@ pub enum Admit {
 pub enum Leadership {
     /// This node, and its door is open.
     Here,
+    /// This node in a moment, or not: whoever asks waits for it (`G8`).
+    Soon,
     /// Another, or nobody yet.
     Elsewhere {
         /// Who, if it is known.

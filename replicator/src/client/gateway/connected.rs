@@ -4,8 +4,8 @@ use std::io::{self, IoSlice};
 use std::net::IpAddr;
 
 use super::accounts::Account;
-use super::{Admit, Asked, Gateway, Principal};
-use crate::client::codec::Packets;
+use super::{Admit, Asked, Gateway, Leadership, Principal};
+use crate::client::codec::{PacketKind, Packets};
 use crate::transport::{Stream, is_early};
 
 /// Packets that one turn takes from one client, so that the others have their turn too.
@@ -25,8 +25,18 @@ pub(super) struct Connected {
     pub(super) is_ending: bool,
     /// Packets wait that no socket will report.
     pub(super) has_more: bool,
+    /// What it asks next waits until it is settled who leads (`G8`).
+    pub(super) is_held: bool,
     /// Until then it must have greeted, or be gone (`G5`).
     pub(super) deadline_ns: u64,
+}
+
+/// Whether only a leader can take what comes next.
+fn asks_to_lead(packets: &Packets) -> bool {
+    matches!(
+        packets.next_kind(),
+        Some(PacketKind::Open | PacketKind::Request | PacketKind::Close)
+    )
 }
 
 enum Filled {
@@ -49,6 +59,7 @@ impl Connected {
             account: None,
             is_ending: false,
             has_more: false,
+            is_held: false,
             deadline_ns,
         }
     }
@@ -92,10 +103,14 @@ impl Gateway {
         let mut packets = std::mem::take(&mut client.packets);
         let mut left = PACKETS_PER_TURN;
         let mut is_alive = true;
-        let mut is_drained = false;
+        let (mut is_drained, mut is_held) = (false, false);
         let mut may_have_more = true;
         // Ends: each turn takes from `left`, or comes to the end of what is there.
         while is_alive && left > 0 {
+            if self.leadership == Leadership::Soon && asks_to_lead(&packets) {
+                is_held = true;
+                break;
+            }
             match packets.next() {
                 Ok(Some(packet)) => {
                     left -= 1;
@@ -129,7 +144,8 @@ impl Gateway {
             }
         }
         if let Some(client) = self.clients.get_mut(&id) {
-            client.has_more = !is_drained && is_alive;
+            client.has_more = !is_drained && !is_held && is_alive;
+            client.is_held = is_held;
             client.packets = packets;
         }
     }

@@ -12,7 +12,7 @@ impl Gateway {
         match self.judge(id, packet) {
             Ok(principal) => {
                 let (leader, address) = match &self.leadership {
-                    Leadership::Here => (self.settings.node.0, ""),
+                    Leadership::Here | Leadership::Soon => (self.settings.node.0, ""),
                     Leadership::Elsewhere { leader, address } => {
                         (leader.map_or(0, |leader| leader.0), address.as_str())
                     }
