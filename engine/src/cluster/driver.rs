@@ -15,6 +15,9 @@
 //! * `DR2` Nothing waits for a peer or a client; what they cannot take is lost or refused.
 //! * `DR3` A leader whose disk is full, or takes longer for a sync than half an election, hands over.
 //! * `DR4` Whatever fails ends the node with a cause: a stage of B within one wake of A, A itself at once.
+//! * `DR5` What comes of a message leaves before the logic runs or a ring is built for it: peers have votes and
+//!   acknowledgements, clients hear who leads.
+//! * `DR6` No peer is greeted before it can be told how far this log goes: an empty one would be refused as lost.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -58,8 +61,8 @@ const SITE_TICKS: u32 = 50;
 /// A leader that limps hands over at most so often.
 const LIMPS_EVERY_NS: u64 = 1_000_000_000;
 
-/// How long a leader that is asked to end waits for another to take over.
-const HAND_OVER_NS: u64 = 300_000_000;
+/// How long a leader that is asked to end seeks another to take over, some elections: it leads meanwhile.
+const HAND_OVER_NS: u64 = 1_000_000_000;
 
 /// Everything that is chosen before a node starts.
 #[derive(Debug, Clone)]
@@ -213,7 +216,9 @@ impl<L: Logic> Driver<L> {
         let mut settings = Settings::on_loopback(me, hello::<L>(&options.node), options.listen);
         settings.peers.clone_from(&options.peers);
         settings.security = options.security.clone();
-        let transport = Transport::open(settings)?;
+        let mut transport = Transport::open(settings)?;
+        // DR6
+        transport.set_log(node.replica().hello());
         let front = Front::open(options)?;
         let rows = node.rows();
         let names: Vec<String> = ROWS
@@ -300,6 +305,8 @@ impl<L: Logic> Driver<L> {
         self.unreachable.clear();
         self.incoming.clear();
         let node = (self.open_node)()?;
+        // DR6
+        self.transport.set_log(node.replica().hello());
         self.rows = node.rows();
         self.worked = true;
         self.node = Some(node);
@@ -316,18 +323,22 @@ impl<L: Logic> Driver<L> {
         for incoming in self.incoming.drain(..) {
             take(node, &mut self.transport, incoming)?;
         }
+        let now_ns = u64::try_from(self.watch.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        // DR5
+        self.front.show_role(now_ns, node);
         let asked = self.front.let_in(&self.waiting, node);
         let mut post = Post {
             transport: &mut self.transport,
             unreachable: &mut self.unreachable,
         };
-        let now_ns = u64::try_from(self.watch.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let begun = node.begin(now_ns, &mut post)?;
         // DR1
         post.transport.flush();
-        // Whoever asked a leader that is none any more goes where it says while a ring is built here.
+        node.persist(&mut post)?;
+        // DR5
+        post.transport.flush();
         self.front.show_role(now_ns, node);
-        let finished = node.finish(&mut post, &mut self.front)?;
+        let followed = node.follow(&mut self.front)?;
         for peer in self.unreachable.drain(..) {
             node.replica_mut().reconnected(peer);
         }
@@ -336,7 +347,7 @@ impl<L: Logic> Driver<L> {
         self.transport.set_log(node.replica().hello());
         let is_stuck = node.replica().has_unwritten();
         // A full disk is looked at again with the clock, not at once.
-        self.worked = (asked | begun | finished) && !is_stuck;
+        self.worked = (asked | begun | followed) && !is_stuck;
         let disputed = node.replica().disputed_state();
         self.tell_of_dispute(disputed);
         self.tell_of_site(now_ns);
@@ -486,9 +497,9 @@ impl<L: Logic> Driver<L> {
     /// Hands over, if this node leads and somebody can, and closes in order.
     fn end(mut self) -> Result<()> {
         let until = self.now_ns() + HAND_OVER_NS;
-        self.hand_over();
         // Ends: another leads, or nobody could in this time.
         while self.now_ns() < until && self.leads() {
+            self.hand_over();
             self.turn()?;
         }
         // What is said last still leaves.
@@ -513,19 +524,8 @@ impl<L: Logic> Driver<L> {
     }
 
     fn hand_over(&mut self) {
-        let Some(node) = &mut self.node else { return };
-        let me = node.replica().options().node;
-        let members = node.replica().members().clone();
-        let next = node
-            .replica()
-            .peers()
-            .filter(|peer| peer.node != me && peer.is_active && members.is_voter(peer.node))
-            .max_by_key(|peer| peer.matched)
-            .map(|peer| peer.node);
-        if let Some(next) = next
-            && let Err(error) = node.transfer_to(next)
-        {
-            tracing::warn!(%error, "no handing over");
+        if let Some(node) = &mut self.node {
+            let _to = node.hand_over();
         }
     }
 }

@@ -27,6 +27,7 @@ use std::sync::Arc;
 use lockstep_journaler::snapshots::Snapshots;
 use lockstep_journaler::storage::Storage;
 use lockstep_journaler::{Background, From, Options, Position, Tail};
+use lockstep_replicator::consensus::Role;
 use lockstep_replicator::wire::Message;
 use lockstep_replicator::{
     Fatal, Gating, NodeId, OfferError, Outbox, ReceiveError, Replica, ReplicaOptions,
@@ -194,6 +195,8 @@ pub struct ClusterNode<L: Logic, S: Storage> {
     beacons: Arc<Reports>,
     /// What the logic panicked on.
     verdicts: Arc<Verdicts>,
+    /// To whom this leader handed over last.
+    asked: Option<NodeId>,
     is_stepped: bool,
 }
 
@@ -346,6 +349,7 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
             knows: BTreeMap::new(),
             beacons,
             verdicts,
+            asked: None,
             is_stepped: options.background == Background::Stepped,
         })
     }
@@ -375,11 +379,12 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
         asker: &mut impl Asker<OutputOf<L>>,
     ) -> Result<bool> {
         let begun = self.begin(now_ns, outbox)?;
-        Ok(self.finish(outbox, asker)? | begun)
+        self.persist(outbox)?;
+        Ok(self.follow(asker)? | begun)
     }
 
-    /// The first half of a turn: what does not wait for this disk. Whoever has sockets lets go what was
-    /// said before the second half begins.
+    /// The first part of a turn: what does not wait for this disk. Whoever has sockets lets go what was
+    /// said before the next part begins.
     ///
     /// # Errors
     ///
@@ -389,18 +394,24 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
         self.unless_failed(begun)
     }
 
-    /// The second half: write, sync, and what comes of it.
+    /// The second part: write, sync, and say what waited for that. Peers need not wait for the third.
     ///
     /// # Errors
     ///
     /// As [`turn`](Self::turn).
-    pub fn finish(
-        &mut self,
-        outbox: &mut impl Outbox,
-        asker: &mut impl Asker<OutputOf<L>>,
-    ) -> Result<bool> {
-        let finished = self.try_finish(outbox, asker);
-        self.unless_failed(finished)
+    pub fn persist(&mut self, outbox: &mut impl Outbox) -> Result<()> {
+        let persisted = self.replica.persist(outbox).map_err(Error::from);
+        self.unless_failed(persisted.map(|()| true)).map(drop)
+    }
+
+    /// The third part: what comes of it here, in ring, logic and answers; whether there is more to do.
+    ///
+    /// # Errors
+    ///
+    /// As [`turn`](Self::turn).
+    pub fn follow(&mut self, asker: &mut impl Asker<OutputOf<L>>) -> Result<bool> {
+        let followed = self.try_follow(asker);
+        self.unless_failed(followed)
     }
 
     fn unless_failed(&mut self, turned: Result<bool>) -> Result<bool> {
@@ -456,15 +467,10 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
         Ok(worked | self.replica.has_unwritten() | self.replica.is_checking())
     }
 
-    fn try_finish(
-        &mut self,
-        outbox: &mut impl Outbox,
-        asker: &mut impl Asker<OutputOf<L>>,
-    ) -> Result<bool> {
+    fn try_follow(&mut self, asker: &mut impl Asker<OutputOf<L>>) -> Result<bool> {
         let Some(member) = &mut self.member else {
             return Err(stopped(&self.shared));
         };
-        self.replica.persist(outbox)?;
         // Before the promises move: what they let through is read from the log as it is now.
         self.shared.cuts.set(self.replica.cuts());
         let worked = member.follow(&self.replica, asker)?;
@@ -592,6 +598,40 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
     /// If this node does not lead, or that node cannot.
     pub fn transfer_to(&mut self, to: NodeId) -> Result<(), OfferError> {
         self.replica.transfer_to(to)
+    }
+
+    /// Hands leadership over to the voter whose log is the furthest: whom it is being handed to. `None`: this
+    /// node does not lead, or nobody has all that is committed yet; ask again in a later turn. Who did not take
+    /// over within an election is asked again only where nobody else can.
+    pub fn hand_over(&mut self) -> Option<NodeId> {
+        let view = self.replica.view();
+        if view.role != Role::Leader {
+            self.asked = None;
+            return None;
+        }
+        if view.handing_over.is_none() {
+            let heir = self.heir()?;
+            self.asked = Some(heir);
+            if let Err(error) = self.transfer_to(heir) {
+                tracing::warn!(%error, heir = heir.0, "no handing over");
+            }
+        }
+        self.replica.view().handing_over
+    }
+
+    /// Who is to lead behind this node: a voter that answers and misses nothing that is committed.
+    fn heir(&self) -> Option<NodeId> {
+        let (me, members) = (self.replica.options().node, self.replica.members());
+        let committed = self.replica.view().committed;
+        let able = self.replica.peers().filter(|peer| {
+            peer.node != me
+                && members.is_voter(peer.node)
+                && peer.is_active
+                && !peer.in_snapshot
+                && peer.matched >= committed
+        });
+        let best = able.max_by_key(|peer| (self.asked != Some(peer.node), peer.matched));
+        best.map(|peer| peer.node)
     }
 
     /// An operator's word on whether the other site is waited for: it counts on this leader at once, and

@@ -20,6 +20,7 @@ use lockstep_engine::{Config, Result};
 use lockstep_replicator::client::codec::{Greeting, Packet, PacketKind, Packets};
 use lockstep_replicator::client::{Client, ClientError, ClientOptions, admin};
 use lockstep_replicator::transport::Security;
+use lockstep_replicator::wire::{Decoder, Kind, Limits};
 use lockstep_replicator::{ClusterId, Epoch, NodeId, ReplicaOptions};
 
 use crate::bank::{Balance, Bank, Bomb, deposit};
@@ -214,6 +215,43 @@ fn ad1_who_asked_for_a_change_stands_in_the_log_right_in_front_of_it() {
         driver.turn().unwrap();
     }
     assert!(driver.node().unwrap().applied().0 > last);
+}
+
+#[test]
+fn dr6_the_first_greeting_says_how_far_the_log_goes() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut options = alone(directory.path(), free_address(), false);
+    let mut driver = Driver::open(&options, vec![deposit(7, 1000)], Bank::default).unwrap();
+    while driver.node().unwrap().applied().0 == 0 {
+        driver.turn().unwrap();
+    }
+    drop(driver);
+    // Somebody who listens in the place of a peer.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let peer = listener.local_addr().unwrap();
+    options.peers.insert(NodeId(2), peer);
+    let mut driver = Driver::open(&options, Vec::new(), Bank::default).unwrap();
+    let started = std::time::Instant::now();
+    let mut decoder = Decoder::new(Limits::for_events_of(64));
+    let mut greeted = None;
+    let head = loop {
+        assert!(started.elapsed() < PATIENCE, "it does not greet");
+        driver.turn().unwrap();
+        greeted = greeted.or_else(|| listener.accept().ok());
+        let Some((stream, _)) = &mut greeted else {
+            continue;
+        };
+        stream.set_nonblocking(true).unwrap();
+        let mut bytes = [0; 4096];
+        let length = stream.read(&mut bytes).unwrap_or(0);
+        decoder.push(&bytes[..length]);
+        if let Some(message) = decoder.next().unwrap() {
+            break message.head;
+        }
+    };
+    assert_eq!(head.kind, Kind::Hello);
+    assert!(head.index > 0 && head.term > 0, "{head:?}");
 }
 
 /// Sends two commands at once, over one connection; the answers, by their numbers.

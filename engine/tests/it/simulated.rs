@@ -219,7 +219,9 @@ impl Whole {
     fn hash(&mut self) -> Result<(Position, u64), String> {
         let answer = self.ask_hash()?;
         let mut nobody = Vec::new();
-        let turned = self.node.finish(&mut nobody, &mut self.heard);
+        let persisted = self.node.persist(&mut nobody);
+        persisted.map_err(|error| error.to_string())?;
+        let turned = self.node.follow(&mut self.heard);
         turned.map_err(|error| error.to_string())?;
         answer.try_recv().map_err(|error| error.to_string())
     }
@@ -266,7 +268,8 @@ impl Node for Whole {
 
     fn persist(&mut self, out: &mut Vec<(NodeId, Message)>) -> Result<(), String> {
         let answer = self.ask_hash()?;
-        let finished = self.node.finish(out, &mut self.heard);
+        self.node.persist(out).map_err(|error| error.to_string())?;
+        let finished = self.node.follow(&mut self.heard);
         finished.map_err(|error| error.to_string())?;
         if let Ok(seen) = answer.try_recv() {
             self.seen = seen;

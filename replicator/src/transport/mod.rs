@@ -6,6 +6,9 @@
 //!            └──────────── bulk ───────────┘   snapshots, segments
 //! ```
 //!
+//! Who starts dials the higher numbers too, once: they may have dialed it in vain, and wait for their next
+//! attempt. Afterwards a connection that is lost is made anew by the higher number alone.
+//!
 //! One thread owns a [`Transport`]. It queues with [`send`](Transport::send), writes with
 //! [`flush`](Transport::flush), and takes what came with [`poll`](Transport::poll). A message is given
 //! to a socket as the pieces that it is made of: the frames of an append are the same memory for all
@@ -199,6 +202,8 @@ struct Line {
     is_up: bool,
     retry_at_ns: u64,
     failures: u32,
+    /// It was dialed, or has come by itself: a higher number is not dialed any more.
+    has_knocked: bool,
 }
 
 /// The sockets of one node.
@@ -497,13 +502,14 @@ impl Transport {
         let own = self.settings.node;
         let due: Vec<(NodeId, Connection)> = self
             .peers
-            .range(..own)
+            .iter()
             .flat_map(|(node, peer)| {
                 Connection::ALL
                     .into_iter()
                     .filter(|connection| {
                         let line = peer.lines[*connection as usize];
-                        line.link.is_none() && line.retry_at_ns <= now_ns
+                        let is_ours = *node < own || !line.has_knocked;
+                        is_ours && line.link.is_none() && line.retry_at_ns <= now_ns
                     })
                     .map(|connection| (*node, connection))
             })
@@ -564,6 +570,7 @@ impl Transport {
         };
         let wait = (RETRY_NS << line.failures.min(8)).min(RETRY_NS_MAX);
         line.failures = line.failures.saturating_add(1);
+        line.has_knocked = true;
         line.retry_at_ns = now_ns
             .saturating_add(wait)
             .saturating_add((spread % 8) * 1_000_000);
@@ -716,6 +723,9 @@ impl Transport {
             return Verdict::Refuse(code, right);
         }
         let (node, connection) = (head.from, hello.connection);
+        if !link.is_dialed && self.is_greeted_already(node, connection) {
+            return Verdict::Ends(format!("{node} is dialed already"));
+        }
         if !link.is_dialed {
             self.replace(node, connection, id);
             // Room for one message there always is (Q1).
@@ -730,6 +740,7 @@ impl Transport {
                 is_up: true,
                 retry_at_ns: now_ns.saturating_add(RETRY_NS),
                 failures: 0,
+                has_knocked: true,
             };
         }
         into.append(&mut self.told);
@@ -856,6 +867,15 @@ impl Transport {
             return;
         }
         self.lose(id, &error.to_string());
+    }
+
+    /// Two that dial each other at the same time would each end the other's socket: the higher number's
+    /// stays, if it is connected.
+    fn is_greeted_already(&self, node: NodeId, connection: Connection) -> bool {
+        let own = self.line(node, connection).and_then(|line| line.link);
+        let own = own.and_then(|own| self.links.get(&own));
+        node < self.settings.node
+            && own.is_some_and(|own| own.is_dialed && own.stage == Stage::Greeting)
     }
 
     /// A newer socket takes the place of an older one (`T3`).

@@ -132,6 +132,95 @@ fn refusals(node: &Node) -> Vec<(Option<RefuseCode>, String)> {
 }
 
 #[test]
+fn who_starts_is_not_waited_for_until_the_next_attempt_of_a_higher_number() {
+    let address = {
+        let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        gone.local_addr().unwrap()
+    };
+    let mut second = settings(2);
+    second.peers.insert(NodeId(1), address);
+    let second = Transport::open(second).unwrap();
+    let second_address = second.address().unwrap();
+    let mut nodes = vec![Node {
+        transport: second,
+        came: Vec::new(),
+    }];
+    // It has dialed in vain, and its clock stands still from here on: it will not dial again.
+    let now = RETRY_NS_MAX;
+    let started = Instant::now();
+    let is_refused = |node: &Node| {
+        let peer = &node.transport.peers[&NodeId(1)];
+        let mut lines = peer.lines.iter();
+        lines.all(|line| line.link.is_none() && line.failures > 0)
+    };
+    while !is_refused(&nodes[0]) {
+        assert!(started.elapsed() < LIMIT, "it never fails");
+        let Node { transport, came } = &mut nodes[0];
+        transport
+            .poll(now, Duration::from_millis(1), came)
+            .unwrap();
+    }
+    let mut first = settings(1);
+    first.peers.insert(NodeId(2), second_address);
+    nodes.insert(
+        0,
+        Node {
+            transport: Transport::open(first).unwrap(),
+            came: Vec::new(),
+        },
+    );
+    let is_connected = |nodes: &[Node]| {
+        Connection::ALL.iter().all(|connection| {
+            nodes[0].transport.is_connected(NodeId(2), *connection)
+                && nodes[1].transport.is_connected(NodeId(1), *connection)
+        })
+    };
+    while !is_connected(&nodes) {
+        assert!(started.elapsed() < LIMIT, "it waits for the higher number");
+        for Node { transport, came } in &mut nodes {
+            transport
+                .poll(now, Duration::from_millis(1), came)
+                .unwrap();
+        }
+    }
+    // Once is enough: what is lost from here on the higher number makes anew.
+    nodes[0].transport.disconnect(NodeId(2), "for the test");
+    let [first, ..] = nodes.as_mut_slice() else {
+        panic!("there are two");
+    };
+    let later = now + 10 * RETRY_NS_MAX;
+    first
+        .transport
+        .poll(later, Duration::from_millis(1), &mut first.came)
+        .unwrap();
+    let lines = &first.transport.peers[&NodeId(2)].lines;
+    assert!(lines.iter().all(|line| line.link.is_none()));
+}
+
+#[test]
+fn two_that_dial_each_other_at_once_are_connected_and_stay_so() {
+    let mut first = Transport::open(settings(1)).unwrap();
+    let mut second = settings(2);
+    second.peers.insert(NodeId(1), first.address().unwrap());
+    let second = Transport::open(second).unwrap();
+    let peers = BTreeMap::from([(NodeId(2), second.address().unwrap())]);
+    first.set_peers(&peers).unwrap();
+    let mut nodes = [first, second].map(|transport| Node {
+        transport,
+        came: Vec::new(),
+    });
+    connect_all(&mut nodes);
+    // Nothing is under way any more that would end what there is.
+    let mut turns = 0;
+    until(&mut nodes, |_| {
+        turns += 1;
+        turns > 20
+    });
+    let lost = nodes.iter().map(|node| node.transport.traffic().lost);
+    assert_eq!(lost.sum::<u64>(), 0);
+}
+
+#[test]
 fn t4_three_connections_carry_what_is_theirs_both_ways() {
     let mut nodes = two(|_| {});
     connect_all(&mut nodes);

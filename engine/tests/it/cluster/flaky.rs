@@ -170,6 +170,10 @@ impl Build {
         each!(self, node => node.transfer_to(to))
     }
 
+    pub(super) fn hand_over(&mut self) -> Option<NodeId> {
+        each!(self, node => node.hand_over())
+    }
+
     pub(super) fn go_by(&mut self, word: Gating) -> Result<(), OfferError> {
         each!(self, node => node.go_by(word, &Administration::default()))
     }

@@ -95,3 +95,73 @@ fn a_planned_transfer_and_a_closed_cluster_go_on_where_they_were() {
     world.until_answered(30);
     assert_eq!(world.agree().balances, [30; 4]);
 }
+
+/// The leader asks to be followed by another, in each turn, until one leads: which.
+fn hand_over(world: &mut World, leader: usize) -> usize {
+    for _ in 0..2_000 {
+        world.node_mut(leader).hand_over();
+        world.step();
+        if let Some(next) = world.leader().filter(|next| *next != leader) {
+            return next;
+        }
+    }
+    panic!("seed {}: nobody takes over", world.seed);
+}
+
+#[test]
+fn leadership_goes_to_who_has_all_of_the_log_and_not_to_who_has_just_come() {
+    for seed in 1..=10 {
+        let mut world = World::new(seed);
+        world.until_answered(10);
+        let leader = world.leader().unwrap();
+        let level = next_of(leader);
+        let restarted = next_of(level);
+        world.kill(restarted);
+        let more = world.asked() + 40;
+        world.until_answered(more);
+        world.start(restarted);
+        // Until it has caught up nobody hands over to it.
+        assert_eq!(hand_over(&mut world, leader), level, "seed {seed}");
+        world.finish(5);
+    }
+}
+
+#[test]
+fn who_does_not_take_over_is_passed_over() {
+    for seed in 1..=10 {
+        let mut world = World::new(seed);
+        world.until_answered(10);
+        let leader = world.leader().unwrap();
+        let first = world.node_mut(leader).hand_over().unwrap();
+        let first = usize::from(first.0) - 1;
+        // What it was told does not arrive, and it is still thought to be there.
+        for (from, to) in [(leader, first), (first, leader)] {
+            world.cut[from][to] = true;
+        }
+        let from_ns = world.now_ns;
+        let next = hand_over(&mut world, leader);
+        assert!(next != first, "seed {seed}");
+        let took_ns = world.now_ns - from_ns;
+        assert!(took_ns < 300_000_000, "seed {seed}: {took_ns} ns");
+        world.heal();
+        world.finish(5);
+    }
+}
+
+#[test]
+fn who_does_not_lead_hands_nothing_over() {
+    let mut world = World::new(3);
+    world.until_answered(10);
+    let leader = world.leader().unwrap();
+    let follower = next_of(leader);
+    assert_eq!(world.node_mut(follower).hand_over(), None);
+    // And who is alone keeps what nobody can take.
+    for other in World::others(leader) {
+        world.cut[leader][other] = true;
+        world.cut[other][leader] = true;
+    }
+    world.until("it leads no more", |world| world.leader() != Some(leader));
+    assert_eq!(world.node_mut(leader).hand_over(), None);
+    world.heal();
+    world.finish(5);
+}

@@ -81,9 +81,9 @@ impl Bench {
             }
             for peer in 1..=NODES {
                 let real = addresses[usize::from(peer - 1)];
-                // The higher number dials: through a link, where links are to be cut or long.
+                // Through a link, where links are to be cut or long.
                 let wants_link = args.what == What::Partition || !args.delay.is_zero();
-                let address = if apart.is_none() && wants_link && own > peer {
+                let address = if apart.is_none() && wants_link && own != peer {
                     let link = Link::open(real, args.delay)?;
                     let address = link.address;
                     links.insert((own, peer), link);
