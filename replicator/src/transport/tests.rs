@@ -156,9 +156,7 @@ fn who_starts_is_not_waited_for_until_the_next_attempt_of_a_higher_number() {
     while !is_refused(&nodes[0]) {
         assert!(started.elapsed() < LIMIT, "it never fails");
         let Node { transport, came } = &mut nodes[0];
-        transport
-            .poll(now, Duration::from_millis(1), came)
-            .unwrap();
+        transport.poll(now, Duration::from_millis(1), came).unwrap();
     }
     let mut first = settings(1);
     first.peers.insert(NodeId(2), second_address);
@@ -178,9 +176,7 @@ fn who_starts_is_not_waited_for_until_the_next_attempt_of_a_higher_number() {
     while !is_connected(&nodes) {
         assert!(started.elapsed() < LIMIT, "it waits for the higher number");
         for Node { transport, came } in &mut nodes {
-            transport
-                .poll(now, Duration::from_millis(1), came)
-                .unwrap();
+            transport.poll(now, Duration::from_millis(1), came).unwrap();
         }
     }
     // Once is enough: what is lost from here on the higher number makes anew.

@@ -1,7 +1,8 @@
 //! The cluster of a drill, where it stands, and what goes wrong with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use lockstep_perf::exit::Refusal;
 use super::apart::{self, Apart};
 use super::disk::{Mount, fill};
 use super::load;
+use super::members::{Guest, KEEPER};
 use super::processes::{self, Cluster, Process, free_address, wait};
 use super::proxy::Link;
 use super::{Args, Cut, What};
@@ -23,9 +25,15 @@ const FULL: Duration = Duration::from_secs(1);
 
 pub(super) const NODES: u16 = 3;
 
+/// Most nodes that a drill adds.
+const GUESTS_MAX: u32 = 200;
+
 /// Ports of nodes that have an address of their own.
 const NODE_PORT: u16 = 7100;
 const CLIENT_PORT: u16 = 7200;
+
+/// Ports of those that are added, which all live in one namespace: each has two of its own.
+const GUEST_PORT: u16 = 10_000;
 
 /// The cluster, and what can be cut between its nodes.
 #[derive(Debug)]
@@ -35,6 +43,11 @@ pub(super) struct Bench {
     /// Who is paused, if somebody is.
     paused: Option<usize>,
     wires: Wires,
+    /// Nodes that will be added, and where the logs of those are that were, and left.
+    pub(super) guests: VecDeque<Guest>,
+    pub(super) gone: Vec<PathBuf>,
+    /// Runs in which a node came by a snapshot.
+    pub(super) by_snapshot: usize,
     /// Small file systems of the nodes; they go when everything else has.
     _mounts: Vec<Mount>,
 }
@@ -55,23 +68,21 @@ enum Wires {
 
 impl Bench {
     pub(super) fn new(args: &Args, home: &Path, apart: Option<Apart>) -> anyhow::Result<Self> {
+        let all = NODES + guests(args)?;
         let mut addresses = Vec::new();
         let mut clients = Vec::new();
-        for node in 1..=NODES {
+        for node in 1..=all {
             let (address, client) = match apart {
-                Some(_) => (
-                    apart::socket(node, NODE_PORT),
-                    apart::socket(node, CLIENT_PORT),
-                ),
+                Some(_) => sockets(node),
                 None => (free_address()?, free_address()?),
             };
             addresses.push(address);
             clients.push(client);
         }
         let mut links = BTreeMap::new();
-        let mut processes = Vec::new();
+        let mut processes = VecDeque::new();
         let mut mounts = Vec::new();
-        for own in 1..=NODES {
+        for own in 1..=all {
             if args.what == What::DiskFull {
                 mounts.push(Mount::at(&home.join(format!("node{own}")))?);
             }
@@ -79,11 +90,12 @@ impl Bench {
             if apart.is_some() {
                 text.push_str("plaintext = true\n");
             }
-            for peer in 1..=NODES {
+            for peer in 1..=all {
                 let real = addresses[usize::from(peer - 1)];
                 // Through a link, where links are to be cut or long.
                 let wants_link = args.what == What::Partition || !args.delay.is_zero();
-                let address = if apart.is_none() && wants_link && own != peer {
+                let are_founders = own.max(peer) <= NODES;
+                let address = if apart.is_none() && wants_link && are_founders && own != peer {
                     let link = Link::open(real, args.delay)?;
                     let address = link.address;
                     links.insert((own, peer), link);
@@ -96,11 +108,18 @@ impl Bench {
                     text,
                     "[[peer]]\nnode = {peer}\naddress = \"{address}\"\nclient = \"{client}\"\n"
                 )?;
+                if peer > NODES {
+                    text.push_str("founder = false\n");
+                }
             }
-            text.push_str(&engine(args));
-            let space = apart.as_ref().and_then(|apart| apart.space(own));
-            processes.push(Process::new(own, home, &text, space)?);
+            text.push_str(&engine(args, own));
+            let space = apart.as_ref();
+            let space = space.and_then(|apart| apart.space(own.min(NODES + 1)));
+            processes.push_back(Process::new(own, home, &text, space)?);
         }
+        let founders = usize::from(NODES);
+        let guests = processes.split_off(founders);
+        let guests = guests.into_iter().zip(clients.split_off(founders));
         if let Some(apart) = apart.as_ref().filter(|_| args.loss > 0) {
             apart.lose(args.loss).map_err(|error| {
                 Refusal::environment(
@@ -111,7 +130,7 @@ impl Bench {
         }
         Ok(Self {
             cluster: Cluster {
-                processes,
+                processes: processes.into(),
                 clients,
                 // What comes within a quarter of a second: counters are written fifty times in one.
                 lag_max: u64::from(args.rate()) / 4 + 64,
@@ -127,6 +146,11 @@ impl Bench {
                     deaf: Vec::new(),
                 },
             },
+            guests: guests
+                .map(|(process, client)| Guest { process, client })
+                .collect(),
+            gone: Vec::new(),
+            by_snapshot: 0,
             _mounts: mounts,
         })
     }
@@ -140,6 +164,7 @@ impl Bench {
     pub(super) fn trouble(&mut self, what: What, run: u32) -> anyhow::Result<(f64, Duration)> {
         let leader = match what {
             What::Restart => usize::try_from(run).unwrap_or(0) % usize::from(NODES),
+            What::Lag | What::Grow => self.one_that_gives_up_leads()?,
             What::All | What::Kill | What::Pause | What::Partition | What::DiskFull => {
                 self.leader()?
             }
@@ -177,6 +202,8 @@ impl Bench {
                 })?;
                 self.cluster.processes[leader].start()?;
             }
+            What::Lag => self.lag(leader)?,
+            What::Grow => self.grow()?,
         }
         self.cluster.until("a whole cluster", Cluster::is_whole)?;
         Ok((from, started.elapsed()))
@@ -263,6 +290,7 @@ impl Bench {
         self.cluster.is_ending = true;
         self.go_on()?;
         self.mend()?;
+        self.send_guests_away()?;
         for process in &mut self.cluster.processes {
             if !process.is_running() {
                 process.start()?;
@@ -271,7 +299,7 @@ impl Bench {
         Ok(())
     }
 
-    fn leader(&mut self) -> anyhow::Result<usize> {
+    pub(super) fn leader(&mut self) -> anyhow::Result<usize> {
         self.cluster
             .until("a leader", |cluster| cluster.leader().is_some())?;
         self.cluster.leader().context("the leader has just gone")
@@ -301,14 +329,57 @@ fn settings(args: &Args, own: u16) -> String {
     )
 }
 
-fn engine(args: &Args) -> String {
-    // Small segments where the disk is to be full: what is prepared ahead lasts a second.
+fn engine(args: &Args, own: u16) -> String {
+    // Small segments where the disk is to be full, or the log given up: what is prepared ahead lasts a second.
     let segment_bytes = match args.what {
-        What::DiskFull => 1 << 20,
+        What::DiskFull | What::Lag | What::Grow => 1 << 20,
         What::All | What::Kill | What::Pause | What::Partition | What::Restart => 4 << 20,
     };
-    format!(
+    let mut text = format!(
         "[engine]\nsegment_bytes = {segment_bytes}\nslots = 16384\noutput_slots = 16384\n\
          session_replies = 256\nallow_volatile = true\nwait = \"park\"\n"
-    )
+    );
+    if args.what.gives_up() {
+        let twice_a_second = args.rate() / 2;
+        text += &format!("snapshot_every = {twice_a_second}\n");
+    }
+    if args.what.gives_up() && own != KEEPER {
+        text.push_str("retention = \"snapshots\"\n");
+    }
+    text
+}
+
+/// How many nodes are added in the course of a drill: one in each run, each with a number of its own.
+pub(super) fn guests(args: &Args) -> anyhow::Result<u16> {
+    if args.what != What::Grow {
+        return Ok(0);
+    }
+    if args.runs > GUESTS_MAX {
+        return Err(Refusal::usage(
+            format!("each run adds a node, and a cluster's files name {GUESTS_MAX} at most"),
+            format!("--runs {GUESTS_MAX}, or fewer"),
+        )
+        .into());
+    }
+    Ok(u16::try_from(args.runs)?)
+}
+
+/// Namespaces that a drill wants: those that are added share one.
+pub(super) fn spaces(args: &Args) -> u16 {
+    NODES + u16::from(args.what == What::Grow)
+}
+
+/// Where a node in a namespace is reached, by nodes and by clients.
+fn sockets(node: u16) -> (SocketAddr, SocketAddr) {
+    match node.checked_sub(NODES + 1) {
+        None => (
+            apart::socket(node, NODE_PORT),
+            apart::socket(node, CLIENT_PORT),
+        ),
+        Some(guest) => {
+            let port = GUEST_PORT + 2 * guest;
+            let at = |port| apart::socket(NODES + 1, port);
+            (at(port), at(port + 1))
+        }
+    }
 }

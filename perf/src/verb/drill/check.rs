@@ -13,7 +13,7 @@
 //! answer is the one of its place, and that order contains the order of real time.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use lockstep_engine::event::{SYSTEM_KINDS, Slot as _};
@@ -65,22 +65,30 @@ struct Done {
 #[derive(Debug, Clone)]
 struct Log {
     name: String,
+    /// The positions that it can say anything of: what was in front of them was given up, or before its time.
+    span: std::ops::Range<u64>,
     /// In the log's order.
     done: Vec<Done>,
+    /// The index of its first frame.
+    first_frame: u64,
     /// The checksum of each frame's header, which covers its events and all before it.
     frames: Vec<u32>,
 }
 
-/// Checks all logs; the nodes have ended.
-pub(super) fn check(directories: &[&Path], answered: &[Answered]) -> anyhow::Result<Checked> {
-    let logs = directories.iter().map(|directory| {
-        Ok(Log {
-            name: directory.display().to_string(),
-            done: done_by(directory)?,
-            frames: frames_of(directory)?,
-        })
-    });
-    let logs: Vec<Log> = logs.collect::<anyhow::Result<_>>()?;
+/// Checks all logs; the nodes have ended, those that are gone earlier than the others.
+pub(super) fn check(
+    directories: &[PathBuf],
+    gone: &[PathBuf],
+    answered: &[Answered],
+) -> anyhow::Result<Checked> {
+    let mut logs = Vec::new();
+    for directory in directories.iter().chain(gone) {
+        logs.push(Log::read(directory)?);
+    }
+    for log in &mut logs[..directories.len()] {
+        // Who was there until the end has all that is behind its beginning.
+        log.span.end = u64::MAX;
+    }
     Ok(judge(&logs, answered))
 }
 
@@ -94,8 +102,10 @@ fn judge(logs: &[Log], answered: &[Answered]) -> Checked {
     judge_time(answered, &mut checked);
     for log in logs.iter().skip(1) {
         let (one, other) = (&logs[0], log);
-        let mut both = one.frames.iter().zip(&other.frames);
-        if let Some(frame) = both.position(|(one, other)| one != other) {
+        let first = one.first_frame.max(other.first_frame);
+        let mut both = one.frames_from(first).zip(other.frames_from(first));
+        if let Some(at) = both.position(|(one, other)| one != other) {
+            let frame = first + at as u64;
             checked.differing += 1;
             checked.find(|| format!("{} and {} differ in frame {frame}", one.name, other.name));
         }
@@ -131,6 +141,9 @@ fn judge_log(log: &Log, answered: &[Answered], checked: &mut Checked) {
     }
     for answer in answered {
         let (session, number, position) = (answer.session, answer.number, answer.position);
+        if !log.span.contains(&position) {
+            continue;
+        }
         let found = done.get(&(session, number));
         let Some(found) = found.filter(|found| found.position == position) else {
             checked.lost += 1;
@@ -202,11 +215,32 @@ fn judge_time(answered: &[Answered], checked: &mut Checked) {
     }
 }
 
-/// Which request was done where, and what came of it, by running the log through the logic again.
-fn done_by(directory: &Path) -> anyhow::Result<Vec<Done>> {
+impl Log {
+    fn read(directory: &Path) -> anyhow::Result<Self> {
+        let (span, done) = done_by(directory)?;
+        let (first_frame, frames) = frames_of(directory)?;
+        Ok(Self {
+            name: directory.display().to_string(),
+            span,
+            done,
+            first_frame,
+            frames,
+        })
+    }
+
+    fn frames_from(&self, first: u64) -> impl Iterator<Item = &u32> {
+        let skipped = usize::try_from(first - self.first_frame).unwrap_or(usize::MAX);
+        self.frames.iter().skip(skipped)
+    }
+}
+
+/// Which request was done where, and what came of it, by running the log through the logic again, from its
+/// first snapshot where its beginning was given up; and which positions that were.
+fn done_by(directory: &Path) -> anyhow::Result<(std::ops::Range<u64>, Vec<Done>)> {
     let context = || format!("the log of {}", directory.display());
     let mut replay =
         Replay::<Exchange>::open(directory, fresh, Range::default()).with_context(context)?;
+    let first = replay.core().position().0;
     let mut done = Vec::new();
     // Ends: with the log.
     while let Some(stepped) = replay.step().with_context(context)? {
@@ -236,17 +270,20 @@ fn done_by(directory: &Path) -> anyhow::Result<Vec<Done>> {
             digest: digest(&bytes),
         });
     }
-    Ok(done)
+    Ok((first..replay.core().position().0, done))
 }
 
-fn frames_of(directory: &Path) -> anyhow::Result<Vec<u32>> {
+/// The index of the first frame, and the seal of each.
+fn frames_of(directory: &Path) -> anyhow::Result<(u64, Vec<u32>)> {
     let mut reader = Reader::open(Disk::at(directory)?, From::Oldest)?;
+    let mut first = None;
     let mut frames = Vec::new();
     // Ends: with the log.
     while let Some(frame) = reader.next_frame()? {
+        first.get_or_insert(frame.header().index);
         frames.push(frame.header().header_crc());
     }
-    Ok(frames)
+    Ok((first.unwrap_or(0), frames))
 }
 
 #[cfg(test)]
@@ -281,7 +318,9 @@ mod tests {
         let frames: Vec<u32> = (0..20).collect();
         let log = |node| Log {
             name: format!("node{node}"),
+            span: 0..u64::MAX,
             done: done.clone(),
+            first_frame: 0,
             frames: frames.clone(),
         };
         ([log(1), log(2), log(3)].to_vec(), answered)
@@ -321,6 +360,27 @@ mod tests {
             logs[1].frames.pop();
         });
         assert_eq!(shorter, Checked::default());
+    }
+
+    #[test]
+    fn a_log_says_nothing_of_what_it_gave_up_or_of_what_came_when_it_was_gone() {
+        let part = |logs: &mut Vec<Log>| {
+            logs[2].span = 5..12;
+            logs[2].done = logs[2].done.drain(5..12).collect();
+            logs[2].first_frame = 5;
+            logs[2].frames = logs[2].frames.drain(5..12).collect();
+        };
+        assert_eq!(planted(|logs, _| part(logs)), Checked::default());
+        let lost = planted(|logs, _| {
+            part(logs);
+            logs[2].done.remove(3);
+        });
+        assert_eq!(lost.lost, 1);
+        let differs = planted(|logs, _| {
+            part(logs);
+            logs[2].frames[4] ^= 1;
+        });
+        assert_eq!(differs.findings, ["node1 and node3 differ in frame 9"]);
     }
 
     #[test]

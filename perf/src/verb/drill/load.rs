@@ -58,6 +58,8 @@ pub(super) struct Told {
 #[derive(Debug, Default)]
 struct Shared {
     is_over: AtomicBool,
+    /// Nobody wants to hear what they were told any more.
+    is_given_up: AtomicBool,
     /// Answers of all clients together.
     answers: AtomicU64,
     fault: Mutex<Option<String>>,
@@ -127,11 +129,11 @@ impl Load {
     }
 
     /// Lets every client have its last answers, and ends them.
-    pub(super) fn end(self) -> anyhow::Result<Told> {
+    pub(super) fn end(mut self) -> anyhow::Result<Told> {
         // ORDERING: Relaxed, the join orders everything else.
         self.shared.is_over.store(true, Ordering::Relaxed);
         let mut all = Told::default();
-        for thread in self.threads {
+        for thread in std::mem::take(&mut self.threads) {
             let told = thread.join();
             let told = told.map_err(|_| anyhow::anyhow!("a client panicked"))??;
             all.requests += told.requests;
@@ -141,6 +143,17 @@ impl Load {
         all.answered
             .sort_by(|one, other| one.at.total_cmp(&other.at));
         Ok(all)
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        // ORDERING: Relaxed, the joins order everything else.
+        self.shared.is_given_up.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            // A drill that failed says why; its clients have nothing to add.
+            let _told = thread.join();
+        }
     }
 }
 
@@ -177,6 +190,10 @@ fn trade(
     loop {
         // ORDERING: Relaxed, as in `end`.
         let is_over = shared.is_over.load(Ordering::Relaxed);
+        // ORDERING: Relaxed, as in `drop`.
+        if shared.is_given_up.load(Ordering::Relaxed) {
+            return Ok(told);
+        }
         if is_over {
             let since = *ended.get_or_insert_with(now);
             if client.in_flight() == 0 || since.elapsed() > PATIENCE {

@@ -7,6 +7,8 @@
 //! | partition | it is cut off for two seconds: from all others, one way, or from one of them |
 //! | disk-full | its file system, a small one of its own, is filled up for a second, and emptied |
 //! | restart | each node in turn ends by SIGTERM and is started again: a rolling restart |
+//! | lag | it goes on, and gives up its log; another node is down for so long that it comes back by a snapshot |
+//! | grow | it goes on, and a node more is added that comes by a snapshot, gets a vote, leads, and is removed |
 //! | all | all of these, one after another, each kind of partition too |
 //!
 //! Clients trade all the while, each with a session of its own; who has no answer asks again, with the
@@ -23,10 +25,12 @@ mod bench;
 mod check;
 mod disk;
 mod load;
+mod members;
 mod processes;
 mod proxy;
 mod told;
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -98,6 +102,10 @@ enum What {
     DiskFull,
     /// Each node in turn ends and is started again
     Restart,
+    /// A node is down until the leader has given up the log that it lacks: it comes back by a snapshot
+    Lag,
+    /// A node is added, comes by a snapshot, gets a vote, leads, and is removed
+    Grow,
     /// All of these, with each cut, one after another
     All,
 }
@@ -123,16 +131,25 @@ enum Network {
 }
 
 impl Args {
-    /// A disk that is to be full has to be written to: what was prepared ahead is used up first.
+    /// What it is called, with what it cuts.
+    fn name(&self) -> String {
+        match self.what {
+            What::Partition => format!("partition ({})", self.cut.name()),
+            what => what.name().to_owned(),
+        }
+    }
+
+    /// A disk that is to be full has to be written to, since what was prepared ahead is used up first; and so
+    /// has a log of which segments are to be given up.
     fn rate(&self) -> u32 {
         match self.what {
-            What::DiskFull => self.rate.max(FILL_RATE),
+            What::DiskFull | What::Lag | What::Grow => self.rate.max(FILL_RATE),
             What::All | What::Kill | What::Pause | What::Partition | What::Restart => self.rate,
         }
     }
 }
 
-/// Orders a second that use up what a journal has prepared within a few seconds.
+/// Orders a second that use up what a journal has prepared, or fill a segment of it, within a few seconds.
 const FILL_RATE: u32 = 4_000;
 
 impl What {
@@ -143,8 +160,15 @@ impl What {
             What::Partition => "partition",
             What::DiskFull => "disk-full",
             What::Restart => "restart",
+            What::Lag => "lag",
+            What::Grow => "grow",
             What::All => "all",
         }
+    }
+
+    /// Whether logs are given up behind snapshots.
+    fn gives_up(self) -> bool {
+        matches!(self, What::Lag | What::Grow)
     }
 }
 
@@ -158,6 +182,11 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
         told::say(args.what, &[one], global)?;
         return Ok(exit);
     }
+    // Said before anything runs, not behind all the others.
+    bench::guests(&Args {
+        what: What::Grow,
+        ..args.clone()
+    })?;
     let mut all = Vec::new();
     let mut worst = Exit::Done;
     for (what, cut) in ALL {
@@ -171,14 +200,22 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
         };
         let one = match drill(&args) {
             Ok(document) => Each::Done(Box::new(document)),
-            // What this machine does not allow is said and left out.
+            Err(error) if error.is::<Interrupted>() => {
+                worst = worse(worst, Exit::Interrupted);
+                break;
+            }
+            // What this machine does not allow is said and left out; what failed does not take with it what
+            // the others found.
             Err(error) => match error.downcast::<Refusal>() {
                 Ok(refusal) if refusal.exit == Exit::Refused => Each::Left {
-                    drill: what.name(),
+                    drill: args.name(),
                     left_out: refusal.what,
                 },
                 Ok(refusal) => return Err(refusal.into()),
-                Err(error) => return Err(error.context(format!("drill {}", what.name()))),
+                Err(error) => Each::Failed {
+                    drill: args.name(),
+                    failed: format!("{error:#}"),
+                },
             },
         };
         one.say(global)?;
@@ -193,7 +230,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
 }
 
 /// What `all` is.
-const ALL: [(What, Cut); 7] = [
+const ALL: [(What, Cut); 9] = [
     (What::Kill, Cut::Full),
     (What::Pause, Cut::Full),
     (What::Partition, Cut::Full),
@@ -201,13 +238,16 @@ const ALL: [(What, Cut); 7] = [
     (What::Partition, Cut::Bridge),
     (What::DiskFull, Cut::Full),
     (What::Restart, Cut::Full),
+    (What::Lag, Cut::Full),
+    (What::Grow, Cut::Full),
 ];
 
-/// Damage counts more than something lost, and that more than an interruption.
+/// Damage counts more than something lost, that more than a drill that failed, and that more than an interruption.
 fn worse(one: Exit, other: Exit) -> Exit {
     let rank = |exit: &Exit| match exit {
-        Exit::Corrupt => 3,
-        Exit::Missed => 2,
+        Exit::Corrupt => 4,
+        Exit::Missed => 3,
+        Exit::Failed => 2,
         Exit::Done => 0,
         _ => 1,
     };
@@ -230,6 +270,7 @@ fn drill(args: &Args) -> anyhow::Result<Document> {
     for run in 0..args.runs {
         match once(&mut bench, &load, args.what, run) {
             Ok((from, took)) => {
+                say_run(args, run + 1, took);
                 runs.away.push((from, from + took.as_secs_f64()));
                 runs.whole.push(took.as_secs_f64() * 1e3);
             }
@@ -242,11 +283,22 @@ fn drill(args: &Args) -> anyhow::Result<Document> {
         }
     }
     let told = load.end()?;
-    let directories: Vec<PathBuf> = bench.directories();
     bench.end()?;
-    let paths: Vec<&Path> = directories.iter().map(PathBuf::as_path).collect();
-    let checked = check::check(&paths, &told.answered)?;
+    runs.by_snapshot = args.what.gives_up().then_some(bench.by_snapshot);
+    let checked = check::check(&bench.directories(), &bench.gone, &told.answered)?;
     Ok(Document::of(args, place, &told, checked, runs))
+}
+
+/// How far it is, for whoever watches.
+fn say_run(args: &Args, run: u32, took: Duration) {
+    // Who does not listen misses nothing that the result has not.
+    let _closed = writeln!(
+        std::io::stderr().lock(),
+        "drill {}: run {run} of {}, whole after {} ms",
+        args.name(),
+        args.runs,
+        took.as_millis()
+    );
 }
 
 /// One run: answers flow, something goes wrong, answers flow again.
@@ -292,7 +344,7 @@ fn network(args: &Args) -> anyhow::Result<(Option<Apart>, Place)> {
         }
         return Ok((None, loopback(Some(format!("no namespaces: {why}")))));
     }
-    let apart = Apart::enter(bench::NODES)?;
+    let apart = Apart::enter(bench::spaces(args))?;
     let place = Place {
         network: "namespaces",
         note: None,

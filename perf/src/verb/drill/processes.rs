@@ -40,6 +40,9 @@ pub(super) struct Seen {
     pub(super) term: u64,
     pub(super) committed: u64,
     pub(super) applied: u64,
+    /// Where its log ends, and where it begins.
+    pub(super) tail: u64,
+    pub(super) oldest: u64,
     pub(super) has_failed: bool,
 }
 
@@ -160,6 +163,8 @@ impl Process {
             term: get("cluster.term"),
             committed: get("cluster.committed"),
             applied: get("logic.applied"),
+            tail: get("cluster.tail"),
+            oldest: get("retention.oldest"),
             has_failed: get("engine.has_failed") != 0,
         })
     }
@@ -170,6 +175,12 @@ impl Process {
             Some(child) => matches!(child.try_wait(), Ok(None)),
             None => false,
         }
+    }
+
+    /// How often it has said this in its log.
+    pub(super) fn times_said(&self, words: &str) -> usize {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        text.lines().filter(|line| line.contains(words)).count()
     }
 
     /// The last lines that it wrote.

@@ -46,6 +46,9 @@ pub(super) struct Document {
     reordered: u64,
     stale: u64,
     differing: u64,
+    /// Runs in which a node came by a snapshot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by_snapshot: Option<usize>,
     response_us_p50: f64,
     response_us_p99: f64,
     outage_ms_p50: f64,
@@ -83,6 +86,8 @@ pub(super) struct Runs {
     /// How long that was, in milliseconds.
     pub(super) whole: Vec<f64>,
     pub(super) is_interrupted: bool,
+    /// In how many of them a node came by a snapshot, where that is what they are for.
+    pub(super) by_snapshot: Option<usize>,
 }
 
 impl Document {
@@ -124,6 +129,7 @@ impl Document {
             reordered: checked.reordered,
             stale: checked.stale,
             differing: checked.differing,
+            by_snapshot: runs.by_snapshot,
             response_us_p50: percentile(&mut responses, 50.0),
             response_us_p99: percentile(&mut responses, 99.0),
             outage_ms_p50: percentile(&mut outages, 50.0),
@@ -138,7 +144,13 @@ impl Document {
 
     /// How the drill ended.
     pub(super) fn exit(&self) -> Exit {
-        let faults = self.lost + self.duplicated + self.wrong + self.reordered + self.stale;
+        let is_missed = self.by_snapshot.is_some_and(|times| times < self.runs);
+        let faults = u64::from(is_missed)
+            + self.lost
+            + self.duplicated
+            + self.wrong
+            + self.reordered
+            + self.stale;
         if self.differing > 0 {
             Exit::Corrupt
         } else if faults + self.unanswered > 0 {
@@ -204,6 +216,9 @@ impl Document {
                 self.whole_ms_p50, self.whole_ms_max
             )?;
         }
+        if let Some(by_snapshot) = self.by_snapshot {
+            writeln!(out, "snapshot  {by_snapshot} times, a node came by one",)?;
+        }
         for finding in &self.findings {
             writeln!(out, "found     {finding}")?;
         }
@@ -211,15 +226,13 @@ impl Document {
     }
 }
 
-/// One drill of several, or why it did not take place.
+/// One drill of several, or why it did not take place, or came to no end.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub(super) enum Each {
     Done(Box<Document>),
-    Left {
-        drill: &'static str,
-        left_out: String,
-    },
+    Left { drill: String, left_out: String },
+    Failed { drill: String, failed: String },
 }
 
 impl Each {
@@ -227,6 +240,7 @@ impl Each {
         match self {
             Self::Done(document) => document.exit(),
             Self::Left { .. } => Exit::Done,
+            Self::Failed { .. } => Exit::Failed,
         }
     }
 
@@ -240,6 +254,9 @@ impl Each {
             Self::Done(document) => document.text(&mut out)?,
             Self::Left { drill, left_out } => {
                 writeln!(out, "drill     {drill}: left out, {left_out}")?;
+            }
+            Self::Failed { drill, failed } => {
+                writeln!(out, "drill     {drill}: failed, {failed}")?;
             }
         }
         out.flush()?;
