@@ -9,8 +9,7 @@
 //! ```
 //!
 //! A file that goes is renamed first, so that no half-removed segment looks like
-//! a damaged one; then it shrinks in steps with pauses, since unlinking a large
-//! file at once holds up the syncs of others for tens of milliseconds.
+//! a damaged one; then it goes in steps, so that the syncs of others do not wait for it.
 //!
 //! # Invariants
 //!
@@ -20,22 +19,16 @@
 //!   for, removes nothing.
 
 use std::fmt;
-use std::time::Duration;
 
 use crate::position::{Position, SegmentId};
+use crate::removal::remove_in_steps;
 use crate::segment::{SegmentFooter, SegmentHeader};
 use crate::snapshots::{KEEP_MIN, SnapshotError, Snapshots};
-use crate::storage::{File, Open, Storage};
+use crate::storage::Storage;
 use crate::tools::{
     Catalog, CatalogSegment, Progress, ToolError, change_meta, failed, lock, read_whole,
     remove_if_there, write_whole,
 };
-
-/// A file shrinks by so many bytes at a time.
-const SHRINK_BYTES: u64 = 16 << 20;
-
-/// And rests for so long in between.
-const SHRINK_PAUSE: Duration = Duration::from_millis(5);
 
 /// What a segment on its way out is called.
 const GOING: &str = ".going";
@@ -278,7 +271,7 @@ pub fn apply<S: Storage>(
         storage
             .sync_directory("")
             .map_err(failed("syncing the directory of", &name))?;
-        remove_slowly(storage, &going)?;
+        remove_going(storage, &going)?;
         done += segment.bytes;
         progress(done, all);
     }
@@ -287,7 +280,7 @@ pub fn apply<S: Storage>(
         .map_err(failed("listing", "the journal's directory"))?
     {
         if entry.name.ends_with(GOING) {
-            remove_slowly(storage, &entry.name)?;
+            remove_going(storage, &entry.name)?;
         }
     }
     Ok(())
@@ -312,25 +305,9 @@ pub fn offline<S: Storage>(
     apply(storage, plan, give_up, progress)
 }
 
-/// Shrinks the file in steps, and removes it; at once, if anybody has it open: a reader that has
-/// mapped it, registered or not, would be killed by a page that is gone, while a file without a name
-/// stays until the last reader leaves it.
-fn remove_slowly<S: Storage>(storage: &S, name: &str) -> Result<(), ToolError> {
-    storage
-        .set_writable(name)
-        .map_err(failed("unsealing", name))?;
-    let file = storage
-        .open(name, Open::WRITE)
-        .map_err(failed("opening", name))?;
-    let mut length = file.len().map_err(failed("reading", name))?;
-    // Ends: each turn makes the file shorter.
-    while length > SHRINK_BYTES && file.is_alone() {
-        length -= SHRINK_BYTES;
-        file.set_len(length).map_err(failed("shrinking", name))?;
-        storage.pause(SHRINK_PAUSE);
-    }
-    drop(file);
-    storage.remove(name).map_err(failed("removing", name))?;
+/// Removes a file that has lost its name as a segment.
+fn remove_going<S: Storage>(storage: &S, name: &str) -> Result<(), ToolError> {
+    remove_in_steps(storage, name).map_err(failed("removing", name))?;
     storage
         .sync_directory("")
         .map_err(failed("syncing the directory of", name))

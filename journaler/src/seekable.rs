@@ -17,7 +17,8 @@
 //! * `Z1` Every frame but the last has the same raw length, at most 2^32 - 1.
 //! * `Z2` The stored lengths of the table add up to the file without the table;
 //!   no length is used before that holds.
-//! * `Z3` Less than a window of a file is left for its sync, which others on the disk would wait for.
+//! * `Z3` Less than a window of a file is left for its sync, which others on the disk would wait for, and
+//!   for memory: who reads it back to see whether it is there reads the disk.
 
 use std::io;
 use std::io::IoSlice;
@@ -129,6 +130,7 @@ impl<F: File> SeekableWriter<F> {
             return Ok(());
         }
         self.file.settle(self.settled, written)?;
+        self.file.forget(written);
         self.settled = written;
         Ok(())
     }
@@ -248,14 +250,24 @@ fn rows_of(bytes: &[u8]) -> Vec<SeekRow> {
 
 /// Decompresses one frame into `into`, which has its raw length; gives the CRC of its stored bytes.
 pub(crate) fn read_frame<F: File>(file: &F, row: &SeekRow, into: &mut [u8]) -> io::Result<u32> {
-    let mut stored = vec![0; row.stored_bytes];
-    file.read_exact_at(&mut stored, row.at)?;
-    let count = zstd::bulk::decompress_to_buffer(&stored, into)
+    read_frame_by(file, row, &mut Vec::new(), into)
+}
+
+/// The same, for who reads many of them: `stored` is room that they share.
+pub(crate) fn read_frame_by<F: File>(
+    file: &F,
+    row: &SeekRow,
+    stored: &mut Vec<u8>,
+    into: &mut [u8],
+) -> io::Result<u32> {
+    stored.resize(row.stored_bytes, 0);
+    file.read_exact_at(stored, row.at)?;
+    let count = zstd::bulk::decompress_to_buffer(stored, into)
         .map_err(|error| damaged_because("a frame does not decompress", &error))?;
     if count != into.len() {
         return Err(damaged("a frame holds less than its table says"));
     }
-    Ok(crc32c::crc32c(&stored))
+    Ok(crc32c::crc32c(stored))
 }
 
 fn number(bytes: &[u8]) -> u32 {

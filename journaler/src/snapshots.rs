@@ -22,6 +22,8 @@
 //! * `SN4` What another node sends is no snapshot of this journal, and no evidence of how far it goes,
 //!   before the journal begins anew behind it: until then it lies in [`INCOMING`].
 //! * `SN2` [`Snapshots::load`] returns the bytes that were written, or an error that names the file.
+//! * `SN5` A snapshot that goes is none from the first step on: its `MANIFEST` goes first, durably,
+//!   before anything else of it is touched.
 //! * `SN3` [`Snapshots::surplus`] never offers the newest [`KEEP_MIN`] that verify,
 //!   nor anything newer than the oldest of these.
 
@@ -32,7 +34,8 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 
 use crate::position::{Position, Reached, Term};
-use crate::seekable::{SeekRow, SeekTable, SeekableWriter, read_frame};
+use crate::removal::remove_in_steps;
+use crate::seekable::{SeekRow, SeekTable, SeekableWriter, read_frame, read_frame_by};
 use crate::storage::{File, Open, Storage};
 
 mod aside;
@@ -276,8 +279,8 @@ impl<S: Storage> Snapshots<S> {
         Ok(manifest)
     }
 
-    /// The same one frame at a time, in the memory of one, with `between` called behind each: for
-    /// who lets others run meanwhile.
+    /// The same one frame at a time, in the memory of one, and nothing of it stays in the cache of
+    /// files either, with `between` called behind each: for who lets others run meanwhile.
     ///
     /// # Errors
     ///
@@ -355,7 +358,8 @@ impl<S: Storage> Snapshots<S> {
         Ok(surplus)
     }
 
-    /// Removes a snapshot: its manifest first, so that a crash leaves none that looks whole.
+    /// Removes a snapshot: its manifest first, so that a crash leaves none that looks whole; then its
+    /// parts in steps, which takes a while. What a crash leaves of them the next taker removes.
     ///
     /// # Errors
     ///
@@ -464,8 +468,7 @@ impl<S: Storage> Snapshots<S> {
             .map_err(|error| failed("listing", directory, error))?;
         for entry in inside {
             let name = format!("{directory}/{}", entry.name);
-            self.storage
-                .remove(&name)
+            remove_in_steps(&self.storage, &name)
                 .map_err(|error| failed("removing", &name, error))?;
         }
         self.storage
@@ -569,6 +572,7 @@ impl<S: Storage> SnapshotWriter<S> {
             .map_err(|error| failed("writing", &name, error))?;
         file.sync_all()
             .map_err(|error| failed("syncing", &name, error))?;
+        file.forget(summary.stored_bytes);
         self.rows.push(PartRow::of(&summary));
         Ok(())
     }
@@ -709,6 +713,7 @@ struct PartWalk<F> {
     part: OpenPart<F>,
     hasher: xxhash_rust::xxh3::Xxh3Default,
     crcs: Vec<u32>,
+    stored: Vec<u8>,
     into: Vec<u8>,
 }
 
@@ -718,6 +723,7 @@ impl<F: File> PartWalk<F> {
             crcs: Vec::with_capacity(part.table.rows.len()),
             part,
             hasher: xxhash_rust::xxh3::Xxh3Default::new(),
+            stored: Vec::new(),
             into: Vec::new(),
         }
     }
@@ -728,8 +734,10 @@ impl<F: File> PartWalk<F> {
             return Ok(false);
         };
         self.into.resize(row.raw_bytes, 0);
-        let crc = read_frame(&self.part.file, row, &mut self.into)
+        let file = &self.part.file;
+        let crc = read_frame_by(file, row, &mut self.stored, &mut self.into)
             .map_err(|error| unreadable(&self.part.name, error))?;
+        file.forget(row.at + row.stored_bytes as u64);
         self.crcs.push(crc);
         self.hasher.update(&self.into);
         Ok(true)

@@ -57,6 +57,8 @@ conformance!(
     a_sealed_file_is_mapped,
     a_map_of_more_than_there_is_is_refused,
     a_removed_file_is_readable_while_open,
+    what_is_forgotten_is_still_there,
+    a_file_is_alone_while_nobody_else_has_it_open,
     the_clock_does_not_go_back,
 );
 
@@ -300,6 +302,47 @@ fn the_length_can_be_cut_and_grown<S: Storage>(storage: &S) {
         bytes[10..].iter().all(|&byte| byte == 0),
         "cut bytes do not come back"
     );
+}
+
+fn what_is_forgotten_is_still_there<S: Storage>(storage: &S) {
+    let file = storage.open("a", Open::CREATE).unwrap();
+    let mut bytes = vec![3; 40_000];
+    write(&file, &bytes, 0);
+    file.sync_data().unwrap();
+    bytes[10_000..20_000].fill(4);
+    write(&file, &bytes[10_000..20_000], 10_000);
+    for end in [0, 1, 15_000, 40_000, u64::MAX] {
+        file.forget(end);
+        assert!(read(&file) == bytes, "before {end}");
+    }
+}
+
+/// Advice may go unheard: this says whether it is heard where it matters.
+#[test]
+fn what_is_forgotten_is_not_in_memory() {
+    let place = Place::new("forgotten");
+    if !place.disk.medium().unwrap().is_durable {
+        eprintln!("SKIPPED: no disk under the temporary directory");
+        return;
+    }
+    let bytes = vec![3; 1 << 20];
+    let file = place.disk.open("a", Open::CREATE).unwrap();
+    write(&file, &bytes, 0);
+    file.sync_all().unwrap();
+    let is_in_memory = || file.map(bytes.len() as u64).unwrap().is_resident();
+    assert!(is_in_memory());
+    file.forget(bytes.len() as u64);
+    assert!(!is_in_memory());
+    assert!(read(&file) == bytes);
+}
+
+fn a_file_is_alone_while_nobody_else_has_it_open<S: Storage>(storage: &S) {
+    let file = storage.open("a", Open::CREATE).unwrap();
+    assert!(file.is_alone());
+    let other = storage.open("a", Open::READ).unwrap();
+    assert!(!file.is_alone());
+    drop(other);
+    assert!(file.is_alone());
 }
 
 fn a_rename_replaces<S: Storage>(storage: &S) {

@@ -1,6 +1,7 @@
 //! Snapshots on the simulated disk, with its crashes and faults.
 
 use super::*;
+use crate::removal::CUT_BYTES;
 use crate::storage::{Fault, Simulated};
 
 fn of(position: u64) -> SnapshotOf {
@@ -280,6 +281,79 @@ fn sn3_two_that_verify_are_always_kept() {
     snapshots.remove(Position(10)).unwrap();
     disk.crash_keeping(|_| false);
     assert_eq!(positions(&snapshots), [40, 30, 20]);
+}
+
+/// Parts that go in several cuts, each.
+fn take_large(snapshots: &Snapshots<Simulated>, position: u64) {
+    let mut writer = snapshots.create(of(position)).unwrap();
+    let mut word = position;
+    for _ in 0..2 {
+        writer.next_part().unwrap();
+        for _ in 0..2 * CUT_BYTES / 8 + 100 {
+            word = word.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+            writer.write(&(word ^ (word >> 29)).to_le_bytes()).unwrap();
+        }
+    }
+    writer.finish(0).unwrap();
+}
+
+#[test]
+fn sn5_a_power_cut_while_one_goes_leaves_it_whole_or_none() {
+    let fresh = Simulated::new(5);
+    take_large(&Snapshots::new(fresh.clone()), 100);
+    take(&Snapshots::new(fresh.clone()), 200).unwrap();
+    let mut half_gone = 0;
+    for step in 0.. {
+        let disk = fresh.fork();
+        disk.reseed(step);
+        disk.cut_power_after(step);
+        let outcome = Snapshots::new(disk.clone()).remove(Position(100));
+        disk.crash();
+        let snapshots = Snapshots::new(disk.clone());
+        let listed = positions(&snapshots);
+        if listed == [200, 100] {
+            snapshots.verify(Position(100), 1).unwrap();
+        } else {
+            assert_eq!(listed, [200], "step {step}");
+            half_gone += usize::from(disk.list(DIRECTORY).unwrap().len() == 2);
+        }
+        assert_whole(&snapshots, 200);
+        // What the crash left goes with the next.
+        take(&snapshots, 300).unwrap();
+        let left: Vec<u64> = snapshots
+            .directories()
+            .unwrap()
+            .into_iter()
+            .map(|(position, is_finished)| {
+                assert!(is_finished, "step {step}: {position}");
+                position.0
+            })
+            .collect();
+        let expected: Vec<u64> = listed.iter().rev().copied().chain([300]).collect();
+        assert_eq!(left, expected, "step {step}");
+        if outcome.is_ok() {
+            assert!(step > 8, "all steps were cut: {step}");
+            assert!(half_gone > 4, "cuts were met by the power's: {half_gone}");
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_test_load_reads_the_disk_and_not_what_is_in_memory() {
+    let disk = Simulated::new(1);
+    let snapshots = Snapshots::new(disk.clone());
+    disk.inject(Fault::WriteLost, "part-001", 0);
+    take_large(&snapshots, 50);
+    let error = snapshots
+        .verify_slowly(Position(50), &mut || ())
+        .unwrap_err();
+    assert!(error.to_string().contains("part-001"), "{error}");
+    assert!(error.is_damage(), "{error}");
+
+    take_large(&snapshots, 60);
+    snapshots.verify(Position(60), 1).unwrap();
+    snapshots.verify_slowly(Position(60), &mut || ()).unwrap();
 }
 
 #[test]

@@ -267,6 +267,14 @@ pub struct DiskFile {
 }
 
 impl DiskFile {
+    /// Of the bytes before `end`; 0 is the end of the file.
+    fn advise(&self, end: libc::off_t, advice: libc::c_int) {
+        let file = self.file.as_raw_fd();
+        // SAFETY: `posix_fadvise` wants an open descriptor: `self.file` is one; it touches no memory,
+        // and it is advice: a system that does not take it reads and writes as well.
+        let _ = unsafe { libc::posix_fadvise(file, 0, end, advice) };
+    }
+
     fn write_with(&self, parts: &[IoSlice<'_>], at: u64, flags: libc::c_int) -> io::Result<()> {
         let mut at = at;
         for pieces in parts.chunks(PIECES_MAX) {
@@ -361,10 +369,14 @@ impl File for DiskFile {
     }
 
     fn reads_on(&self) {
-        let file = self.file.as_raw_fd();
-        // SAFETY: `posix_fadvise` wants an open descriptor: `self.file` is one; it touches no memory,
-        // and it is advice: a system that does not take it reads as well.
-        let _ = unsafe { libc::posix_fadvise(file, 0, 0, libc::POSIX_FADV_SEQUENTIAL) };
+        self.advise(0, libc::POSIX_FADV_SEQUENTIAL);
+    }
+
+    fn forget(&self, end: u64) {
+        // To the system an end of 0 is that of the file.
+        if let Some(end) = libc::off_t::try_from(end).ok().filter(|end| *end != 0) {
+            self.advise(end, libc::POSIX_FADV_DONTNEED);
+        }
     }
 
     fn is_alone(&self) -> bool {

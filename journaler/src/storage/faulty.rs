@@ -304,6 +304,10 @@ impl<F: File> File for FaultyFile<F> {
         self.inner.reads_on();
     }
 
+    fn forget(&self, end: u64) {
+        self.inner.forget(end);
+    }
+
     fn settle(&self, at: u64, end: u64) -> io::Result<()> {
         self.inner.settle(at, end)
     }

@@ -274,6 +274,12 @@ pub trait File: fmt::Debug + Send + Sync + 'static {
     /// Says that it is read from front to back: the storage may fetch more at a time.
     fn reads_on(&self) {}
 
+    /// Says that what is stored before `end` is not looked at again soon: the storage may give up the
+    /// memory that it has for it, as far as that is with the disk. Who reads it then reads the disk.
+    fn forget(&self, end: u64) {
+        let _ = end;
+    }
+
     /// Whether nobody else has the file open, or mapped: only then may it be cut while it has a name
     /// that nobody opens any more. `false` where the storage cannot tell.
     fn is_alone(&self) -> bool {

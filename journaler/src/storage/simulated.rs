@@ -49,7 +49,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use self::file::SimulatedFile;
 use self::image::SECTOR;
-use self::inode::{described, show};
+use self::inode::described;
 pub use self::names::SimulatedLock;
 use self::world::{NameChange, Names, Planned, Random, World};
 use super::Operation;
@@ -316,11 +316,7 @@ impl Simulated {
     /// `POSIX_FADV_DONTNEED` does: reads see the disk.
     pub fn drop_caches(&self) {
         for inode in self.world().inodes.values_mut() {
-            let mut cache = inode.disk.clone();
-            for change in &inode.unsynced {
-                show(&mut cache, change);
-            }
-            inode.cache = cache;
+            inode.cache = inode.without_cache();
         }
     }
 
@@ -361,6 +357,5 @@ impl fmt::Debug for Simulated {
         )
     }
 }
-
 #[cfg(test)]
 mod tests;

@@ -187,6 +187,18 @@ impl File for SimulatedFile {
         }
     }
 
+    fn forget(&self, end: u64) {
+        // A disk without power has forgotten it already.
+        if let Ok(mut world) = self.world() {
+            world.file_at(self.inode).forget(end);
+        }
+    }
+
+    fn is_alone(&self) -> bool {
+        self.world()
+            .is_ok_and(|mut world| world.file_at(self.inode).open_count == 1)
+    }
+
     fn map(&self, length: u64) -> io::Result<Mapped> {
         let found = self.len()?;
         if found < length {

@@ -48,6 +48,19 @@ impl Image {
         count
     }
 
+    /// Takes the whole pages before `end` as they are in another image of the same file.
+    pub(super) fn share_pages(&mut self, of: &Image, end: u64) {
+        let end = end.min(self.length).min(of.length);
+        let (behind, _) = place(end);
+        for (page, own) in self.pages.iter_mut().enumerate().take(behind) {
+            *own = of.pages.get(page).cloned().flatten();
+        }
+        // Where this one has none, the other may have some.
+        for page in self.pages.len()..behind.min(of.pages.len()) {
+            self.pages.push(of.pages[page].clone());
+        }
+    }
+
     pub(super) fn sector(&self, sector: u64) -> [u8; SECTOR] {
         let mut bytes = [0; SECTOR];
         self.copy_out(&mut bytes, sector * SECTOR as u64);

@@ -100,6 +100,21 @@ impl Inode {
         self.unsynced.push(Change::Length(length));
     }
 
+    /// What is on the disk, and what waits to be written to it.
+    pub(super) fn without_cache(&self) -> Image {
+        let mut seen = self.disk.clone();
+        for change in &self.unsynced {
+            show(&mut seen, change);
+        }
+        seen
+    }
+
+    /// As `POSIX_FADV_DONTNEED` for the pages before `end`.
+    pub(super) fn forget(&mut self, end: u64) {
+        let seen = self.without_cache();
+        self.cache.share_pages(&seen, end);
+    }
+
     pub(super) fn has_bad_sector(&self, at: u64, length: u64) -> bool {
         let first = at / SECTOR as u64;
         let behind = (at + length).div_ceil(SECTOR as u64);
@@ -131,7 +146,7 @@ pub(super) fn settle(disk: &mut Image, change: &Change) {
 }
 
 /// As [`settle`], where the writer believes it to be.
-pub(super) fn show(cache: &mut Image, change: &Change) {
+fn show(cache: &mut Image, change: &Change) {
     match change {
         Change::Sector { seen_at, bytes, .. } => cache.write(&bytes[..], seen_at * SECTOR as u64),
         Change::Length(length) => cache.set_length(*length),

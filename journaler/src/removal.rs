@@ -1,0 +1,117 @@
+//! A large file goes in steps, from its end, so that the disk is never long away from others.
+//!
+//! ```text
+//!  ├────────────────────────────┤  cut ─► rest ─► cut ─► rest … ─► no name
+//!  ├───────────────────────┤····   1 MiB, and 4 times as long as that took
+//! ```
+//!
+//! A file system that tells its disk which blocks are free does so in the call that frees them, and the
+//! disk answers nobody meanwhile: for a file of a GiB that is half a second, in which no sync ends.
+//!
+//! What is half gone must look like nothing that is whole: whoever removes takes away before what
+//! made it count (a segment's name, a snapshot's manifest), durably.
+//!
+//! # Invariants
+//!
+//! * `RM1` A file that anybody else has open, or mapped, is never cut: it loses its name, and
+//!   lives until the last of them leaves it.
+
+use std::io;
+use std::time::Duration;
+
+use crate::storage::{File, Open, Storage};
+
+/// A file is cut by so many bytes at a time.
+pub(crate) const CUT_BYTES: u64 = 1 << 20;
+
+/// Between two cuts it rests for so many times as long as the last one took,
+const REST_FACTOR: u64 = 4;
+/// and at least for so long.
+const REST_MIN: Duration = Duration::from_micros(500);
+
+/// Removes one file; its directory is the caller's to sync. Behind a crash it may be there, cut.
+pub(crate) fn remove_in_steps<S: Storage>(storage: &S, name: &str) -> io::Result<()> {
+    storage.set_writable(name)?;
+    let file = storage.open(name, Open::WRITE)?;
+    let mut length = file.len()?;
+    // Ends: each turn makes the file shorter.
+    while length > CUT_BYTES && file.is_alone() {
+        length -= CUT_BYTES;
+        let before = storage.now_ns();
+        file.set_len(length)?;
+        let took = storage.now_ns().saturating_sub(before);
+        let rest = Duration::from_nanos(took.saturating_mul(REST_FACTOR));
+        storage.pause(rest.max(REST_MIN));
+    }
+    drop(file);
+    storage.remove(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::IoSlice;
+
+    use super::*;
+    use crate::storage::Simulated;
+
+    fn file_of(length: u64) -> Simulated {
+        let disk = Simulated::new(1);
+        let file = disk.open("old", Open::CREATE).unwrap();
+        file.write_at(&[IoSlice::new(&[7; 100])], 0).unwrap();
+        file.set_len(length).unwrap();
+        file.sync_all().unwrap();
+        disk.sync_directory("").unwrap();
+        disk
+    }
+
+    #[test]
+    fn a_file_goes_in_cuts_with_rests_between_them() {
+        for (length, cuts) in [
+            (0, 0),
+            (CUT_BYTES, 0),
+            (CUT_BYTES + 1, 1),
+            (5 * CUT_BYTES, 4),
+        ] {
+            let disk = file_of(length);
+            disk.set_read_only("old").unwrap();
+            let before = disk.now_ns();
+            remove_in_steps(&disk, "old").unwrap();
+            assert!(disk.list("").unwrap().is_empty());
+            let rested = Duration::from_nanos(disk.now_ns() - before);
+            assert!(rested >= REST_MIN * cuts, "{length} bytes: {rested:?}");
+            assert!(rested < REST_MIN * (cuts + 1), "{length} bytes: {rested:?}");
+        }
+    }
+
+    /// Each cut takes at most `CUT_BYTES` away: a crash after any change finds the file so long.
+    #[test]
+    fn no_cut_takes_more_than_a_step() {
+        let fresh = file_of(4 * CUT_BYTES);
+        let mut lengths = vec![4 * CUT_BYTES];
+        for step in 0.. {
+            let disk = fresh.fork();
+            disk.cut_power_after(step);
+            let is_over = remove_in_steps(&disk, "old").is_ok();
+            disk.crash_keeping(|_| true);
+            lengths.extend(disk.list("").unwrap().iter().map(|entry| entry.length));
+            if is_over {
+                break;
+            }
+        }
+        lengths.dedup();
+        let steps = (1..=4).rev().map(|step| step * CUT_BYTES);
+        assert_eq!(lengths, steps.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn rm1_a_file_that_somebody_reads_keeps_its_bytes() {
+        let disk = file_of(3 * CUT_BYTES);
+        let reader = disk.open("old", Open::READ).unwrap();
+        remove_in_steps(&disk, "old").unwrap();
+        assert!(disk.list("").unwrap().is_empty());
+        assert_eq!(reader.len().unwrap(), 3 * CUT_BYTES);
+        let mut bytes = [0; 100];
+        reader.read_exact_at(&mut bytes, 0).unwrap();
+        assert_eq!(bytes, [7; 100]);
+    }
+}
