@@ -72,6 +72,8 @@ pub(crate) struct Shared {
     /// 1 while the disk is full.
     pub(crate) waits_for_room: Mark,
     pub(crate) snapshot: Mark,
+    /// The newest snapshot that the keeper has read back, and is done with.
+    pub(crate) kept: Mark,
     pub(crate) shadow: Mark,
     /// How often the end of the log was replaced: what was read ahead of `answered` may be gone.
     pub(crate) cuts: Mark,
@@ -143,6 +145,7 @@ impl Shared {
             last_sync_ns: Mark::default(),
             waits_for_room: Mark::default(),
             snapshot: Mark::default(),
+            kept: Mark::default(),
             shadow: Mark::default(),
             cuts: Mark::default(),
             cut_consumers: Mark::default(),

@@ -42,7 +42,6 @@ pub mod position;
 mod prepare;
 pub mod reader;
 pub mod recovery;
-mod removal;
 pub mod retention;
 pub mod scan;
 pub mod schema;

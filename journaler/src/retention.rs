@@ -21,10 +21,9 @@
 use std::fmt;
 
 use crate::position::{Position, SegmentId};
-use crate::removal::remove_in_steps;
 use crate::segment::{SegmentFooter, SegmentHeader};
 use crate::snapshots::{KEEP_MIN, SnapshotError, Snapshots};
-use crate::storage::Storage;
+use crate::storage::{Storage, remove_in_steps};
 use crate::tools::{
     Catalog, CatalogSegment, Progress, ToolError, change_meta, failed, lock, read_whole,
     remove_if_there, write_whole,

@@ -34,9 +34,8 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 
 use crate::position::{Position, Reached, Term};
-use crate::removal::remove_in_steps;
 use crate::seekable::{SeekRow, SeekTable, SeekableWriter, read_frame, read_frame_by};
-use crate::storage::{File, Open, Storage};
+use crate::storage::{File, Open, Storage, remove_in_steps};
 
 mod aside;
 mod incoming;

@@ -1,15 +1,16 @@
 //! The disk alone: what a write and its sync take on a file of zeros, as the journal's are, while a
-//! thread beside writes as a snapshot is written, and while none does. No engine, and no work but the
-//! disk's: what the engine's own ratio has beyond this one, the disk is not to blame for.
+//! thread beside does with a file what a snapshot's life does: writes it, reads it back, removes it; and
+//! while none does. No engine, and no work but the disk's: what the engine's own ratio has beyond these,
+//! the disk is not to blame for.
 
 use std::io::{self, IoSlice};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use lockstep_journaler::storage::{Disk, DiskFile, File, Open, Storage};
+use lockstep_journaler::storage::{Disk, DiskFile, File, Open, Storage, remove_in_steps};
 
-use super::{Outcome, nanos, ratio, shown};
+use super::{Outcome, in_parts, nanos, shown};
 
 const SEGMENT_BYTES: u64 = 64 << 20;
 
@@ -24,26 +25,33 @@ const PAUSE: Duration = Duration::from_micros(1500);
 pub(super) fn run(directory: &Path, mib: u64, rounds: usize) -> Outcome<()> {
     let disk = Disk::at(directory)?;
     let segment = zeroed(&disk)?;
-    for round in 0..rounds {
-        let began = Instant::now();
-        let with = beside(&segment, || write(&disk, mib))?;
-        let took = began.elapsed();
-        disk.remove("snapshot")?;
-        let without = beside(&segment, || {
-            std::thread::park_timeout(took);
+    for round in 1..=rounds {
+        println!("the disk alone, round {round}, {mib} MiB:");
+        let none = beside(&segment, || {
+            std::thread::park_timeout(Duration::from_secs(5));
             Ok(())
         })?;
-        println!(
-            "the disk alone, round {round}: {mib} MiB took {took:.1?}; p50 {} with, {} without; p99 {} with, {} \
-             without: {:.2}; longest {} with, {} without",
-            shown(&with, 0.5),
-            shown(&without, 0.5),
-            shown(&with, 0.99),
-            shown(&without, 0.99),
-            ratio(&with, &without, 0.99),
-            shown(&with, 1.0),
-            shown(&without, 1.0),
+        let say = |what: &str, (times, took): &(Histogram<u64>, Duration)| {
+            println!(
+                "  {what:<10} {took:>5.1?}: p50 {}, p99 {}, {:.2} of none, longest {}",
+                shown(times, 0.5),
+                shown(times, 0.99),
+                in_parts(
+                    times.value_at_quantile(0.99),
+                    none.0.value_at_quantile(0.99)
+                ),
+                shown(times, 1.0),
+            );
+        };
+        say("none", &none);
+        say("writing", &beside(&segment, || write(&disk, mib))?);
+        say("reading", &beside(&segment, || read_back(&disk))?);
+        say(
+            "removing",
+            &beside(&segment, || remove_in_steps(&disk, "snapshot"))?,
         );
+        write(&disk, mib)?;
+        say("at once", &beside(&segment, || disk.remove("snapshot"))?);
     }
     Ok(())
 }
@@ -58,24 +66,39 @@ fn zeroed(disk: &Disk) -> io::Result<DiskFile> {
     Ok(file)
 }
 
-/// As `lockstep_journaler::snapshots` does it: pieces that are settled, one sync at the end.
+/// As `lockstep_journaler::snapshots` does it: pieces that are settled and forgotten, one sync at the end.
 fn write(disk: &Disk, mib: u64) -> io::Result<()> {
     let file = disk.open("snapshot", Open::CREATE)?;
     let piece = vec![1; PIECE_BYTES];
     for at in (0..mib << 20).step_by(PIECE_BYTES) {
+        let end = at + PIECE_BYTES as u64;
         file.write_at(&[IoSlice::new(&piece)], at)?;
-        file.settle(at, at + PIECE_BYTES as u64)?;
+        file.settle(at, end)?;
+        file.forget(end);
         std::thread::park_timeout(PAUSE);
     }
     file.sync_all()
 }
 
-/// Writes and syncs until `work` is over: the time of each.
+/// The same for a test load.
+fn read_back(disk: &Disk) -> io::Result<()> {
+    let file = disk.open("snapshot", Open::READ)?;
+    let mut piece = vec![0; PIECE_BYTES];
+    for at in (0..file.len()?).step_by(PIECE_BYTES) {
+        file.read_exact_at(&mut piece, at)?;
+        file.forget(at + PIECE_BYTES as u64);
+        std::thread::park_timeout(PAUSE);
+    }
+    Ok(())
+}
+
+/// Writes and syncs until `work` is over: the time of each, and how long that was.
 fn beside(
     segment: &DiskFile,
     work: impl FnOnce() -> io::Result<()> + Send,
-) -> Outcome<Histogram<u64>> {
+) -> Outcome<(Histogram<u64>, Duration)> {
     let mut times = Histogram::new_with_bounds(1, 60_000_000_000, 3)?;
+    let began = Instant::now();
     std::thread::scope(|scope| {
         let work = scope.spawn(work);
         let mut at = 0;
@@ -88,6 +111,6 @@ fn beside(
             at = (at + GROUP.len() as u64) % SEGMENT_BYTES;
         }
         work.join().map_err(|_| "the writing thread panicked")??;
-        Ok(times)
+        Ok((times, began.elapsed()))
     })
 }

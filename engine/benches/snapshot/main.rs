@@ -1,16 +1,25 @@
-//! Snapshots of a large state under load: the response times of the primary while the shadow
-//! takes one, beside those while it does not, in turns within one run.
+//! Snapshots of a large state under load: the response times of the primary from the asking for one until
+//! the engine is done with it, beside those while nothing but the load goes on, in turns within one run.
 //!
 //! ```text
-//! cargo bench -p lockstep-engine --bench snapshot -- [--mib 1024] [--rate 100000] [--phases 5] [--place …]
+//! cargo bench -p lockstep-engine --bench snapshot -- [--mib 1024] [--rate 100000] [--phases 5] [--window 10]
+//!     [--place …]
 //! cargo bench -p lockstep-engine --bench snapshot -- --floor 1 [--mib 1024] [--phases 5]
 //! ```
 //!
 //! `--floor 1` asks the disk alone, without an engine (`floor.rs`).
 //!
 //! The state is a table of `--mib` MiB of numbers that hardly compress, and there are two of it, the
-//! primary's and the shadow's. In each round one phase is as long as a snapshot takes, and the
-//! other one is as long, with none. The ratio is that of the phases' p99, the median of the rounds.
+//! primary's and the shadow's.
+//!
+//! ```text
+//!  none │ taking · keeping │ none │ taking · keeping │ none …
+//!       └ asked   └ it is there   └ it was read back, and the oldest is removed (from the third on)
+//! ```
+//!
+//! A window with none is `--window` seconds long, and the first comes before the first snapshot. A round's
+//! ratio is the p99 of all of taking and keeping in the median p99 of the windows with none; what these
+//! differ among themselves is printed beside it.
 
 #![expect(clippy::print_stdout, reason = "a bench talks to a person")]
 
@@ -88,6 +97,7 @@ fn nanos(since: Duration) -> u64 {
 fn main() -> Outcome<()> {
     let (mib, rate) = (argument("--mib", 1024)?, argument("--rate", 100_000)?);
     let phases = argument("--phases", 5)?;
+    let window = Duration::from_secs(argument("--window", 10)?);
     let place: String = argument("--place", String::new())?;
     let directory = match std::env::var_os("LOCKSTEP_BENCH_DIR") {
         Some(root) => tempfile::tempdir_in(PathBuf::from(root))?,
@@ -149,68 +159,140 @@ fn main() -> Outcome<()> {
                 due_ns += interval_ns;
             }
         })?;
-    let phase = |run: &mut dyn FnMut()| -> Outcome<Histogram<u64>> {
-        times
-            .lock()
-            .map_err(|_| "the engine's thread panicked")?
-            .reset();
+    let times_of = |run: &mut dyn FnMut()| -> Outcome<Histogram<u64>> {
+        let of_engine = || times.lock().map_err(|_| "the engine's thread panicked");
+        of_engine()?.reset();
         run();
-        let times = times.lock().map_err(|_| "the engine's thread panicked")?;
+        let times = of_engine()?;
         Ok(times.clone())
     };
-    let pause = |length: Duration| {
-        let until = Instant::now() + length;
-        // Ends: time passes.
-        while Instant::now() < until {
+    let wait_while = |is_so: &dyn Fn() -> bool| {
+        // Ends: it is so no more, or the engine has stopped.
+        while is_so() && engine.fault().is_none() {
             std::thread::park_timeout(Duration::from_millis(1));
         }
     };
+    let none = || {
+        let until = Instant::now() + window;
+        times_of(&mut || wait_while(&|| Instant::now() < until))
+    };
     pause(Duration::from_secs(1));
-    let mut ratios = Vec::new();
-    for round in 0..phases {
+    let mut windows = vec![none()?];
+    let mut rounds = Vec::new();
+    for _ in 0..phases {
         let before = engine.newest_snapshot();
         let began = Instant::now();
-        let with = phase(&mut || {
-            engine.snapshot_now();
-            // Ends: the snapshot is there, or the engine has stopped.
-            while engine.newest_snapshot() == before && engine.fault().is_none() {
-                std::thread::park_timeout(Duration::from_millis(1));
-            }
-        })?;
-        let took = began.elapsed();
-        pause(Duration::from_millis(500));
-        let without = phase(&mut || pause(took))?;
-        let ratio = ratio(&with, &without, 0.99);
-        ratios.push(ratio);
-        println!(
-            "round {round}: snapshot took {took:.1?}; p50 {} with, {} without; p99 {} with, {} without: {ratio:.2}",
-            shown(&with, 0.5),
-            shown(&without, 0.5),
-            shown(&with, 0.99),
-            shown(&without, 0.99),
-        );
-        pause(Duration::from_millis(500));
+        engine.snapshot_now();
+        let taking = times_of(&mut || wait_while(&|| engine.newest_snapshot() == before))?;
+        let taken = began.elapsed();
+        let newest = engine.newest_snapshot();
+        let keeping = times_of(&mut || wait_while(&|| engine.kept_snapshot() < newest))?;
+        rounds.push(Round::new(taken, taking, began.elapsed() - taken, keeping)?);
+        windows.push(none()?);
+        rounds[rounds.len() - 1].print(rounds.len(), &windows);
     }
     // ORDERING: Relaxed, as above.
     until.store(0, Ordering::Relaxed);
     load.join().map_err(|_| "the load's thread panicked")?;
+    if let Some(fault) = engine.fault() {
+        return Err(fault.into());
+    }
     engine.close()?;
-    ratios.sort_by(f64::total_cmp);
-    println!(
-        "p99 with a snapshot, in p99 without: {:.2} ({:.2}-{:.2}), the goal is 1.1",
-        ratios[ratios.len() / 2],
-        ratios[0],
-        ratios[ratios.len() - 1]
-    );
+    sum_up(&rounds, &windows);
     Ok(())
+}
+
+/// One snapshot, from the asking until nothing is left to do about it.
+struct Round {
+    taken: Duration,
+    taking: Histogram<u64>,
+    kept: Duration,
+    keeping: Histogram<u64>,
+    whole: Histogram<u64>,
+}
+
+impl Round {
+    fn new(
+        taken: Duration,
+        taking: Histogram<u64>,
+        kept: Duration,
+        keeping: Histogram<u64>,
+    ) -> Outcome<Self> {
+        let mut whole = taking.clone();
+        whole.add(&keeping)?;
+        Ok(Round {
+            taken,
+            taking,
+            kept,
+            keeping,
+            whole,
+        })
+    }
+
+    fn print(&self, number: usize, windows: &[Histogram<u64>]) {
+        let [before, after] = [2, 1].map(|back| &windows[windows.len() - back]);
+        println!(
+            "round {number}: p50 {} · p99 {} with ({} for {:.1?} taking, {} for {:.1?} keeping); none before p50 {} · p99 \
+             {}, behind p50 {} · p99 {}",
+            shown(&self.whole, 0.5),
+            shown(&self.whole, 0.99),
+            shown(&self.taking, 0.99),
+            self.taken,
+            shown(&self.keeping, 0.99),
+            self.kept,
+            shown(before, 0.5),
+            shown(before, 0.99),
+            shown(after, 0.5),
+            shown(after, 0.99),
+        );
+    }
+}
+
+fn sum_up(rounds: &[Round], windows: &[Histogram<u64>]) {
+    let p99 = |times: &Histogram<u64>| times.value_at_quantile(0.99);
+    let Some(none) = spread(windows.iter().map(p99)).map(|(none, ..)| none) else {
+        return;
+    };
+    let say = |what: &str, all: &mut dyn Iterator<Item = u64>| {
+        let Some((middle, least, most)) = spread(all) else {
+            return;
+        };
+        let [middle, least, most] = [middle, least, most].map(|own| in_parts(own, none));
+        println!("{what:<8} {middle:.2} ({least:.2}-{most:.2})");
+    };
+    let shown = Duration::from_nanos(none);
+    println!("p99 in the median of the windows with none, {shown:.1?}: median (least-most)");
+    say("none", &mut windows.iter().map(p99));
+    say("taking", &mut rounds.iter().map(|round| p99(&round.taking)));
+    say(
+        "keeping",
+        &mut rounds.iter().map(|round| p99(&round.keeping)),
+    );
+    say("with", &mut rounds.iter().map(|round| p99(&round.whole)));
+    println!("the goal is 1.1 for the last line");
+}
+
+/// Median, least and most.
+fn spread(all: impl Iterator<Item = u64>) -> Option<(u64, u64, u64)> {
+    let mut all: Vec<u64> = all.collect();
+    all.sort_unstable();
+    Some((*all.get(all.len() / 2)?, *all.first()?, *all.last()?))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a ratio for a person")]
+fn in_parts(one: u64, of: u64) -> f64 {
+    one as f64 / of as f64
+}
+
+fn pause(length: Duration) {
+    let until = Instant::now() + length;
+    // Ends: time passes.
+    while Instant::now() < until {
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
 }
 
 fn shown(times: &Histogram<u64>, quantile: f64) -> String {
     let at = times.value_at_quantile(quantile);
     format!("{:.1?}", Duration::from_nanos(at))
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a ratio for a person")]
-fn ratio(one: &Histogram<u64>, other: &Histogram<u64>, quantile: f64) -> f64 {
-    one.value_at_quantile(quantile) as f64 / other.value_at_quantile(quantile) as f64
 }

@@ -31,6 +31,7 @@
 //! | `logic.applied`, `.refused`, `.repeated`, `.quarantined` | |
 //! | `outputs.emitted`, `.spilled`, `.cut_consumers` | |
 //! | `egress.answered`, `shadow.position`, `snapshot.position` | positions |
+//! | `retention.position` | the newest snapshot that was read back whole, and behind which nothing is left to remove |
 //! | `retention.oldest`, `.freed_bytes`, `.faults` | the oldest position that is kept, and what went |
 
 mod file;

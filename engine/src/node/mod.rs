@@ -1061,6 +1061,13 @@ impl<L: Logic> Engine<L> {
         Position(self.shared.snapshot.get())
     }
 
+    /// The newest snapshot that the engine has read back from the disk and found whole, and behind which
+    /// it has removed what nobody needs any more; 0 before the first.
+    #[must_use]
+    pub fn kept_snapshot(&self) -> Position {
+        Position(self.shared.kept.get())
+    }
+
     /// The oldest position that is in the journal; what lies before it was given up.
     #[must_use]
     pub fn oldest(&self) -> Position {

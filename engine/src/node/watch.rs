@@ -103,7 +103,7 @@ enum Source {
 type OfShared = fn(&Shared) -> &Mark;
 
 /// What the stages and the cold threads count.
-const MARKS: [(&str, OfShared); 17] = [
+const MARKS: [(&str, OfShared); 18] = [
     ("journal.durable", |shared| &shared.durable),
     ("journal.syncs", |shared| &shared.syncs),
     ("journal.last_sync_ns", |shared| &shared.last_sync_ns),
@@ -118,6 +118,7 @@ const MARKS: [(&str, OfShared); 17] = [
     ("egress.answered", |shared| &shared.answered),
     ("shadow.position", |shared| &shared.shadow),
     ("snapshot.position", |shared| &shared.snapshot),
+    ("retention.position", |shared| &shared.kept),
     ("retention.oldest", |shared| &shared.oldest),
     ("retention.freed_bytes", |shared| &shared.freed_bytes),
     ("retention.faults", |shared| &shared.retention_faults),

@@ -178,6 +178,9 @@ impl<S: Storage> Keeper<S> {
         if self.retention == Retention::Snapshots {
             self.give_up(&kept, readers)?;
         }
+        if let Some(newest) = kept.last() {
+            self.shared.kept.set(newest.0);
+        }
         Ok(())
     }
 
@@ -192,10 +195,7 @@ impl<S: Storage> Keeper<S> {
             let is_lent = self.lent() == Some(position);
             if kept.len() >= self.snapshots_kept && !is_for_reader && !is_lent {
                 surplus.push(position);
-            } else if snapshots
-                .verify_slowly(position, &mut crate::runtime::priority::breathe)
-                .is_ok()
-            {
+            } else if self.loads(&snapshots, position) {
                 kept.push(position);
             }
         }
@@ -205,6 +205,16 @@ impl<S: Storage> Keeper<S> {
         }
         kept.reverse();
         Ok(kept)
+    }
+
+    /// A test load; one that fails is told, and nothing relies on that snapshot (`KP3`).
+    fn loads(&self, snapshots: &Snapshots<S>, position: Position) -> bool {
+        let loaded = snapshots.verify_slowly(position, &mut crate::runtime::priority::breathe);
+        if let Err(error) = &loaded {
+            self.shared.retention_faults.add(1);
+            tracing::error!(%position, %error, "a snapshot does not load; retention counts on the others");
+        }
+        loaded.is_ok()
     }
 
     /// Lets the segments go that nobody needs (`KP1`), one deed for each, so that an end does not wait

@@ -103,6 +103,48 @@ fn the_default_removes_nothing() {
 }
 
 #[test]
+fn it_is_said_which_snapshot_was_read_back_and_which_does_not_load() {
+    let directory = tempfile::tempdir().unwrap();
+    let snapshots = directory.path().join("snap");
+    let engine = keeping(directory.path())
+        .snapshot_every(0)
+        .retention(Retention::Keep)
+        .start()
+        .unwrap();
+    let faults = || {
+        let counters = lockstep_engine::counters::read(directory.path()).unwrap();
+        counters.get("retention.faults").unwrap()
+    };
+    let take = || {
+        publish(&engine, 1);
+        let before = engine.newest_snapshot();
+        engine.snapshot_now();
+        wait_for(|| engine.newest_snapshot() > before);
+        let newest = engine.newest_snapshot();
+        wait_for(|| engine.kept_snapshot() == newest);
+        newest
+    };
+    assert_eq!(engine.kept_snapshot(), Position(0));
+    for taken in 1..=3 {
+        take();
+        // Said behind the deed, so the third time the first is gone.
+        assert_eq!(count(&snapshots, ""), taken.min(2));
+    }
+    let third = engine.kept_snapshot();
+    assert_eq!(faults(), 0);
+
+    let part = snapshots.join(format!("{third:020}/part-000.zst"));
+    let mut bytes = std::fs::read(&part).unwrap();
+    bytes[10] ^= 1;
+    std::fs::write(&part, bytes).unwrap();
+    take();
+    assert_eq!(count(&snapshots, ""), 3, "the second is the fallback again");
+    // The counters are written now and then.
+    wait_for(|| faults() == 1);
+    engine.close().unwrap();
+}
+
+#[test]
 fn kp2_a_reader_holds_the_log_and_the_state_that_its_outputs_begin_with() {
     let directory = tempfile::tempdir().unwrap();
     let heard = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));

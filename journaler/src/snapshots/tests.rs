@@ -1,8 +1,7 @@
 //! Snapshots on the simulated disk, with its crashes and faults.
 
 use super::*;
-use crate::removal::CUT_BYTES;
-use crate::storage::{Fault, Simulated};
+use crate::storage::{CUT_BYTES, Fault, Simulated};
 
 fn of(position: u64) -> SnapshotOf {
     SnapshotOf {

@@ -36,11 +36,15 @@ use std::time::Duration;
 #[cfg(target_os = "linux")]
 mod disk;
 mod faulty;
+mod removal;
 mod simulated;
 
 #[cfg(target_os = "linux")]
 pub use disk::{Disk, DiskFile, DiskLock};
 pub use faulty::{Errno, Faulty, FaultyFile, Operation};
+#[cfg(test)]
+pub(crate) use removal::CUT_BYTES;
+pub use removal::remove_in_steps;
 pub use simulated::{Fault, SECTOR_BYTES, Simulated, SimulatedFile, SimulatedLock, Unsynced};
 
 /// A directory of files, and the only clock this crate may look at.

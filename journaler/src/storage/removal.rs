@@ -19,7 +19,7 @@
 use std::io;
 use std::time::Duration;
 
-use crate::storage::{File, Open, Storage};
+use super::{File, Open, Storage};
 
 /// A file is cut by so many bytes at a time.
 pub(crate) const CUT_BYTES: u64 = 1 << 20;
@@ -29,8 +29,13 @@ const REST_FACTOR: u64 = 4;
 /// and at least for so long.
 const REST_MIN: Duration = Duration::from_micros(500);
 
-/// Removes one file; its directory is the caller's to sync. Behind a crash it may be there, cut.
-pub(crate) fn remove_in_steps<S: Storage>(storage: &S, name: &str) -> io::Result<()> {
+/// Removes one file, in steps with rests between them if it is large: the syncs of others do not wait for
+/// it. Its directory is the caller's to sync. Behind a crash the file may be there, cut.
+///
+/// # Errors
+///
+/// `NotFound` if there is none; whatever the file system says. The file may then be cut.
+pub fn remove_in_steps<S: Storage>(storage: &S, name: &str) -> io::Result<()> {
     storage.set_writable(name)?;
     let file = storage.open(name, Open::WRITE)?;
     let mut length = file.len()?;
