@@ -3,7 +3,7 @@
 //!
 //! The list was drawn from the tests of the LMAX Disruptor, of its ports and of other
 //! rings, and from what their users report. Unless another file is named a test is in
-//! `tests/it`; `tests/loom.rs` holds the models, `tests/stress.rs` the long runs. That every
+//! `tests/it`; `tests/loom` holds the models, `tests/stress.rs` the long runs. That every
 //! number is here and every named test exists is itself a test
 //! (`table::the_table_names_every_number_and_tests_that_exist`). **(e)**: the engine, which
 //! builds whole nodes on rings, has a test of its own besides.
@@ -31,8 +31,8 @@
 //! | 12 | held while full; one step frees one | `producers::a12_a_producer_is_held_while_full_and_one_step_of_the_consumer_frees_one` |
 //! | 13 | trying on a full ring is an error | `producers::a13_trying_on_a_full_ring_is_an_error_after_claims_and_after_tries` |
 //! | 14 | remaining falls by one for each event | `producers::a14_what_remains_falls_by_one_for_each_event` |
-//! | 15 | nothing before publish, exactly the range after | `producers::a15_nothing_is_seen_before_it_is_published_and_exactly_the_range_after`, `loom::r1_what_was_written_before_is_seen` |
-//! | 16 | signalled once a publication, once a batch | `producers::a16_what_is_published_at_once_arrives_at_once`, `loom::w2_a_runner_that_parks_is_woken_by_what_is_published` |
+//! | 15 | nothing before publish, exactly the range after | `producers::a15_nothing_is_seen_before_it_is_published_and_exactly_the_range_after`, `loom/passing::r1_what_was_written_before_is_seen` |
+//! | 16 | signalled once a publication, once a batch | `producers::a16_what_is_published_at_once_arrives_at_once`, `loom/waking::w2_a_runner_that_parks_is_woken_by_what_is_published` |
 //! | 17 | ten claimed, half published, then the rest | `producers::a17_of_a_claim_of_ten_half_is_published_and_then_the_rest`, `producers::a17_a_part_of_a_claim_of_many_producers_leaves_void_behind_it_and_no_hole` |
 //! | 18 | after p comes p + 1 | `producers::a18_the_claim_after_p_is_p_and_one` |
 //! | 19 | a claim of 0 is refused | `producers::a19_a_claim_of_nothing_is_refused` |
@@ -70,7 +70,7 @@
 //! | 41 | start before the first event, stop after the last | `batches::a41_start_comes_before_the_first_event_and_stop_after_the_last_on_the_same_thread` |
 //! | 42 | the end of the backlog flushes | `batches::a42_the_end_of_the_backlog_flushes_the_last_value` |
 //! | 43 | largest batch, sizes, depths | `batches::a43_batches_are_as_large_as_allowed_and_know_their_backlog` |
-//! | 44 | early release | `batches::a44_what_is_released_early_is_seen_before_the_batch_ends_and_never_goes_back`, `batches::a44_the_producer_may_use_what_is_released_early_while_the_batch_goes_on`, `loom::b2_what_is_released_early_may_be_reused_while_the_batch_goes_on` |
+//! | 44 | early release | `batches::a44_what_is_released_early_is_seen_before_the_batch_ends_and_never_goes_back`, `batches::a44_the_producer_may_use_what_is_released_early_while_the_batch_goes_on`, `loom/passing::b2_what_is_released_early_may_be_reused_while_the_batch_goes_on` |
 //! | 45 | fused handlers, and none | `batches::a45_fused_handlers_get_events_and_hooks_in_their_order`, `batches::a45_an_empty_list_of_handlers_lets_everything_pass`, `batches::a45_the_second_of_two_fused_handlers_does_not_see_what_failed_in_the_first` |
 //!
 //! # Rewind
@@ -99,7 +99,7 @@
 //! | 60 | delays across every phase | `waits::a60_delays_that_cross_every_phase_of_a_strategy_are_survived` |
 //! | new | a timeout while waiting on a dependent | `waits::a_producer_that_waits_for_a_dependent_stage_times_out_too` |
 //! | new | a blocked dependent uses about no CPU | `waits::a_dependent_stage_that_is_blocked_uses_about_no_cpu` |
-//! | new | no lost wake-up | `waits::threads_that_park_and_publish_in_turns_always_wake`, `wake::no_wake_up_is_lost_in_many_rounds`, `loom::w2_a_producer_that_parks_is_woken_by_what_is_released` |
+//! | new | no lost wake-up | `waits::threads_that_park_and_publish_in_turns_always_wake`, `wake::no_wake_up_is_lost_in_many_rounds`, `loom/waking::w2_a_producer_that_parks_is_woken_by_what_is_released` |
 //!
 //! # Graph, shutdown
 //!
@@ -115,12 +115,12 @@
 //! | 68 | drain with a stuck stage, and with a dead one | `shutdown::a68_a_drain_with_a_stuck_stage_is_an_error_that_tells_what_is_left`, `shutdown::a68_a_drain_after_a_stage_has_died_returns_at_once_with_the_fault`, `shutdown::a68_a_drain_without_an_end_in_time_is_possible` |
 //! | 69 | remaining within a stage and outside | `graph::a69_what_remains_within_a_stage_is_one_less_than_outside` |
 //! | 70 | a drain right after the start loses nothing | `shutdown::a70_a_drain_right_after_the_start_loses_nothing` |
-//! | 71 | a panic: refused producers, dependents stop exactly there | `shutdown::a71_after_a_panic_producers_are_refused_dependents_stop_exactly_there_and_drop_returns`, `shutdown::a71_a_producer_that_waits_for_room_is_told_of_the_fault`, `shutdown::a71_a_panic_in_any_hook_is_a_fault_of_its_stage`, `loom::r5_a_stage_two_behind_the_fault_stops_exactly_there` |
+//! | 71 | a panic: refused producers, dependents stop exactly there | `shutdown::a71_after_a_panic_producers_are_refused_dependents_stop_exactly_there_and_drop_returns`, `shutdown::a71_a_producer_that_waits_for_room_is_told_of_the_fault`, `shutdown::a71_a_panic_in_any_hook_is_a_fault_of_its_stage`, `loom/faults::r5_a_stage_two_behind_the_fault_stops_exactly_there` |
 //! | 72 | a panic while publishing | `shutdown::a72_a_panic_while_publishing_leaves_no_hole_and_no_half_written_event`, `shutdown::a72_a_void_that_panics_poisons_and_hangs_nobody` |
 //! | 73 | whatever is dropped: no hang, no thread left | `shutdown::a73_whatever_is_dropped_first_nobody_hangs`, `shutdown::a73_a_dropped_claim_changes_nothing_for_one_and_is_void_for_many`, `shutdown::a73_a_pipeline_that_never_ran_is_dropped_and_its_producers_know`, `shutdown::a73_a_runner_that_is_given_up_halts_the_pipeline`, `shutdown::a73_no_thread_is_left_behind`, `shutdown::a73_running_may_be_dropped_by_one_of_its_own_stages`, `shutdown::a73_a_stage_that_does_not_return_is_named_and_left_to_its_thread` |
 //! | 74 | a failed pin is an error before anything runs | `shutdown::a74_a_pin_that_cannot_be_is_an_error_before_anything_runs` |
 //! | 75 | a parallel writer is a build error | `graph::a75_a_writer_beside_anybody_is_a_build_error_and_in_line_it_is_not` |
-//! | 76 | a gate is clamped to what was taken | `gates::a76_a_gate_beyond_what_was_taken_is_clamped_and_never_goes_back`, `loom::k1_a_gate_on_a_third_thread_lends_and_releases_what_was_taken` |
+//! | 76 | a gate is clamped to what was taken | `gates::a76_a_gate_beyond_what_was_taken_is_clamped_and_never_goes_back`, `loom/promises::k1_a_gate_on_a_third_thread_lends_and_releases_what_was_taken` |
 //! | 77 | every placement, the same streams | `property::a77_every_placement_gives_every_stage_what_was_published`, `property::a77_on_threads_as_well` |
 //! | 78 | a start at p reproduces the numbering | `graph::a78_a_ring_that_starts_at_p_goes_on_with_the_same_numbers` |
 //! | new | a late stage reads a whole ring ahead, and the producer stops | `gates::a_late_stage_with_its_gate_on_another_thread_reads_a_whole_ring_ahead_and_the_producer_stops` |
@@ -132,7 +132,7 @@
 //! | no. | behaviour | shown by |
 //! |---|---|---|
 //! | 79 | correlated fields, strings | `ring::a79_as_many_producers_as_stages_never_see_an_event_half_written`, `ring::a79_four_producers_hand_strings_to_three_consumers`; larger in `tests/stress.rs` |
-//! | 80 | order, visibility, one winner, no lost increments | `loom::r1_what_was_written_before_is_seen`, `loom::r6_who_is_told_of_the_end_has_seen_everything`, `loom::m1_two_producers_publish_each_event_once_and_never_into_a_slot_in_use`, `cursor::a_claim_has_one_winner_and_tells_the_loser_the_number` |
+//! | 80 | order, visibility, one winner, no lost increments | `loom/passing::r1_what_was_written_before_is_seen`, `loom/ending::r6_who_is_told_of_the_end_has_seen_everything`, `loom/many::m1_two_producers_publish_each_event_once_and_never_into_a_slot_in_use`, `cursor::a_claim_has_one_winner_and_tells_the_loser_the_number` |
 //! | 81 | no capacity, no size, drops, parts, closing | `ring::a81_events_without_size_are_counted_all_the_same`, `ring::a81_every_event_is_dropped_once_whoever_goes_first`, `ring::a81_a_claim_and_a_batch_are_the_parts_of_a_slice_at_the_wrap`, `ring::a81_closing_races_with_nobody` |
 //! | 82 | layouts | constants beside `Cursor`, `ring::a82_slots_are_aligned_and_follow_one_another`, `memory::the_first_slot_is_aligned_to_a_pair_of_lines` |
 //!

@@ -3,7 +3,7 @@
 //! The numbers are the crate's invariants (`docs` of the crate root): what must
 //! hold between two threads, and which pair of orderings makes it hold. Under
 //! `--cfg loom` each of them can be weakened to `Relaxed` by name, and
-//! `tests/loom.rs` shows for each that its model then fails.
+//! `tests/loom` shows for each that its model then fails.
 
 use crate::sync::Ordering;
 
