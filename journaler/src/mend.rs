@@ -237,24 +237,7 @@ fn fill<S: Storage>(
 
 /// `MD1`.
 fn fits<F: File>(header: &FrameHeader, body: &[u8], new: &NewSegment<F>) -> Result<(), Refusal> {
-    let tail = new.tail();
-    let at = Position(header.first_position);
-    if !header.is_sealed() || header.end().is_none() {
-        return Err(Refusal::Unsealed { at });
-    }
-    if at != tail.reached.position {
-        return Err(Refusal::Position {
-            expected: tail.reached.position,
-            found: at,
-        });
-    }
-    if header.chain != tail.chain {
-        return Err(Refusal::Chain {
-            at,
-            expected: tail.chain,
-            found: header.chain,
-        });
-    }
+    let at = new.tail().continued_by(header)?;
     let (expected, found) = (header.body_bytes(new.header.event_size), body.len() as u64);
     if expected != found || !header.seals(body) {
         return Err(Refusal::Body {

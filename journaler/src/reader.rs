@@ -237,18 +237,21 @@ impl<S: Storage> Reader<S> {
     }
 
     fn header(&self, id: SegmentId) -> Result<Option<SegmentHeader>, ReadError> {
+        let (_, block) = self.first_block(id)?;
+        Ok(SegmentHeader::decode(&block).ok())
+    }
+
+    /// A segment's file, and the block that its header is in.
+    fn first_block(&self, id: SegmentId) -> Result<(S::File, [u8; BLOCK_BYTES]), ReadError> {
         let name = id.file_name();
-        let fault = |operation| {
-            let name = name.clone();
-            move |error| IoFault::new(operation, &name, error)
-        };
         let file = self
             .storage
             .open(&name, Open::READ)
-            .map_err(fault("open"))?;
+            .map_err(|error| IoFault::new("open", &name, error))?;
         let mut block = [0; BLOCK_BYTES];
-        file.read_at(&mut block, 0).map_err(fault("read"))?;
-        Ok(SegmentHeader::decode(&block).ok())
+        file.read_at(&mut block, 0)
+            .map_err(|error| IoFault::new("read", &name, error))?;
+        Ok((file, block))
     }
 
     /// Walks headers from the nearest row of the index to the frame.
@@ -480,12 +483,7 @@ impl<S: Storage> Reader<S> {
             let name = name.clone();
             move |error| IoFault::new(operation, &name, error)
         };
-        let file = self
-            .storage
-            .open(&name, Open::READ)
-            .map_err(fault("open"))?;
-        let mut block = [0; BLOCK_BYTES];
-        file.read_at(&mut block, 0).map_err(fault("read"))?;
+        let (file, mut block) = self.first_block(id)?;
         let header = SegmentHeader::decode(&block).map_err(|_| ReadError::Damaged {
             place: Place {
                 segment: id,

@@ -21,6 +21,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::error::Refusal;
 use crate::frame::FrameHeader;
 use crate::position::{Offset, Position, Reached, SegmentId};
 
@@ -73,6 +74,28 @@ impl Tail {
             time_ns: header.time_ns,
             chain: header.header_crc(),
         }
+    }
+
+    /// Where the frame begins, if it is sealed and continues this one: by position and by chain.
+    pub(crate) fn continued_by(&self, header: &FrameHeader) -> Result<Position, Refusal> {
+        let at = Position(header.first_position);
+        if !header.is_sealed() || header.end().is_none() {
+            return Err(Refusal::Unsealed { at });
+        }
+        if at != self.reached.position {
+            return Err(Refusal::Position {
+                expected: self.reached.position,
+                found: at,
+            });
+        }
+        if header.chain != self.chain {
+            return Err(Refusal::Chain {
+                at,
+                expected: self.chain,
+                found: header.chain,
+            });
+        }
+        Ok(at)
     }
 }
 

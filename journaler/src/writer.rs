@@ -30,7 +30,7 @@ use crate::error::{IoFault, Poisoned, Refusal, WriteError};
 use crate::frame::{Frame, GroupMark, HEADER_BYTES, MarkDraft};
 use crate::index::{IndexRow, SparseIndex};
 use crate::options::Mode;
-use crate::position::{Position, Reached, SegmentId};
+use crate::position::{Reached, SegmentId};
 use crate::prepare::{open_next, take_from_pool};
 use crate::segment::{BLOCK, SegmentHeader, Summary, Tail};
 use crate::shared::{Next, Seal, Shared, lock};
@@ -220,23 +220,7 @@ impl<S: Storage> Writer<S> {
         let schema = &self.shared.template;
         for frame in group {
             let header = frame.header;
-            let at = Position(header.first_position);
-            if !header.is_sealed() || header.end().is_none() {
-                return Err(Refusal::Unsealed { at });
-            }
-            if at != tail.reached.position {
-                return Err(Refusal::Position {
-                    expected: tail.reached.position,
-                    found: at,
-                });
-            }
-            if header.chain != tail.chain {
-                return Err(Refusal::Chain {
-                    at,
-                    expected: tail.chain,
-                    found: header.chain,
-                });
-            }
+            let at = tail.continued_by(header)?;
             if header.time_ns < tail.time_ns {
                 return Err(Refusal::Time {
                     at,

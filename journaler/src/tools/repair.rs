@@ -260,13 +260,7 @@ fn must_fit(catalog: &Catalog, copy: &crate::archive::Archived) -> Result<(), To
 
 /// Moves a file out of the way, durably, under a name that is free (`RP1`).
 pub(crate) fn quarantine<S: Storage>(storage: &S, name: &str) -> Result<String, ToolError> {
-    storage
-        .create_dir(QUARANTINE)
-        .map_err(failed("creating", QUARANTINE))?;
-    storage
-        .sync_directory("")
-        .map_err(failed("syncing", "the journal's directory"))?;
-    let kept = free_name(storage, name)?;
+    let kept = place_aside(storage, name)?;
     storage
         .rename(name, &kept)
         .map_err(failed("renaming", name))?;
@@ -277,6 +271,17 @@ pub(crate) fn quarantine<S: Storage>(storage: &S, name: &str) -> Result<String, 
         .sync_directory("")
         .map_err(failed("syncing", "the journal's directory"))?;
     Ok(kept)
+}
+
+/// A free name in `quarantine/`, which is there, durably, from then on.
+pub(super) fn place_aside<S: Storage>(storage: &S, name: &str) -> Result<String, ToolError> {
+    storage
+        .create_dir(QUARANTINE)
+        .map_err(failed("creating", QUARANTINE))?;
+    storage
+        .sync_directory("")
+        .map_err(failed("syncing", "the journal's directory"))?;
+    free_name(storage, name)
 }
 
 pub(crate) fn free_name<S: Storage>(storage: &S, name: &str) -> Result<String, ToolError> {

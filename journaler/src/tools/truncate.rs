@@ -20,7 +20,7 @@ use crate::segment::SegmentHeader;
 use crate::snapshots::Snapshots;
 use crate::storage::{File, Open, Storage};
 
-use super::repair::{QUARANTINE, free_name};
+use super::repair::{QUARANTINE, free_name, place_aside};
 use super::{Catalog, ToolError, failed, lock, open_meta};
 
 /// What a truncation did, or would do.
@@ -192,13 +192,7 @@ fn in_segment<S: Storage>(
 
 /// Copies a file into `quarantine/`, durably (`TR2`).
 fn keep_copy<S: Storage>(storage: &S, name: &str) -> Result<String, ToolError> {
-    storage
-        .create_dir(QUARANTINE)
-        .map_err(failed("creating", QUARANTINE))?;
-    storage
-        .sync_directory("")
-        .map_err(failed("syncing", "the journal's directory"))?;
-    let kept = free_name(storage, name)?;
+    let kept = place_aside(storage, name)?;
     let from = storage
         .open(name, Open::READ)
         .map_err(failed("opening", name))?;
