@@ -199,5 +199,12 @@ pub(crate) fn of_fault(fault: &Fault, ledger: Ledger) -> String {
     )
 }
 
+/// What a panic said.
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a text".to_owned())
+}
+
 /// What the engine's functions return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

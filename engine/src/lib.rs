@@ -78,6 +78,7 @@ mod mailbox;
 pub mod node;
 pub mod outputs;
 pub mod principal;
+mod reject;
 pub mod replay;
 pub mod requests;
 pub mod runtime;

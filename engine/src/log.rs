@@ -14,10 +14,9 @@ use lockstep_journaler::{
 
 use crate::config::{Config, JournalMode};
 use crate::core::{Core, Scratch, StepError};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, panic_text};
 use crate::event::{SYSTEM_KINDS, Slot};
 use crate::logic::{EventOf, Logic, OutputOf};
-use crate::stage::logic::panic_text;
 
 /// Bytes of a frame's header and of a group's mark.
 const OVERHEAD_BYTES: u64 = 128;

@@ -13,7 +13,6 @@
 //!   engine can share it.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::ops::RangeInclusive;
 
 use lockstep_journaler::Position;
@@ -21,6 +20,7 @@ use lockstep_journaler::Position;
 use crate::event::Kinds;
 use crate::outputs::Outputs;
 use crate::principal::Principal;
+pub use crate::reject::Reject;
 use crate::state::{State, state_hash};
 use crate::upcast::Upcasters;
 
@@ -246,28 +246,3 @@ impl Context {
         self.time_ns
     }
 }
-
-/// A refusal: a stable number for programs, a sentence for people.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reject {
-    /// From 1 to 0xfeff; 0 is accepted, and what is above is the engine's.
-    pub code: u16,
-    /// What it means.
-    pub text: &'static str,
-}
-
-impl Reject {
-    /// A refusal.
-    #[must_use]
-    pub const fn new(code: u16, text: &'static str) -> Self {
-        Self { code, text }
-    }
-}
-
-impl fmt::Display for Reject {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "refused, code {}: {}", self.code, self.text)
-    }
-}
-
-impl std::error::Error for Reject {}

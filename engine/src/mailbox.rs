@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError, mpsc};
 
 use crate::core::Core;
+use crate::error::panic_text;
 use crate::logic::Logic;
-use crate::stage::logic::panic_text;
 
 /// What is to be done with the state, once it has reached a position.
 type Letter<L> = (u64, Box<dyn FnOnce(&Core<L>) + Send>);

@@ -17,7 +17,7 @@ use std::fmt;
 use lockstep_journaler::Position;
 
 use crate::event::{Body, Kinds, Slot};
-use crate::logic::Reject;
+use crate::reject::Reject;
 use crate::system::Rejected;
 
 /// Takes the outputs of one event.

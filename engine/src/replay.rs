@@ -314,7 +314,7 @@ impl<L: Logic, S: Storage> Replay<L, S> {
                 let broken = Broken::Panicked {
                     is_validating: self.core.was_validating(),
                     kind: event.header().kind,
-                    text: crate::stage::logic::panic_text(panic.as_ref()),
+                    text: crate::error::panic_text(panic.as_ref()),
                 };
                 return Err(error_of(broken, position));
             }

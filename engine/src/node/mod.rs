@@ -30,7 +30,7 @@ use crate::config::{
 };
 use crate::core::{Core, first_version};
 use crate::counters::CounterFile;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, panic_text};
 use crate::event::{Body, Kinds, Slot};
 use crate::graph::build::{Attach, Attached, Parts, build, output_ring};
 use crate::ledger::Ledger;
@@ -44,7 +44,7 @@ use crate::snapshot::keeper::{Bell, Keeper, LogReaders};
 use crate::snapshot::shadow::{Asked, Orders, Shadow};
 use crate::source::{Ack, Producer, stopped};
 use crate::stage::egress::{Desk, Egress, Sink, Slow, Subscription};
-use crate::stage::logic::{Exceptions, LogicStage, Rebuild, panic_text};
+use crate::stage::logic::{Exceptions, LogicStage, Rebuild};
 use crate::stage::order::Order;
 use crate::system::VersionSwitch;
 use metrics::Metrics;

@@ -22,14 +22,13 @@ use lockstep_journaler::storage::Storage;
 use lockstep_journaler::{From, Position, Reader, Tail, Term};
 
 use crate::core::{Core, Scratch, StepError};
-use crate::error::Error;
+use crate::error::{Error, panic_text};
 use crate::log::{Broken, replay_frame};
 use crate::logic::Logic;
 use crate::mailbox::Mailbox;
 use crate::runtime::clock::Stopwatch;
 use crate::shared::Shared;
 use crate::snapshot::keeper::Bell;
-use crate::stage::logic::panic_text;
 use crate::stage::verdicts::Verdicts;
 use crate::state::StateWriter;
 

@@ -29,6 +29,7 @@ use lockstep_ringbuffer::{
 
 use crate::config::{OnApplyPanic, OnValidatePanic};
 use crate::core::{Core, StepError};
+use crate::error::panic_text;
 use crate::event::Slot;
 use crate::ledger::Ledger;
 use crate::logic::{EventOf, Logic, OutputOf};
@@ -462,11 +463,4 @@ impl<L: Logic> Stage<EventOf<L>> for LogicStage<L> {
         }
         self.mailbox.close();
     }
-}
-
-/// What a panic said.
-pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "a panic without a text".to_owned())
 }
