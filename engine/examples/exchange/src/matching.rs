@@ -10,11 +10,11 @@
 //! * `B2` Between two calls no bid is at or above an ask.
 //! * `B3` Every report is made when the book is already as the report says.
 
-use crate::book::{CancelReason, Cancellation, Execution, Party, Report, Reports};
 use crate::event::{SelfTrade, Side};
 use crate::idmap::NONE;
 use crate::ladder::{Ladder, Towards};
 use crate::price::{Price, Quantity};
+use crate::report::{CancelReason, Cancellation, Execution, Party, Report, Reports};
 use crate::store::{Order, Store};
 
 /// One side of a book.
