@@ -13,6 +13,7 @@ use lockstep_perf::cluster_file::NodeFile;
 use lockstep_perf::exit::Exit;
 use serde_json::json;
 
+use super::run::held;
 use super::{Format, Global, ear};
 
 /// Accounts that a new exchange has: 0 to 63.
@@ -24,6 +25,15 @@ const BALANCE: i64 = 1_000_000_000_000;
 /// Instruments that a new exchange has, open from the beginning: 0 to 3.
 pub(crate) const INSTRUMENTS: u32 = 4;
 
+/// What the exchange of every node holds.
+const BOUNDS: Bounds = Bounds {
+    orders: 1 << 18,
+    accounts: 1 << 12,
+    instruments: 1 << 8,
+    holdings: 1 << 16,
+    sessions: 1 << 12,
+};
+
 /// Runs the node until SIGTERM or SIGINT, or until it fails.
 pub(crate) fn run(file: &Path, global: &Global) -> anyhow::Result<Exit> {
     ear::listen(tracing::Level::INFO);
@@ -31,6 +41,8 @@ pub(crate) fn run(file: &Path, global: &Global) -> anyhow::Result<Exit> {
     let file = NodeFile::read(file)?;
     let options = file.options()?;
     let driver = Driver::open(&options, first_events(), fresh)?;
+    // Behind the opening: the directory is this node's, and it has written no event yet.
+    held::put(&options.directory, BOUNDS)?;
     tell(&options, &driver, global.format)?;
     driver.run(signals::is_asked_to_end)?;
     Ok(Exit::Done)
@@ -98,13 +110,7 @@ fn tell(options: &DriverOptions, driver: &Driver<Exchange>, format: Format) -> s
 
 /// An exchange without anything in it, the same on every node.
 pub(crate) fn fresh() -> Exchange {
-    Exchange::new(Bounds {
-        orders: 1 << 18,
-        accounts: 1 << 12,
-        instruments: 1 << 8,
-        holdings: 1 << 16,
-        sessions: 1 << 12,
-    })
+    Exchange::new(BOUNDS)
 }
 
 /// What the log of a new exchange begins with: instruments that are open, and accounts with money.

@@ -175,6 +175,24 @@ pub(crate) fn agree(directory: &Path, wished: Option<Bounds>) -> anyhow::Result<
     Ok(bounds)
 }
 
+/// Says beside a node's journal what its exchange holds, so that whoever replays it has the same.
+pub(crate) fn put(directory: &Path, bounds: Bounds) -> anyhow::Result<()> {
+    match read(directory)? {
+        None => write(directory, bounds),
+        Some(held) if held == bounds => Ok(()),
+        Some(held) => Err(Refusal::usage(
+            format!(
+                "{} says {}, and a node has {}",
+                directory.join(FILE).display(),
+                Shown(held),
+                Shown(bounds)
+            ),
+            "the file is written by the node, once: put it back as it was",
+        )
+        .into()),
+    }
+}
+
 /// Whether nothing is in the directory yet.
 fn is_new(directory: &Path) -> anyhow::Result<bool> {
     match fs::read_dir(directory) {
@@ -202,6 +220,21 @@ fn write(directory: &Path, bounds: Bounds) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_nodes_bounds_are_put_once_and_then_compared() {
+        let directory = tempfile::tempdir().unwrap();
+        let bounds = Bounds {
+            orders: 1 << 10,
+            ..Bounds::default()
+        };
+        for _ in 0..2 {
+            put(directory.path(), bounds).unwrap();
+            assert_eq!(read(directory.path()).unwrap(), Some(bounds));
+        }
+        let refused = put(directory.path(), Bounds::default()).unwrap_err();
+        assert!(refused.to_string().contains("a node has"), "{refused}");
+    }
 
     #[test]
     fn bounds_are_read_by_name() {
