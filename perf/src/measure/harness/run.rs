@@ -44,7 +44,7 @@ pub struct Run {
     /// The time in each part of the way, where it was split.
     pub parts: Vec<(String, Histogram<u64>)>,
     pub(super) part_times: Vec<Histogram<u64>>,
-    /// The lengths of what was noted as [`Session::spans`], from the measured phase on.
+    /// The lengths of what was noted as [`Session::spans`](super::Session::spans), from the measured phase on.
     pub spans: Vec<(String, Histogram<u64>)>,
     /// From which response on an event belongs to the tail.
     pub tail_from_ns: u64,
