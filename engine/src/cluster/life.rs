@@ -47,7 +47,7 @@ use crate::runtime::clock::Clock;
 use crate::stage::egress::Egress;
 use crate::stage::logic::{LogicStage, MultiDoor};
 use crate::stage::order::Order;
-use crate::system::{Membership, Parameters};
+use crate::system::{Membership, Parameters, Quotas};
 
 /// The parts that live on from ring to ring.
 pub(crate) struct Kept<L: Logic> {
@@ -69,6 +69,8 @@ pub(crate) struct Life<L: Logic> {
     decided: MultiDoor<L>,
     /// The newest parameters that went from the log into the ring.
     parameters: Option<Parameters>,
+    /// And the newest quotas.
+    quotas: Option<Quotas>,
     stamps_from: Arc<AtomicU64>,
     /// Events of the log that are in the ring.
     fed: Sequence,
@@ -159,6 +161,7 @@ impl<L: Logic> Life<L> {
             committed: committed.expect("LF: late_stage makes its stage"),
             decided,
             parameters: None,
+            quotas: None,
             stamps_from,
             fed: Sequence(0),
             carry: VecDeque::new(),
@@ -187,6 +190,11 @@ impl<L: Logic> Life<L> {
     /// What the events of the log say that the state goes by, if they said so since last time.
     pub(crate) fn new_parameters(&mut self) -> Option<Parameters> {
         self.parameters.take()
+    }
+
+    /// The same of quotas.
+    pub(crate) fn new_quotas(&mut self) -> Option<Quotas> {
+        self.quotas.take()
     }
 
     /// The position of the next event that is read from the log.
@@ -232,10 +240,8 @@ impl<L: Logic> Life<L> {
             let known =
                 usize::try_from(known).map_or(events.len(), |known| known.min(events.len()));
             let fresh = &events[known..];
-            let newest = fresh.iter().rfind(|event| is_of::<_, Parameters>(*event));
-            if let Some(event) = newest {
-                self.parameters = Some(*event.body_as());
-            }
+            self.parameters = newest_of(fresh).copied().or(self.parameters);
+            self.quotas = newest_of(fresh).copied().or(self.quotas);
             self.carry.extend(fresh);
         }
         Ok(self.fed != before)
@@ -406,6 +412,12 @@ impl<L: Logic> Life<L> {
 
 fn is_of<E: Slot, B: Body>(event: &E) -> bool {
     event.header().kind == B::KIND
+}
+
+/// The last of these events that is of this kind.
+fn newest_of<E: Slot, B: Body>(events: &[E]) -> Option<&B> {
+    let newest = events.iter().rfind(|event| is_of::<E, B>(event));
+    newest.map(Slot::body_as)
 }
 
 /// Whether it is a change of members: it is a frame of its own.

@@ -261,6 +261,9 @@ impl<L: Logic, A: Agreement> Member<L, A> {
         if let Some(found) = life.new_parameters() {
             self.parameters = found;
         }
+        if let Some(found) = life.new_quotas() {
+            self.sessions_per_principal = found.sessions_per_principal;
+        }
         worked |= life.turn();
         life.promise(stand.durable, stand.committed);
         if life.open_door(agreement.tail().reached.position, both) {

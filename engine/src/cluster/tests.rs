@@ -27,7 +27,7 @@ use crate::runtime::clock::Clock;
 use crate::shared::Shared;
 use crate::stage::egress::{Desk, Egress, Slow};
 use crate::stage::logic::{Exceptions, LogicStage};
-use crate::system::Beacon;
+use crate::system::{Beacon, Quotas};
 
 crate::bodies! {
     Add, kind 1, version 1: { amount: u64 }
@@ -480,6 +480,33 @@ fn who_leads_next_knows_the_parameters_that_another_put_into_the_log() {
         bench.settle();
         let said = bench.log.tail().reached.position.0 - before.0;
         assert_eq!(said, u64::from(!is_in_log));
+    }
+}
+
+#[test]
+fn who_leads_next_knows_the_quotas_that_another_put_into_the_log() {
+    for (in_log, wanted) in [(7, 7), (7, 0), (0, 7), (0, 0)] {
+        let config = Config {
+            sessions_per_principal: wanted,
+            ..Bench::config()
+        };
+        let mut bench = Bench::with(Back::Here(None), config);
+        bench.lose();
+        if in_log != 0 {
+            let event = Event64::event(&Quotas {
+                sessions_per_principal: in_log,
+                spare: 0,
+            });
+            bench.log.write([bytemuck::bytes_of(&event), &[]], 7);
+        }
+        bench.log.receive(&[1]);
+        bench.log.commit_all();
+        bench.settle();
+        let before = bench.log.tail().reached.position;
+        bench.lead(2);
+        bench.settle();
+        let said = bench.log.tail().reached.position.0 - before.0;
+        assert_eq!(said, u64::from(in_log != wanted), "{in_log}, {wanted}");
     }
 }
 

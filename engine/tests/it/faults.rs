@@ -281,6 +281,10 @@ fn a_configuration_that_contradicts_itself_or_the_directory_is_refused() {
                 .shadow(false),
             "shadow = true",
         ),
+        (
+            bank(directory.path()).sessions_per_principal(3),
+            "nobody proves a name there",
+        ),
     ] {
         let error = builder.start().unwrap_err().to_string();
         assert!(error.contains(word), "{word} is missing in: {error}");

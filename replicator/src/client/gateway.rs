@@ -16,12 +16,12 @@
 //! * `G5` Who does not greet in time, or does not take what it is told in the end, is cut off: a
 //!   connection that does nothing costs one place for `greet_within`.
 //! * `G6` What is known of a session here goes with its connection, or when the session is no more.
-//! * `G8` Of one principal no more is in flight than it may have: what is over that is refused, by a code of its
-//!   own, and not written.
 //! * `G7` Where the system gives no more sockets, one place is left to operators: who has it may do what
 //!   an operator does and nothing else, and has it for `greet_within` at most.
 //! * `G8` While this node is about to lead, sessions and requests wait with their clients, unread: at most
 //!   one turn's bytes of each are here. They go on, or elsewhere, when it is settled.
+//! * `G9` Of one principal no more is in flight than it may have: what is over that is refused, by a code of its
+//!   own, and not written.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

@@ -180,7 +180,7 @@ impl Gateway {
             return;
         }
         if self.accounts.is_full(account) {
-            // G8; G2: what is behind it would leave a hole.
+            // G9; G2: what is behind it would leave a hole.
             route.blocked_at = Some(number);
             self.refuse(id, number, session, code::QUOTA, code::meaning(code::QUOTA));
             return;

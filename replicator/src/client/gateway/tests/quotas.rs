@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::*;
 
 #[test]
-fn g8_of_one_principal_no_more_is_in_flight_than_it_may_have() {
+fn g9_of_one_principal_no_more_is_in_flight_than_it_may_have() {
     let mut with_quota = settings();
     for name in ["desk", "other"] {
         with_quota.tokens.insert(name.into(), "secret".into());
