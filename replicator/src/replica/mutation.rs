@@ -39,6 +39,12 @@ pub enum Mutation {
     AnewWithOldMembers,
     /// A leader is elected and does not look for the last word in the log behind what is applied.
     WordInTheLogNotSeen,
+    /// An event on which the logic panics is passed over without a mark in the log.
+    PassesOverUnmarked,
+    /// The mark of such an event counts before it is committed.
+    UncommittedMarkCounts,
+    /// A leader marks the event at which it stands, whoever else does.
+    MarksAlone,
     /// A logic that runs ahead of its gate answers at once.
     OutputBeforeItsGate,
     /// A deposed leader keeps what its logic had applied ahead of its gate.
@@ -64,6 +70,9 @@ impl Mutation {
         Mutation::CutWithoutIntent,
         Mutation::SnapshotTakenUnverified,
         Mutation::AnewWithOldMembers,
+        Mutation::PassesOverUnmarked,
+        Mutation::UncommittedMarkCounts,
+        Mutation::MarksAlone,
         Mutation::WordInTheLogNotSeen,
         Mutation::OutputBeforeItsGate,
         Mutation::KeepsAStateThatDidNotCommit,
@@ -88,6 +97,9 @@ impl Mutation {
             Mutation::VoteAfterForgetting => "vote-after-forgetting",
             Mutation::CutWithoutIntent => "cut-without-intent",
             Mutation::SnapshotTakenUnverified => "snapshot-taken-unverified",
+            Mutation::PassesOverUnmarked => "passes-over-unmarked",
+            Mutation::UncommittedMarkCounts => "uncommitted-mark-counts",
+            Mutation::MarksAlone => "marks-alone",
             Mutation::AnewWithOldMembers => "anew-with-old-members",
             Mutation::WordInTheLogNotSeen => "word-in-the-log-not-seen",
             Mutation::OutputBeforeItsGate => "output-before-its-gate",

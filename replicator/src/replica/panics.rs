@@ -113,6 +113,11 @@ impl Panics {
         }
     }
 
+    /// Where this node stands.
+    pub(super) fn standing(&self) -> Option<u64> {
+        self.standing
+    }
+
     /// Where this node stands with a majority of the voters (`PN1`).
     pub(super) fn agreed(&self) -> Option<u64> {
         self.standing.filter(|_| self.is_agreed)

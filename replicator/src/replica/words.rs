@@ -7,7 +7,7 @@ use lockstep_journaler::storage::Storage;
 
 use super::beacons::{Beacon, Judged};
 use super::panics::{Panics, Verdict};
-use super::{Fatal, Replica, Said};
+use super::{Fatal, Mutation, Replica, Said};
 use crate::ids::NodeId;
 use crate::wire::{Head, Kind, Message};
 
@@ -117,7 +117,11 @@ impl<S: Storage> Replica<S> {
     /// quarantine (`PN1`).
     #[must_use]
     pub fn agreed_panic(&self) -> Option<Position> {
-        self.panics.agreed().map(Position)
+        let agreed = match self.options.mutation {
+            Some(Mutation::MarksAlone) => self.panics.standing(),
+            _ => self.panics.agreed(),
+        };
+        agreed.map(Position)
     }
 
     fn say_of_event(&mut self, position: Position, has_passed: bool) -> Result<(), Fatal> {

@@ -13,6 +13,7 @@
 //! | `S9` replies are those of the model, and committed | each reply that leaves a node, before any network |
 //! | `S11` where the other site gates, what is committed is on disks of two sites | as `S3`, unless an operator said otherwise, to this leader or in its log |
 //! | `S12` a log begins behind a frame that is committed | by the same list as `S4`, for what was given up and for what began behind another's snapshot |
+//! | `S13` an event on which the logic panics is passed over behind its mark, and only that | every position that a logic goes past, against the committed marks; every mark against who stood there |
 //! | `S10` one order for all clients | a request that began behind an answer is done behind it |
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,12 +22,14 @@ use lockstep_journaler::Position;
 use lockstep_journaler::storage::Simulated;
 
 use super::disk::{DiskLog, OnDisk};
-use super::model::{Answer, Event, Model, Reply};
+use super::model::{Answer, Event, MARK, Model, Reply};
 use super::node::Node;
 use crate::consensus::Role;
 use crate::ids::NodeId;
 use crate::members::Members;
 use crate::sites::{Gating, Sites};
+
+mod quarantine;
 
 /// What has been seen of one node.
 #[derive(Debug, Default)]
@@ -69,6 +72,10 @@ pub struct Checker {
     model: Model,
     hashes: BTreeMap<u64, u64>,
     replies: BTreeMap<u64, Reply>,
+    /// Events on which the logic panics, and who was seen to stand there.
+    broken: BTreeMap<u64, BTreeSet<NodeId>>,
+    /// Those of them whose mark is committed.
+    marked: BTreeSet<u64>,
     seen: BTreeMap<NodeId, Seen>,
     sites: Sites,
     /// Terms whose leader was told by an operator not to wait for the other site.
@@ -111,6 +118,12 @@ impl Checker {
     #[must_use]
     pub fn ahead(&self) -> (u64, u64) {
         self.ahead
+    }
+
+    /// How many events are in quarantine.
+    #[must_use]
+    pub fn quarantined(&self) -> u64 {
+        self.marked.len() as u64
     }
 
     /// Before this position everything is really committed.
@@ -191,6 +204,7 @@ impl Checker {
         self.check_base(id, node)?;
         self.check_rows(id, node)?;
         self.check_roles(id, node)?;
+        self.see_standing(id, node);
         self.check_commit(id, node, disks)?;
         let seen = self.seen.entry(id).or_default();
         seen.is_fresh = false;
@@ -408,6 +422,12 @@ impl Checker {
             let bytes = frame.body.chunks_exact(size_of::<Event>());
             let events: Vec<Event> = bytes.map(bytemuck::pod_read_unaligned).collect();
             for (position, event) in (frame.header.first_position..).zip(&events) {
+                if self.model.panics_on(event) {
+                    self.broken.insert(position, BTreeSet::new());
+                }
+                if event.kind == MARK {
+                    self.check_mark(id, event.register, replica.members())?;
+                }
                 if let Some(reply) = self.model.apply(position, event) {
                     self.replies.insert(position, reply);
                 }
@@ -467,6 +487,7 @@ impl Checker {
     ) -> Result<(), String> {
         self.check_ahead(id, node)?;
         let applied = node.promised().0;
+        self.check_passed(id, applied)?;
         let seen = self.seen.entry(id).or_default();
         if applied == seen.applied {
             return Ok(());

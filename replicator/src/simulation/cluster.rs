@@ -235,6 +235,7 @@ impl<N: Node> Cluster<N> {
         self.tally.elections = self.checker.elections();
         self.tally.done = self.checker.done();
         self.tally.gated = self.checker.gated();
+        self.tally.quarantined = self.checker.quarantined();
         (self.tally.ahead, self.tally.taken_back) = self.checker.ahead();
         for process in self.processes.values() {
             if let Some(node) = &process.node {

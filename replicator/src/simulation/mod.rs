@@ -28,6 +28,7 @@
 //! | a full disk | the node waits |
 //! | rot in a journal, a lost disk | the node does not start; another takes its place under a new id |
 //! | two leaders that write alone, a majority whose one member forgets and meets the others, staged on purpose | all of the above, one behind the other |
+//! | events on which the logic panics | a majority puts them into quarantine, and all go on |
 //! | members added, promoted, replaced, removed, leadership handed over | all of the above at the same time |
 //!
 //! Begin with [`run_seed`]. An engine drives its own [`Node`] by [`run_seed_of`].
@@ -40,6 +41,7 @@ pub mod model;
 mod network;
 mod node;
 mod plan;
+mod quarantining;
 mod random;
 mod tally;
 

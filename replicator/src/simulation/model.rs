@@ -8,7 +8,7 @@
 //! * `MO1` The state is a function of the events and their positions.
 //! * `MO2` A request of a session is done at most once; asked again it is answered as the first time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytemuck::{Pod, Zeroable};
 
@@ -45,6 +45,7 @@ lockstep_journaler::schema! {
     }
     1 = "open" as Event {}
     2 = "add" as Event {}
+    3 = "quarantine" as Event {}
 }
 
 /// Bytes of an event.
@@ -56,6 +57,13 @@ const _: () = assert!(size_of::<Event>() == EVENT_BYTES as usize);
 pub const OPEN: u16 = 1;
 /// Adds to a register.
 pub const ADD: u16 = 2;
+/// Puts the event at the position in `register` into quarantine.
+pub const MARK: u16 = 3;
+/// The amount on which the logic panics, on every node.
+pub const BROKEN: i64 = -1;
+/// The amount on which the logic panics on one node only, the one with the number of the register, plus one:
+/// its memory is broken, say. The others add it.
+pub const BROKEN_ALONE: i64 = -2;
 /// How many registers there are.
 pub const REGISTERS: usize = 8;
 /// How many answers are kept for each session.
@@ -101,6 +109,7 @@ pub struct Model {
     sessions: BTreeMap<u64, Session>,
     hash: u64,
     done: u64,
+    quarantined: BTreeSet<u64>,
     forgets_requests: bool,
 }
 
@@ -120,7 +129,33 @@ impl Model {
         }
     }
 
-    /// Applies one event at its position, and says what is to be answered.
+    /// Whether the logic panics on this event, which it is to apply next, on every node.
+    #[must_use]
+    pub fn panics_on(&self, event: &Event) -> bool {
+        event.amount == BROKEN && self.is_new(event)
+    }
+
+    /// Whether it panics on this event on this node, and on no other.
+    #[must_use]
+    pub fn panics_alone_on(&self, event: &Event, node: u16) -> bool {
+        let is_of_node = event.register + 1 == u64::from(node);
+        event.amount == BROKEN_ALONE && is_of_node && self.is_new(event)
+    }
+
+    /// Whether it is a request that was not done yet.
+    fn is_new(&self, event: &Event) -> bool {
+        let session = self.sessions.get(&event.session);
+        event.kind == ADD && session.is_some_and(|session| event.request > session.last)
+    }
+
+    /// The events that are in quarantine.
+    #[must_use]
+    pub fn quarantined(&self) -> &BTreeSet<u64> {
+        &self.quarantined
+    }
+
+    /// Applies one event at its position, and says what is to be answered. One on which the logic panics
+    /// is passed over, and answered like any other.
     pub fn apply(&mut self, position: u64, event: &Event) -> Option<Reply> {
         let answer = match event.kind {
             OPEN => {
@@ -160,10 +195,15 @@ impl Model {
             let kept = session.answers.get(&event.request);
             return kept.map_or(Answer::Gone, |&(at, value)| Answer::Done { at, value });
         }
-        let at = usize::try_from(event.register).unwrap_or(0) % REGISTERS;
-        let register = &mut self.registers[at];
-        *register = register.wrapping_add(event.amount);
-        let value = *register;
+        let value = if event.amount == BROKEN {
+            self.quarantined.insert(position);
+            i64::MIN
+        } else {
+            let at = usize::try_from(event.register).unwrap_or(0) % REGISTERS;
+            let register = &mut self.registers[at];
+            *register = register.wrapping_add(event.amount);
+            *register
+        };
         session.last = event.request;
         session.answers.insert(event.request, (position, value));
         session
@@ -188,6 +228,8 @@ impl Model {
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut words = vec![self.hash, self.done, u64::from(self.forgets_requests)];
         words.extend(self.registers.map(i64::cast_unsigned));
+        words.push(self.quarantined.len() as u64);
+        words.extend(&self.quarantined);
         words.push(self.sessions.len() as u64);
         for (id, session) in &self.sessions {
             words.extend([*id, u64::from(session.last), session.answers.len() as u64]);
@@ -211,6 +253,9 @@ impl Model {
         };
         for register in &mut model.registers {
             *register = words.next()?.cast_signed();
+        }
+        for _ in 0..words.next()? {
+            model.quarantined.insert(words.next()?);
         }
         for _ in 0..words.next()? {
             let (id, last) = (words.next()?, u32::try_from(words.next()?).ok()?);

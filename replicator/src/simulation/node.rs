@@ -25,6 +25,7 @@ use lockstep_journaler::tools::{Catalog, ToolError};
 use lockstep_journaler::{From, Options, Position, Reader, Term};
 
 use super::model::{ADD, EVENTS, Event, Model, OPEN, Reply};
+use super::quarantining::Quarantining;
 use crate::consensus::Role;
 use crate::ids::NodeId;
 use crate::members::Change;
@@ -43,6 +44,8 @@ pub struct Setup {
     pub replica: ReplicaOptions,
     /// Whether the model's logic runs ahead of its gate while it leads.
     pub runs_ahead: bool,
+    /// Whether the model's logic panics where no other does.
+    pub panics_alone: bool,
 }
 
 /// What a client asks of a node.
@@ -153,6 +156,16 @@ pub trait Node: Sized {
         self.applied()
     }
 
+    /// The event in front of which the logic stands, since it panics on it.
+    fn standing(&self) -> Option<Position> {
+        None
+    }
+
+    /// Whether it stands there alone: it is going to stop by name, and that is right.
+    fn stands_alone(&self) -> bool {
+        false
+    }
+
     /// Of the logic's state, which the events before [`applied`](Self::applied) have made.
     fn state_hash(&self) -> u64;
 }
@@ -161,19 +174,20 @@ pub trait Node: Sized {
 #[derive(Debug)]
 pub struct ModelNode {
     storage: Simulated,
-    replica: Replica<Simulated>,
-    model: Model,
+    pub(super) replica: Replica<Simulated>,
+    pub(super) model: Model,
     reader: Option<Reader<Simulated>>,
     /// Read, and beyond the gate yet: index, first position and events.
     next: Option<(u64, u64, Vec<Event>)>,
     cuts: u64,
-    applied: Position,
+    pub(super) applied: Position,
     /// The index of the frame in front of that position.
     applied_index: u64,
     asked: Vec<Event>,
     replies: Vec<Reply>,
     runs_ahead: bool,
     ahead: Option<Ahead>,
+    pub(super) quarantining: Quarantining,
 }
 
 /// What the state has that may have to be taken back.
@@ -214,6 +228,7 @@ impl ModelNode {
             replies: Vec::new(),
             runs_ahead: setup.runs_ahead,
             ahead: None,
+            quarantining: Quarantining::new(setup.panics_alone),
         };
         node.run_logic()?;
         node.replies.clear();
@@ -234,7 +249,7 @@ impl ModelNode {
         self.run_to(gate, self.replica.view().role == Role::Leader)
     }
 
-    fn both(&self) -> Position {
+    pub(super) fn both(&self) -> Position {
         self.replica.durable().min(self.replica.committed())
     }
 
@@ -251,8 +266,13 @@ impl ModelNode {
                 self.next = Some((index, first, events));
                 return Ok(());
             }
-            let replies = self.apply(first, &events);
+            let before = self.before_a_panic(first, &events)?;
+            let replies = self.apply(first, &events[..before]);
             self.replies.extend(replies.into_iter().filter(|_| answers));
+            if before < events.len() {
+                self.next = Some((index, first + before as u64, events[before..].to_vec()));
+                return Ok(());
+            }
             self.applied_index = index;
         }
         Ok(())
@@ -272,6 +292,11 @@ impl ModelNode {
         let is_next = view.role == Role::Leader && offered == self.applied;
         let is_of_term = |ahead: &Ahead| ahead.term == view.term;
         if !self.runs_ahead || !is_next || !self.ahead.as_ref().is_none_or(is_of_term) {
+            return;
+        }
+        if self.before_a_panic(offered.0, events) != Ok(events.len()) {
+            // It is to stand there, and that is not for who runs ahead.
+            self.quarantining.stand(None, false);
             return;
         }
         let replies = self.apply(offered.0, events);
@@ -335,8 +360,11 @@ impl ModelNode {
         // Ends: at the durable end, or at a frame with events.
         while let Some(frame) = reader.next_frame().map_err(|error| error.to_string())? {
             let events = frame.events::<Event>().map_err(|error| error.to_string())?;
-            if !events.is_empty() {
-                let (index, first) = (frame.header().index, frame.first_position().0);
+            let (index, first) = (frame.header().index, frame.first_position().0);
+            // Of a frame in the midst of which the logic stood, what is applied is not applied again.
+            let applied = usize::try_from(self.applied.0.saturating_sub(first)).unwrap_or(0);
+            if applied < events.len() {
+                let (events, first) = (&events[applied..], first + applied as u64);
                 return Ok(Some((index, first, events.to_vec())));
             }
         }
@@ -487,9 +515,11 @@ impl Node for ModelNode {
         out: &mut Vec<(NodeId, Message)>,
     ) -> Result<(), String> {
         self.offer_asked(wall_ns)?;
+        self.offer_mark(wall_ns)?;
         let begun = self.replica.begin(now_ns, out);
         begun.map_err(|fatal| fatal.to_string())?;
-        self.run_logic()
+        self.run_logic()?;
+        self.talk_of_panics()
     }
 
     fn persist(&mut self, out: &mut Vec<(NodeId, Message)>) -> Result<(), String> {
@@ -551,6 +581,14 @@ impl Node for ModelNode {
     fn promised(&self) -> Position {
         let ahead = self.ahead.as_ref();
         ahead.map_or(self.applied, |ahead| ahead.promised)
+    }
+
+    fn standing(&self) -> Option<Position> {
+        self.quarantining.standing
+    }
+
+    fn stands_alone(&self) -> bool {
+        self.quarantining.stands_alone
     }
 
     fn state_hash(&self) -> u64 {

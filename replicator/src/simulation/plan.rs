@@ -54,6 +54,8 @@ pub struct Plan {
     pub hears_last_words: bool,
     /// Whether faults that only do harm one behind the other are staged.
     pub stages: bool,
+    /// Whether the logic panics on some events, on every node.
+    pub panics: bool,
     /// Whether processes, machines and disks fail.
     pub breaks_nodes: bool,
     /// Whether the network is cut.
@@ -102,6 +104,7 @@ impl Plan {
             runs_ahead: Random::new(seed ^ 0x0a_4ead).chance(400),
             hears_last_words: Random::new(seed ^ 0x1a57_303d).chance(700),
             stages: Random::new(seed ^ 0x057a_6e5d).chance(500),
+            panics: Random::new(seed ^ 0x0bad_e7e7).chance(200),
             breaks_nodes: !random.chance(100),
             breaks_network: !random.chance(100),
             mutation: None,

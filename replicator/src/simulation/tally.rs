@@ -99,6 +99,10 @@ tally! {
     ahead "states ahead of their gate that were right" 1000,
     /// Such states of leaders that were deposed.
     taken_back "states ahead of their gate that were taken back" 50,
+    /// Events on which the logic panics, and which a majority passes over.
+    quarantined "events put into quarantine" 50,
+    /// Nodes whose logic alone panicked.
+    panicked_alone "nodes that stopped since their logic alone panicked" 10,
     /// Snapshots of any node.
     snapshots "snapshots taken" 1000,
     /// Frames whose rows were given up.

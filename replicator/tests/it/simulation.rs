@@ -23,6 +23,7 @@ fn unstaged(seed: u64) -> Plan {
     Plan {
         stages: false,
         hears_last_words: false,
+        panics: false,
         ..Plan::of_seed(seed)
     }
 }
@@ -141,6 +142,39 @@ fn a_vote_after_forgetting_is_found_where_faults_are_staged() {
     let found = seeds.find_map(|seed| run_mutated(seed, Mutation::VoteAfterForgetting).err());
     let what = found.expect("it survived four hundred seeds").what;
     assert!(what.starts_with("S5"), "{what}");
+}
+
+#[test]
+fn events_on_which_the_logic_panics_go_into_quarantine_on_all_nodes() {
+    let total = run((1..=100).filter(|&seed| Plan::of_seed(seed).panics).take(6));
+    println!("{total}");
+    assert!(total.quarantined > 3, "too few events were broken");
+    assert!(total.panicked_alone > 0, "no logic panicked alone");
+}
+
+/// What is found of seeds in which the logic panics.
+fn found_panicking(mutation: Mutation) -> String {
+    let mut seeds = (1..=200).filter(|&seed| Plan::of_seed(seed).panics);
+    let found = seeds.find_map(|seed| run_mutated(seed, mutation).err());
+    found.expect("it survived two hundred seeds").what
+}
+
+#[test]
+fn an_event_passed_over_without_its_mark_is_found() {
+    let what = found_panicking(Mutation::PassesOverUnmarked);
+    assert!(what.starts_with("S13"), "{what}");
+}
+
+#[test]
+fn a_mark_that_counts_before_it_is_committed_is_found() {
+    let what = found_panicking(Mutation::UncommittedMarkCounts);
+    assert!(what.starts_with("S13"), "{what}");
+}
+
+#[test]
+fn a_leader_that_marks_alone_is_found() {
+    let what = found_panicking(Mutation::MarksAlone);
+    assert!(what.starts_with("S13"), "{what}");
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! Clients: one request at a time, asked again until it is answered.
 
 use super::super::checker::Checker;
-use super::super::model::{Answer, Reply};
+use super::super::model::{Answer, BROKEN, BROKEN_ALONE, Reply};
 use super::super::node::{Admitted, Node, Request};
+use super::super::plan::Plan;
+use super::super::random::Random;
 use super::{Cluster, Happening, MS, Outcome, Waiting};
 use crate::ids::NodeId;
 
@@ -31,7 +33,7 @@ impl<N: Node> Cluster<N> {
                         session: client.session,
                         number: client.number,
                         register: self.random.below(8),
-                        amount: i64::try_from(self.random.between(1, 1000)).unwrap_or(1),
+                        amount: amount(&self.plan, &mut self.random),
                     },
                     floor,
                     asked_ns: now_ns,
@@ -110,4 +112,14 @@ impl<N: Node> Cluster<N> {
         self.floor = self.floor.max(done);
         Ok(())
     }
+}
+
+/// What is added; now and then what the logic panics on.
+fn amount(plan: &Plan, random: &mut Random) -> i64 {
+    if plan.panics && random.chance(60) {
+        // One of one is a majority: there nobody is alone.
+        let is_alone = plan.voters >= 3 && random.chance(300);
+        return if is_alone { BROKEN_ALONE } else { BROKEN };
+    }
+    i64::try_from(random.between(1, 1000)).unwrap_or(1)
 }

@@ -45,6 +45,7 @@ impl<N: Node> Cluster<N> {
                 journal,
                 replica,
                 runs_ahead: self.plan.runs_ahead,
+                panics_alone: self.plan.panics,
             },
             node: None,
             life: 0,

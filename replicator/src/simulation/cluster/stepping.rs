@@ -178,6 +178,19 @@ impl<N: Node> Cluster<N> {
             self.after(delay, Happening::Restart(id));
             return Ok(());
         }
+        let alone = self.processes.get_mut(&id).filter(|process| {
+            let node = process.node.as_ref();
+            node.is_some_and(Node::stands_alone)
+        });
+        if let Some(process) = alone {
+            // Its memory is mended.
+            process.setup.panics_alone = false;
+            self.tally.panicked_alone += 1;
+            self.trace(|| format!("node {id} stops: {reason}"));
+            self.kill(id, false);
+            self.restart_later(id);
+            return Ok(());
+        }
         let is_hurt = self
             .processes
             .get(&id)
