@@ -11,7 +11,7 @@ pub struct ClientId(pub u64);
 /// What a client asks of the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asked<'a> {
-    /// Open a session: answered with [`Gateway::opened`], by this number.
+    /// Open a session: answered with [`Gateway::opened`](super::Gateway::opened), by this number.
     Open {
         /// Stands in the event as its tag, and comes back in the output.
         route: u64,
@@ -23,7 +23,7 @@ pub enum Asked<'a> {
         /// Which.
         session: u64,
     },
-    /// Write an event: answered with [`Gateway::reply`].
+    /// Write an event: answered with [`Gateway::reply`](super::Gateway::reply).
     Request {
         /// Of which session.
         session: u64,
@@ -32,7 +32,7 @@ pub enum Asked<'a> {
         /// The event, as the client made it: session, number and time are to be set.
         slot: &'a [u8],
     },
-    /// What an operator wants: answered with [`Gateway::admin_answer`].
+    /// What an operator wants: answered with [`Gateway::admin_answer`](super::Gateway::admin_answer).
     Admin {
         /// Who.
         client: ClientId,
