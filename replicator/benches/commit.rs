@@ -217,6 +217,10 @@ impl Outbox for Post<'_> {
         // The consensus asks again where it matters.
         let _lost = self.0.send(to, message);
     }
+
+    fn leave(&mut self) {
+        self.0.flush();
+    }
 }
 
 impl Ours {
@@ -316,9 +320,7 @@ impl Node {
     fn turn(&mut self) {
         let now = self.now_ns();
         let mut post = Post(&mut self.transport);
-        self.replica.begin(now, &mut post).expect("a sound node");
-        post.0.flush();
-        self.replica.persist(&mut post).expect("a disk that writes");
+        self.replica.turn(now, &mut post).expect("a disk that writes");
         self.waiting.clear();
         let most = self.transport.prepare(now, &mut self.waiting);
         let most = most.min(Duration::from_millis(5));

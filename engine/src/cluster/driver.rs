@@ -175,6 +175,11 @@ impl Outbox for Post<'_> {
             self.unreachable.push(to);
         }
     }
+
+    // DR1, DR5
+    fn leave(&mut self) {
+        self.transport.flush();
+    }
 }
 
 impl<L: Logic> Driver<L> {
@@ -332,11 +337,7 @@ impl<L: Logic> Driver<L> {
             unreachable: &mut self.unreachable,
         };
         let begun = node.begin(now_ns, &mut post)?;
-        // DR1
-        post.transport.flush();
         node.persist(&mut post)?;
-        // DR5
-        post.transport.flush();
         self.front.show_role(now_ns, node);
         let followed = node.follow(&mut self.front)?;
         for peer in self.unreachable.drain(..) {

@@ -21,6 +21,8 @@
 //!   otherwise, their sync (`R1`).
 //! * `RP2` The leader's frames leave before its own write.
 //! * `RP3` After a [`Fatal`] nothing is said any more.
+//! * `RP4` What is said leaves before this node does anything else: a leader's frames before its disk
+//!   works, an acknowledgement before its logic does.
 //!
 //! `beacons` judges the states of the nodes by what a majority says (`BJ`), `panics` the events on which
 //! the logic panics (`PN`).
@@ -78,6 +80,10 @@ pub trait Outbox {
     /// Sends it, or loses it: the consensus asks again where it matters. Appends to one peer arrive in
     /// order or not at all.
     fn send(&mut self, to: NodeId, message: Message);
+
+    /// All that was sent in this half of a turn: the disk or the logic comes next, and whoever has
+    /// sockets lets it go now (`RP4`).
+    fn leave(&mut self) {}
 }
 
 impl Outbox for Vec<(NodeId, Message)> {

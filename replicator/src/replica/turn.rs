@@ -147,9 +147,13 @@ impl<S: Storage> Replica<S> {
     }
 
     fn flush(&mut self, outbox: &mut impl Outbox) {
+        if self.unsent.is_empty() {
+            return;
+        }
         for (to, message) in self.unsent.drain(..) {
             self.counters.sent += 1;
             outbox.send(to, message);
         }
+        outbox.leave();
     }
 }

@@ -7,7 +7,7 @@ use lockstep_replicator::replica::{Mutation, StartError};
 use lockstep_replicator::simulation::DiskLog;
 use lockstep_replicator::simulation::model::EVENTS;
 use lockstep_replicator::wire::{Kind, Message};
-use lockstep_replicator::{Fatal, NodeId, Policy, ReceiveError, Replica, ReplicaOptions};
+use lockstep_replicator::{Fatal, NodeId, Outbox, Policy, ReceiveError, Replica, ReplicaOptions};
 
 fn journal() -> Options {
     let mut options = Options::new(&EVENTS).with_segment_bytes(64 << 10);
@@ -126,6 +126,71 @@ fn answers_on_disk(change: impl Fn(&mut ReplicaOptions)) -> Vec<bool> {
 #[test]
 fn r1_an_answer_leaves_when_descriptor_and_events_are_on_the_disk() {
     assert_eq!(answers_on_disk(|_| {}), [true]);
+}
+
+/// A node's sockets: what leaves, and whether this node's disk has the frame at `index` then.
+struct Port {
+    disk: Simulated,
+    index: u64,
+    queued: Sent,
+    left: Vec<(Message, bool)>,
+}
+
+impl Port {
+    fn of(trio: &Trio, node: usize, index: u64) -> Port {
+        Port {
+            disk: trio.disks[node].clone(),
+            index,
+            queued: Sent::new(),
+            left: Vec::new(),
+        }
+    }
+}
+
+impl Outbox for Port {
+    fn send(&mut self, to: NodeId, message: Message) {
+        self.queued.push((to, message));
+    }
+
+    fn leave(&mut self) {
+        let mut disk = DiskLog::default();
+        disk.look(&self.disk);
+        let is_durable = disk.frame(self.index).is_some();
+        let left = self.queued.drain(..);
+        self.left
+            .extend(left.map(|(_, message)| (message, is_durable)));
+    }
+}
+
+#[test]
+fn rp4_frames_leave_before_the_disk_works_and_answers_as_soon_as_it_has() {
+    let mut trio = Trio::new(|_| {});
+    let leader = trio.elect();
+    let follower = (leader + 1) % 3;
+    let to = NodeId(u16::try_from(follower).unwrap() + 1);
+    trio.nodes[leader].offer([&[7; 64], &[]], 1).unwrap();
+    let index = trio.nodes[leader].view().last;
+
+    let mut port = Port::of(&trio, leader, index);
+    trio.nodes[leader].turn(trio.now_ns, &mut port).unwrap();
+    assert!(port.queued.is_empty(), "nothing stays behind a turn");
+    let mut frames = port
+        .left
+        .iter()
+        .filter(|(sent, _)| !sent.frames().is_empty());
+    let (frame, was_durable) = frames.next().expect("an append");
+    assert!(!was_durable, "RP2: it leaves before the leader's own write");
+    assert!(trio.nodes[leader].durable().0 > 0);
+
+    trio.deliver(&vec![(to, frame.clone())]);
+    let mut port = Port::of(&trio, follower, index);
+    trio.nodes[follower].turn(trio.now_ns, &mut port).unwrap();
+    assert!(port.queued.is_empty(), "nothing stays behind a turn");
+    let mut answers = port
+        .left
+        .iter()
+        .filter(|(sent, _)| sent.head.kind == Kind::Accepted && sent.head.index >= index);
+    assert!(matches!(answers.next(), Some((_, true))), "RP1, RP4");
 }
 
 #[test]
