@@ -4,8 +4,8 @@
 //!   tick, step, propose, durable ─► Consensus ─► drain ─► Effects: remember, append, send, apply
 //! ```
 //!
-//! It does no I/O, has no clock and no randomness of its own. One file, `raft.rs`, names the crate;
-//! what that crate does by surprise is answered there, each surprise with a test of its name.
+//! It does no I/O, has no clock and no randomness of its own. Only `raft.rs` and the files of its folder
+//! name the crate; what that crate does by surprise is answered there, each surprise with a test of its name.
 //!
 //! # Invariants
 //!

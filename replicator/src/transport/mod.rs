@@ -26,9 +26,15 @@
 //! * `T4` Each loss is told once as [`Incoming::Lost`], and each fresh connection as
 //!   [`Incoming::Connected`] before the first message from it.
 
+mod dialing;
+mod ending;
+mod error;
+mod greeting;
+mod incoming;
 mod link;
 mod listening;
 mod queue;
+mod settings;
 mod stream;
 mod sys;
 mod waker;
@@ -38,8 +44,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use thiserror::Error;
-
+pub use error::{TransportError, Unreachable};
+pub use incoming::Incoming;
+pub use settings::{Security, Settings};
 pub(crate) use stream::{Stream, is_early};
 pub use sys::Waiting;
 pub use waker::{Sleeper, Waker, waker};
@@ -48,131 +55,9 @@ pub(crate) use listening::{Accepted, Listening};
 pub(crate) use sys::{connect, tune};
 
 use crate::ids::NodeId;
-use crate::tls::{Tls, is_named, node_name};
-use crate::wire::{Body, Connection, Head, Hello, Kind, Limits, Message, RefuseCode};
-use link::{Broken, Link, Stage};
-
-/// The first attempt to dial again comes after so long, and each further one after twice as long.
-const RETRY_NS: u64 = 20_000_000;
-
-/// And no later than after so long.
-const RETRY_NS_MAX: u64 = 500_000_000;
-
-/// Sockets that have not greeted: more are closed at once.
-const STRANGERS_MAX: usize = 64;
-
-/// What a node needs to talk with its peers.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// This node.
-    pub node: NodeId,
-    /// What must be equal on all nodes, and what else a hello says; `to` and `connection` are filled in.
-    pub hello: Hello,
-    /// Where peers reach this node; port 0 takes a free one.
-    pub listen: SocketAddr,
-    /// The others, and where they are.
-    pub peers: BTreeMap<NodeId, SocketAddr>,
-    /// With certificates, or without.
-    pub security: Security,
-    /// Most bytes that wait for one connection.
-    pub queue_bytes_max: usize,
-    /// A peer that acknowledges nothing for so long is lost.
-    pub dead_after: Duration,
-    /// A greeting must be over within so long.
-    pub greet_within: Duration,
-}
-
-/// How connections are secured.
-#[derive(Debug, Clone)]
-pub enum Security {
-    /// Not at all, and only on loopback.
-    Loopback,
-    /// Not at all, because somebody asked for it by name.
-    Plaintext,
-    /// TLS 1.3 with certificates on both sides.
-    Tls(Tls),
-}
-
-/// What came.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Incoming {
-    /// A message.
-    Message {
-        /// Who sent it.
-        from: NodeId,
-        /// On which connection.
-        connection: Connection,
-        /// What.
-        message: Message,
-    },
-    /// A connection is there, and both hellos fit.
-    Connected {
-        /// With whom.
-        node: NodeId,
-        /// Which.
-        connection: Connection,
-        /// The peer's term, and the last index and term of its log.
-        head: Head,
-        /// What else it says.
-        hello: Box<Hello>,
-    },
-    /// A connection is gone: what was under way may be lost.
-    Lost {
-        /// With whom.
-        node: NodeId,
-        /// Which.
-        connection: Connection,
-        /// Why, in one line.
-        why: String,
-    },
-    /// One side will not talk with the other.
-    Refused {
-        /// With whom, if it said so.
-        node: Option<NodeId>,
-        /// Why, if it was a reason with a number.
-        code: Option<RefuseCode>,
-        /// One line for the log.
-        line: String,
-    },
-}
-
-/// Why a message was not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum Unreachable {
-    /// There is no connection.
-    #[error("no connection to node {0}")]
-    NotConnected(NodeId),
-    /// The peer does not read what waits already.
-    #[error("node {0} is too slow: its queue is full")]
-    QueueFull(NodeId),
-}
-
-/// Why there is no transport.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum TransportError {
-    /// The port cannot be had.
-    #[error(
-        "{address}: cannot listen there: {source}; is another node, or another program, on that port?"
-    )]
-    Listen {
-        /// Where.
-        address: SocketAddr,
-        /// Why.
-        source: io::Error,
-    },
-    /// Plain text outside of loopback.
-    #[error(
-        "{address} is not on loopback, and there are no certificates: give `[tls]`, or say `plaintext = true` where the network is trusted"
-    )]
-    PlaintextOutside {
-        /// Whose.
-        address: SocketAddr,
-    },
-    /// Waiting failed.
-    #[error("waiting for sockets failed: {0}")]
-    Wait(io::Error),
-}
+use crate::wire::{Connection, Head, Kind, Message, RefuseCode};
+use ending::Verdict;
+use link::{Link, Stage};
 
 /// What waits and what went, for counters.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -223,38 +108,6 @@ pub struct Transport {
     now_ns: u64,
     /// What happened outside of `poll`, told by the next one.
     told: Vec<Incoming>,
-}
-
-impl Settings {
-    /// Defaults for a node on loopback: 8 MiB for a queue, 2 s until a silent peer is lost, 1 s to greet.
-    #[must_use]
-    pub fn on_loopback(node: NodeId, hello: Hello, listen: SocketAddr) -> Settings {
-        Settings {
-            node,
-            hello,
-            listen,
-            peers: BTreeMap::new(),
-            security: Security::Loopback,
-            queue_bytes_max: 8 << 20,
-            dead_after: Duration::from_secs(2),
-            greet_within: Duration::from_secs(1),
-        }
-    }
-
-    fn limits(&self) -> Limits {
-        Limits {
-            event_size: self.hello.event_size,
-            frame_bytes_max: self.hello.frame_bytes_max,
-            message_bytes_max: self.hello.message_bytes_max,
-        }
-    }
-
-    fn is_allowed(&self, address: SocketAddr) -> Result<(), TransportError> {
-        if matches!(self.security, Security::Loopback) && !address.ip().is_loopback() {
-            return Err(TransportError::PlaintextOutside { address });
-        }
-        Ok(())
-    }
 }
 
 impl Transport {
@@ -480,148 +333,6 @@ impl Transport {
         into.append(&mut self.told);
     }
 
-    /// How long until something is due.
-    fn until_next(&self, now_ns: u64) -> Duration {
-        let dial = self
-            .peers
-            .iter()
-            .filter(|(node, _)| **node < self.settings.node)
-            .flat_map(|(_, peer)| peer.lines.iter())
-            .filter(|line| line.link.is_none())
-            .map(|line| line.retry_at_ns);
-        let late = self.links.values().map(|link| link.deadline_ns);
-        let next = dial.chain(late).min().unwrap_or(u64::MAX);
-        let next = Duration::from_nanos(next.saturating_sub(now_ns));
-        match self.listener.rests_for(now_ns) {
-            Duration::ZERO => next,
-            rest => next.min(rest),
-        }
-    }
-
-    fn dial_due(&mut self, now_ns: u64) {
-        let own = self.settings.node;
-        let due: Vec<(NodeId, Connection)> = self
-            .peers
-            .iter()
-            .flat_map(|(node, peer)| {
-                Connection::ALL
-                    .into_iter()
-                    .filter(|connection| {
-                        let line = peer.lines[*connection as usize];
-                        let is_ours = *node < own || !line.has_knocked;
-                        is_ours && line.link.is_none() && line.retry_at_ns <= now_ns
-                    })
-                    .map(|connection| (*node, connection))
-            })
-            .collect();
-        for (node, connection) in due {
-            self.dial(node, connection, now_ns);
-        }
-    }
-
-    fn dial(&mut self, node: NodeId, connection: Connection, now_ns: u64) {
-        let Some(address) = self.peers.get(&node).map(|peer| peer.address) else {
-            return;
-        };
-        // Failing now or later is the same to those who wait.
-        let Ok(stream) = self.dial_stream(address, node) else {
-            self.retry_later(node, connection, now_ns);
-            return;
-        };
-        let mut link = Link::new(
-            stream,
-            self.settings.limits(),
-            self.settings.queue_bytes_max,
-        );
-        link.stage = Stage::Dialing;
-        link.is_dialed = true;
-        link.peer = Some((node, connection));
-        link.deadline_ns = now_ns.saturating_add(nanos(self.settings.greet_within));
-        // An empty queue takes it (Q1).
-        let _ = link.queue.push(self.hello(node, connection));
-        let id = self.add(link);
-        if let Some(line) = self.line_mut(node, connection) {
-            line.link = Some(id);
-            line.is_up = false;
-        }
-        self.retry_later(node, connection, now_ns);
-    }
-
-    fn dial_stream(&self, address: SocketAddr, node: NodeId) -> io::Result<Stream> {
-        let socket = connect(address)?;
-        tune(&socket, self.settings.dead_after)?;
-        match &self.settings.security {
-            Security::Loopback | Security::Plaintext => Ok(Stream::plain(socket)),
-            Security::Tls(tls) => {
-                let name = node_name(&self.settings.hello.cluster, node);
-                let tls = tls.dial(&name).map_err(io::Error::other)?;
-                Ok(Stream::tls(socket, tls))
-            }
-        }
-    }
-
-    /// Says when the line is dialed next if it fails now: sooner for a first failure, and never for
-    /// all at once.
-    fn retry_later(&mut self, node: NodeId, connection: Connection, now_ns: u64) {
-        let spread =
-            u64::from(self.settings.node.0) * 7 + u64::from(node.0) * 3 + connection as u64;
-        let Some(line) = self.line_mut(node, connection) else {
-            return;
-        };
-        let wait = (RETRY_NS << line.failures.min(8)).min(RETRY_NS_MAX);
-        line.failures = line.failures.saturating_add(1);
-        line.has_knocked = true;
-        line.retry_at_ns = now_ns
-            .saturating_add(wait)
-            .saturating_add((spread % 8) * 1_000_000);
-    }
-
-    fn accept(&mut self, now_ns: u64) {
-        // Ends: the kernel's list of those who wait does, or the listener rests.
-        while let Some(Accepted { socket, .. }) = self.listener.accept(now_ns) {
-            let strangers = self.links.values().filter(|link| link.peer.is_none());
-            if strangers.count() >= STRANGERS_MAX {
-                continue;
-            }
-            // One that cannot be tuned is broken already.
-            if tune(&socket, self.settings.dead_after).is_err() {
-                continue;
-            }
-            let stream = match &self.settings.security {
-                Security::Loopback | Security::Plaintext => Stream::plain(socket),
-                Security::Tls(tls) => match tls.accept() {
-                    Ok(tls) => Stream::tls(socket, tls),
-                    Err(error) => {
-                        self.told_refused(None, None, format!("TLS cannot begin: {error}"));
-                        continue;
-                    }
-                },
-            };
-            let mut link = Link::new(
-                stream,
-                self.settings.limits(),
-                self.settings.queue_bytes_max,
-            );
-            link.deadline_ns = now_ns.saturating_add(nanos(self.settings.greet_within));
-            self.add(link);
-        }
-        if let Some(line) = self.listener.take_notice() {
-            self.told_refused(None, None, line);
-        }
-    }
-
-    fn end_late(&mut self, now_ns: u64) {
-        let late: Vec<u64> = self
-            .links
-            .iter()
-            .filter(|(_, link)| link.deadline_ns <= now_ns)
-            .map(|(id, _)| *id)
-            .collect();
-        for id in late {
-            self.lose(id, "it did not greet in time");
-        }
-    }
-
     fn write_ready(&mut self, id: u64, now_ns: u64) {
         let Some(link) = self.links.get_mut(&id) else {
             return;
@@ -703,235 +414,6 @@ impl Transport {
         }
     }
 
-    /// The other side's first message (`T2`).
-    fn greeted(
-        &mut self,
-        id: u64,
-        link: &mut Link,
-        message: Message,
-        now_ns: u64,
-        into: &mut Vec<Incoming>,
-    ) -> Verdict {
-        let Message {
-            head,
-            body: Body::Hello(hello),
-        } = message
-        else {
-            return Verdict::Refuse(RefuseCode::NoHello, 0);
-        };
-        if let Err((code, right)) = self.check(link, &head, &hello) {
-            return Verdict::Refuse(code, right);
-        }
-        let (node, connection) = (head.from, hello.connection);
-        if !link.is_dialed && self.is_greeted_already(node, connection) {
-            return Verdict::Ends(format!("{node} is dialed already"));
-        }
-        if !link.is_dialed {
-            self.replace(node, connection, id);
-            // Room for one message there always is (Q1).
-            let _ = link.queue.push(self.hello(node, connection));
-        }
-        link.peer = Some((node, connection));
-        link.stage = Stage::Up;
-        link.deadline_ns = u64::MAX;
-        if let Some(line) = self.line_mut(node, connection) {
-            *line = Line {
-                link: Some(id),
-                is_up: true,
-                retry_at_ns: now_ns.saturating_add(RETRY_NS),
-                failures: 0,
-                has_knocked: true,
-            };
-        }
-        into.append(&mut self.told);
-        into.push(Incoming::Connected {
-            node,
-            connection,
-            head,
-            hello,
-        });
-        Verdict::Stays
-    }
-
-    /// Whether we talk with who says this of itself.
-    fn check(&self, link: &Link, head: &Head, hello: &Hello) -> Result<(), (RefuseCode, u64)> {
-        let ours = &self.settings.hello;
-        if let Some(code) = ours.refuses(hello) {
-            let right = match code {
-                RefuseCode::Fingerprint => ours.fingerprint,
-                RefuseCode::Logic => u64::from(ours.logic_max),
-                _ => 0,
-            };
-            return Err((code, right));
-        }
-        let own = self.settings.node;
-        if hello.to != own {
-            return Err((RefuseCode::Node, u64::from(own.0)));
-        }
-        if let Some((node, connection)) = link.peer {
-            if head.from != node {
-                return Err((RefuseCode::Node, u64::from(node.0)));
-            }
-            if hello.connection != connection {
-                return Err((RefuseCode::NoHello, 0));
-            }
-        }
-        if head.from == own || !self.peers.contains_key(&head.from) {
-            return Err((RefuseCode::Member, 0));
-        }
-        if head.epoch < self.status.epoch {
-            return Err((RefuseCode::Epoch, u64::from(self.status.epoch.0)));
-        }
-        if let Security::Tls(_) = self.settings.security {
-            let name = node_name(&ours.cluster, head.from);
-            let shown = link.stream.certificate();
-            if !shown.is_some_and(|shown| is_named(&shown, &name)) {
-                return Err((RefuseCode::Certificate, 0));
-            }
-        }
-        Ok(())
-    }
-
-    /// The other side will not talk with us: the same line here as there.
-    fn refused(&mut self, link: &Link, head: &Head) -> Verdict {
-        let code = RefuseCode::of_code(head.a);
-        let meaning = code.map_or(
-            "a reason that this build does not know",
-            RefuseCode::meaning,
-        );
-        let line = format!("node {} refuses this node: {meaning}", head.from);
-        self.told_refused(Some(head.from), code, line.clone());
-        if let Some((node, connection)) = link.peer
-            && let Some(line) = self.line_mut(node, connection)
-        {
-            // What must be mended by a person is not tried every 20 ms.
-            line.failures = line.failures.max(8);
-        }
-        Verdict::Ends(line)
-    }
-
-    fn refuse_link(&mut self, id: u64, code: RefuseCode, right: u64) {
-        let Some(mut link) = self.links.remove(&id) else {
-            return;
-        };
-        let node = link.claimed;
-        let whom = node.map_or_else(|| "a peer".to_owned(), |node| format!("node {node}"));
-        self.told_refused(
-            node,
-            Some(code),
-            format!("{whom} is refused: {}", code.meaning()),
-        );
-        let was = link.peer.take();
-        let was_up = link.stage == Stage::Up;
-        let head = Head {
-            a: code as u64,
-            b: right,
-            ..Head {
-                kind: Kind::Refuse,
-                ..self.status
-            }
-        };
-        // A queue without room means a peer that does not read: then it ends without a word.
-        let _ = link.queue.push(Message::bare(head));
-        link.stage = Stage::Closing;
-        link.deadline_ns = self
-            .now_ns
-            .saturating_add(nanos(self.settings.greet_within));
-        // The rest is written, or not, until then.
-        let _ = link.write();
-        if let Some((node, connection)) = was {
-            self.unlink(id, node, connection, was_up, code.meaning());
-            if let Some(line) = self.line_mut(node, connection) {
-                line.failures = line.failures.max(8);
-            }
-        }
-        self.links.insert(id, link);
-    }
-
-    fn broken(&mut self, id: u64, error: &Broken) {
-        let is_unknown = self.links.get(&id).is_some_and(|link| link.peer.is_none());
-        let is_damage = matches!(error, Broken::Wire(_));
-        let is_tls =
-            matches!(error, Broken::Io(error) if error.kind() == io::ErrorKind::InvalidData);
-        if is_damage || is_tls {
-            let node = self.links.get(&id).and_then(|link| link.peer);
-            let whom = node.map_or_else(
-                || "a peer".to_owned(),
-                |(node, connection)| format!("node {node} ({connection})"),
-            );
-            let line = format!("{whom} is cut off: {error}");
-            self.told_refused(node.map(|(node, _)| node), None, line);
-        }
-        if is_unknown {
-            self.links.remove(&id);
-            return;
-        }
-        self.lose(id, &error.to_string());
-    }
-
-    /// Two that dial each other at the same time would each end the other's socket: the higher number's
-    /// stays, if it is connected.
-    fn is_greeted_already(&self, node: NodeId, connection: Connection) -> bool {
-        let own = self.line(node, connection).and_then(|line| line.link);
-        let own = own.and_then(|own| self.links.get(&own));
-        node < self.settings.node
-            && own.is_some_and(|own| own.is_dialed && own.stage == Stage::Greeting)
-    }
-
-    /// A newer socket takes the place of an older one (`T3`).
-    fn replace(&mut self, node: NodeId, connection: Connection, by: u64) {
-        let older = self.line(node, connection).and_then(|line| line.link);
-        if let Some(older) = older
-            && older != by
-        {
-            self.lose(older, "the peer has connected anew");
-        }
-    }
-
-    /// Ends a link at once.
-    fn lose(&mut self, id: u64, why: &str) {
-        let Some(mut link) = self.links.remove(&id) else {
-            return;
-        };
-        link.stream.finish();
-        if let Some((node, connection)) = link.peer {
-            self.unlink(id, node, connection, link.stage == Stage::Up, why);
-        }
-    }
-
-    /// The line has no socket any more; if it was in use, that is told (`T4`).
-    fn unlink(&mut self, id: u64, node: NodeId, connection: Connection, was_up: bool, why: &str) {
-        if let Some(line) = self.line_mut(node, connection)
-            && line.link == Some(id)
-        {
-            line.link = None;
-            line.is_up = false;
-        }
-        if was_up {
-            self.traffic.lost += 1;
-            self.told.push(Incoming::Lost {
-                node,
-                connection,
-                why: why.to_owned(),
-            });
-        }
-    }
-
-    fn told_refused(&mut self, node: Option<NodeId>, code: Option<RefuseCode>, line: String) {
-        self.told.push(Incoming::Refused { node, code, line });
-    }
-
-    fn hello(&self, to: NodeId, connection: Connection) -> Message {
-        Message::hello(
-            self.status,
-            Hello {
-                to,
-                connection,
-                ..self.settings.hello
-            },
-        )
-    }
-
     fn add(&mut self, link: Link) -> u64 {
         let id = self.next_link;
         self.next_link += 1;
@@ -959,13 +441,6 @@ impl Transport {
             .get_mut(&node)
             .map(|peer| &mut peer.lines[connection as usize])
     }
-}
-
-/// What becomes of a link after a message.
-enum Verdict {
-    Stays,
-    Refuse(RefuseCode, u64),
-    Ends(String),
 }
 
 /// On which connection a kind travels.

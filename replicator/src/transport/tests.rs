@@ -8,10 +8,11 @@ use std::time::Instant;
 
 use lockstep_journaler::{FrameDraft, FrameHeader, Position, Term};
 
+use super::dialing::RETRY_NS_MAX;
 use super::*;
 use crate::ids::Epoch;
-use crate::tls::TlsFiles;
-use crate::wire::SharedFrame;
+use crate::tls::{Tls, TlsFiles, node_name};
+use crate::wire::{Hello, Limits, SharedFrame};
 
 /// Nothing here takes so long unless it never comes.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -22,19 +23,10 @@ struct Node {
 }
 
 fn hello() -> Hello {
+    let cluster = "paris".parse().unwrap();
     Hello {
-        cluster: "paris".parse().unwrap(),
-        to: NodeId(1),
-        connection: Connection::Log,
         fingerprint: 7,
-        boot: 1,
-        own_kinds: 1,
-        event_size: 64,
-        frame_bytes_max: 64 << 10,
-        message_bytes_max: 1 << 20,
-        ring_slots: 1_024,
-        logic_min: 1,
-        logic_max: 1,
+        ..Hello::new(cluster, NodeId(1), Limits::for_events_of(64))
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use super::decode::Limits;
 use super::error::WireError;
 use crate::ids::{ClusterId, NodeId};
 
@@ -173,6 +174,25 @@ impl RefuseCode {
 }
 
 impl Hello {
+    /// Of a node that has a ring of 1,024 slots and a logic of one version, on a *log* connection.
+    #[must_use]
+    pub const fn new(cluster: ClusterId, to: NodeId, limits: Limits) -> Hello {
+        Hello {
+            cluster,
+            to,
+            connection: Connection::Log,
+            fingerprint: 0,
+            boot: 1,
+            own_kinds: 1,
+            event_size: limits.event_size,
+            frame_bytes_max: limits.frame_bytes_max,
+            message_bytes_max: limits.message_bytes_max,
+            ring_slots: 1_024,
+            logic_min: 1,
+            logic_max: 1,
+        }
+    }
+
     /// Its 64 bytes.
     #[must_use]
     pub fn encode(&self) -> [u8; HELLO_BYTES] {

@@ -1,8 +1,9 @@
 //! Each surprise of the crate, by name.
 
-use lockstep_journaler::{FrameDraft, Position, Tail};
+use lockstep_journaler::{FrameDraft, FrameKind, Position, Tail};
 
 use super::*;
+use crate::consensus::{Effects, NewEntry, Origin, Outgoing, Row};
 use crate::members::Members;
 
 /// A node with its frames in memory, and messages kept.
