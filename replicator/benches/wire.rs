@@ -13,7 +13,6 @@
 
 #![expect(clippy::print_stdout, reason = "a bench tells what it measured")]
 
-use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
@@ -22,8 +21,12 @@ use std::time::{Duration, Instant};
 
 use lockstep_journaler::{FrameDraft, FrameHeader, Position, Term};
 use lockstep_replicator::NodeId;
-use lockstep_replicator::transport::{Incoming, Settings, Transport};
-use lockstep_replicator::wire::{Connection, HEAD_BYTES, Head, Hello, Kind, Message, SharedFrame};
+use lockstep_replicator::transport::{Incoming, Transport};
+use lockstep_replicator::wire::{Connection, HEAD_BYTES, Head, Kind, Message, SharedFrame};
+
+mod common;
+
+use common::{argument, nowhere, settings, spread};
 
 /// Bytes of events in a frame.
 const SIZES: [usize; 3] = [64, 16 << 10, 64 << 10];
@@ -58,16 +61,6 @@ fn main() {
     }
 }
 
-fn argument(name: &str, default: usize) -> usize {
-    let mut arguments = std::env::args();
-    arguments
-        .by_ref()
-        .find(|argument| argument == name)
-        .and_then(|_| arguments.next())
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(default)
-}
-
 fn measure(trips: usize, mut trip: impl FnMut()) -> Vec<f64> {
     for _ in 0..trips / 10 {
         trip();
@@ -87,14 +80,15 @@ fn at(times: &[f64], percent: usize) -> f64 {
 }
 
 fn tell(size: usize, name: &str, rounds: &[Vec<f64>], raw: [&Vec<Vec<f64>>; 2]) {
-    let middle = |percent| median(rounds.iter().map(|times| at(times, percent)).collect());
+    let middle = |percent| {
+        let [middle, ..] = spread(rounds.iter().map(|times| at(times, percent)).collect());
+        middle
+    };
     let ratio = |raw: &Vec<Vec<f64>>| {
         let rounds = rounds.iter().zip(raw);
-        median(
-            rounds
-                .map(|(ours, raw)| at(ours, 50) / at(raw, 50))
-                .collect(),
-        )
+        let ratios = rounds.map(|(ours, raw)| at(ours, 50) / at(raw, 50));
+        let [middle, ..] = spread(ratios.collect());
+        middle
     };
     println!(
         "{size:>7} B  {name:<14} {:>8.1} {:>8.1} {:>8.1} {:>12.2} {:>12.2}",
@@ -104,11 +98,6 @@ fn tell(size: usize, name: &str, rounds: &[Vec<f64>], raw: [&Vec<Vec<f64>>; 2]) 
         ratio(raw[0]),
         ratio(raw[1]),
     );
-}
-
-fn median(mut all: Vec<f64>) -> f64 {
-    all.sort_by(f64::total_cmp);
-    all[all.len() / 2]
 }
 
 fn append(size: usize) -> Message {
@@ -210,13 +199,10 @@ struct Ours {
 
 impl Ours {
     fn open(size: usize) -> Ours {
-        let first = Transport::open(settings(
-            1,
-            BTreeMap::from([(NodeId(2), "127.0.0.1:9".parse().expect("an address"))]),
-        ));
+        let first = Transport::open(settings(NodeId(1), (NodeId(2), nowhere(9))));
         let mut transport = first.expect("a port");
         let address = transport.address().expect("bound");
-        let other = Transport::open(settings(2, BTreeMap::from([(NodeId(1), address)])));
+        let other = Transport::open(settings(NodeId(2), (NodeId(1), address)));
         let other = other.expect("a port");
         let is_over = Arc::new(AtomicBool::new(false));
         let ends = Arc::clone(&is_over);
@@ -293,26 +279,4 @@ fn poll(transport: &mut Transport, started: Instant, came: &mut Vec<Incoming>) {
     transport
         .poll(now, Duration::ZERO, came)
         .expect("sockets can be waited for");
-}
-
-fn settings(node: u16, peers: BTreeMap<NodeId, std::net::SocketAddr>) -> Settings {
-    let hello = Hello {
-        cluster: "bench".parse().expect("a name"),
-        to: NodeId(node),
-        connection: Connection::Log,
-        fingerprint: 0,
-        boot: 1,
-        own_kinds: 1,
-        event_size: 64,
-        frame_bytes_max: 64 << 10,
-        message_bytes_max: 1 << 20,
-        ring_slots: 1_024,
-        logic_min: 1,
-        logic_max: 1,
-    };
-    let listen = "127.0.0.1:0".parse().expect("an address");
-    Settings {
-        peers,
-        ..Settings::on_loopback(NodeId(node), hello, listen)
-    }
 }
