@@ -9,39 +9,31 @@
 //! behind the gate. The journal's disk is timed from outside; without `--stages` nothing in
 //! the way of an event is there that an application would not have.
 
-use std::collections::BTreeMap;
-use std::error::Error;
-use std::fs;
-use std::io;
-use std::marker::PhantomData;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+mod flood;
+mod home;
+mod relay;
+mod target;
+
+use std::path::PathBuf;
+use std::sync::PoisonError;
 
 use anyhow::Context as _;
 use lockstep_engine::prelude::*;
 use lockstep_engine::{Builder, Config, JournalMode};
 use lockstep_journaler::storage::{Disk, Storage as _};
 
+pub(super) use self::flood::throughput;
+use self::home::Home;
+use self::relay::Relay;
+use self::target::{EngineTarget, Shared};
 use super::latency::Measured;
 use super::order::{Order, for_order_size};
-use super::throughput::{LOOK_EVERY, Throughput};
 use super::toil::Toil;
 use super::watched::{Times, Watched};
 use crate::args::plan::Plan;
-use crate::args::quantity::nanos;
-use crate::machine::clock::{Clock, Ticks as _, ratio};
-use crate::machine::pin::{ThreadSeen, threads};
-use crate::machine::usage::{Steal, cpu_seconds};
-use crate::measure::generator::Target;
-use crate::measure::harness::{Harness, HarnessError, Recorder, Session};
-use crate::measure::recorder::Ticket;
+use crate::machine::clock::Clock;
+use crate::measure::harness::{Harness, HarnessError};
 use crate::measure::tail::Spans;
-use crate::report::result::Work;
-
-/// Parts of the way of an event, with `--stages`.
-const PARTS: [&str; 4] = ["order", "journal and gate", "logic", "egress"];
 
 /// Bytes of a segment: small enough for the room that a container gives.
 const SEGMENT_BYTES: u64 = 64 << 20;
@@ -51,105 +43,6 @@ const SEGMENTS_AHEAD: u64 = 3;
 
 /// An event's share of its frame's header and mark in the journal.
 const FRAME_SHARE: u64 = 16;
-
-lockstep_engine::bodies! {
-    Filled, kind 101, version 1: {
-        /// Of the order.
-        intended: u64,
-        /// Of the order.
-        sent: u64,
-        /// When it had its position, in nanoseconds behind `sent`.
-        ordered_ns: u64,
-        /// When the logic began with it, in ticks.
-        begun: u64,
-        /// When the logic was done with it, in ticks.
-        applied: u64
-    }
-}
-
-/// A logic that reads every byte of an order, works for a while and answers.
-#[derive(Debug, Clone, Copy)]
-struct Relay<O> {
-    sum: u64,
-    toil: Toil,
-    /// Reads the clock where the way is split.
-    split: Option<Clock>,
-    orders: PhantomData<O>,
-}
-
-impl<O> Relay<O> {
-    fn new(toil: Toil, split: Option<Clock>) -> Self {
-        Self {
-            sum: 0,
-            toil,
-            split,
-            orders: PhantomData,
-        }
-    }
-}
-
-impl<O: Order> State for Relay<O> {
-    fn save(&self, out: &mut StateWriter<'_>) {
-        self.sum.save(out);
-    }
-
-    fn load(from: &mut StateReader<'_>) -> Result<Self, LoadError> {
-        let sum = u64::load(from)?;
-        Ok(Self {
-            sum,
-            ..Self::new(Toil::default(), None)
-        })
-    }
-}
-
-impl<O: Order> Logic for Relay<O> {
-    type In = O;
-    type Out = Filled;
-
-    fn apply(&mut self, order: O::View<'_>, context: &Context, out: &mut Outputs<'_, Filled>) {
-        let begun = self.split.map_or(0, |clock| clock.ordered());
-        let order = O::seen(order);
-        self.sum ^= order.sum();
-        self.toil.work();
-        let ticket = order.ticket();
-        out.emit(Filled {
-            intended: ticket.intended,
-            sent: ticket.sent,
-            ordered_ns: context.time().saturating_sub(order.sent_unix_ns()),
-            begun,
-            applied: self.split.map_or(0, |clock| clock.ordered()),
-        });
-    }
-}
-
-/// A directory of one run, removed at its end.
-#[derive(Debug)]
-struct Home(PathBuf);
-
-impl Home {
-    fn create(below: &Path) -> io::Result<Self> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        fs::create_dir_all(below)?;
-        // Ends: with a number that nobody has used.
-        loop {
-            // ORDERING: Relaxed, the number only has to be unique.
-            let number = NEXT.fetch_add(1, Ordering::Relaxed);
-            let path = below.join(format!("lockstep-run-{}-{number}", std::process::id()));
-            match fs::create_dir(&path) {
-                Ok(()) => return Ok(Self(path)),
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-}
-
-impl Drop for Home {
-    fn drop(&mut self) {
-        // What cannot be removed has a name that says whose it is.
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 /// Where the journal of a plan is kept.
 #[must_use]
@@ -261,15 +154,6 @@ fn builder<O: Order>(
     Ok(Engine::open_on(storage, move || relay).config(config))
 }
 
-/// What became of a run's engine.
-#[derive(Debug, Default)]
-struct Ended {
-    seen: Vec<ThreadSeen>,
-    fault: Option<String>,
-}
-
-type Shared = Arc<Mutex<Ended>>;
-
 /// Measures the engine with the harness's load.
 pub(super) fn latency(harness: &Harness, plan: &Plan) -> Result<Measured, HarnessError> {
     for_order_size!(plan.event_size, latency_with(harness, plan))
@@ -297,272 +181,13 @@ fn latency_with<O: Order>(harness: &Harness, plan: &Plan) -> Result<Measured, Ha
     })
 }
 
-/// The generator's end of an engine, and the engine: closed when it is dropped.
-struct EngineTarget<O: Order> {
-    producer: Producer<Relay<O>>,
-    engine: Option<Engine<Relay<O>>>,
-    /// Claimed and not yet published.
-    pending: Vec<O::Slot>,
-    claim: usize,
-    yields: bool,
-    split: bool,
-    ended: Shared,
-    _home: Home,
-}
-
-impl<O: Order> EngineTarget<O> {
-    fn start(
-        plan: &Plan,
-        toil: Toil,
-        session: &mut Session,
-        ended: &Shared,
-    ) -> Result<Self, Box<dyn Error + Send + Sync>> {
-        let home = Home::create(&below(plan))?;
-        let clock = session.clock();
-        let times = Times {
-            clock,
-            writes: session.spans("journal write"),
-            syncs: session.spans("journal sync"),
-        };
-        if plan.stages {
-            session.split(&PARTS.map(str::to_owned));
-        }
-        let relay = Relay::<O>::new(toil, plan.stages.then_some(clock));
-        let recorder = session.recorder();
-        let builder = builder(plan, &home, times, relay)?;
-        let engine = builder
-            .on_output(sink(recorder, clock, plan.stages))
-            .start()?;
-        Ok(Self {
-            producer: engine.producer(),
-            engine: Some(engine),
-            pending: Vec::with_capacity(plan.claim),
-            claim: plan.claim,
-            yields: plan.producers_yield,
-            split: plan.stages,
-            ended: Arc::clone(ended),
-            _home: home,
-        })
-    }
-
-    fn order(&self, ticket: Ticket) -> O {
-        O::of(ticket, if self.split { unix_ns() } else { 0 })
-    }
-
-    /// What is pending goes out, and room for it is waited for.
-    fn publish(&mut self) {
-        if self.pending.is_empty() {
-            return;
-        }
-        if let Err(error) = self.producer.publish_events(&self.pending) {
-            self.note(&error.to_string());
-        }
-        self.pending.clear();
-    }
-
-    #[cold]
-    fn note(&self, fault: &str) {
-        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        ended.fault.get_or_insert_with(|| fault.to_owned());
-    }
-}
-
-fn unix_ns() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, nanos)
-}
-
-/// Takes outputs on the thread of *egress*.
-fn sink(
-    mut recorder: Recorder,
-    clock: Clock,
-    split: bool,
-) -> impl FnMut(Position, &Filled) + Send + 'static {
-    move |_, filled| {
-        let ticket = Ticket {
-            intended: filled.intended,
-            sent: filled.sent,
-        };
-        if split {
-            recorder.done_by_parts(ticket, |now| {
-                let ordered = filled.sent + clock.to_ticks(filled.ordered_ns);
-                [
-                    ordered.saturating_sub(filled.sent),
-                    filled.begun.saturating_sub(ordered),
-                    filled.applied.saturating_sub(filled.begun),
-                    now.saturating_sub(filled.applied),
-                ]
-            });
-        } else {
-            recorder.done(ticket);
-        }
-        recorder.turn();
-    }
-}
-
-impl<O: Order> Target for EngineTarget<O> {
-    #[inline]
-    fn offer(&mut self, ticket: Ticket) -> bool {
-        let order = self.order(ticket);
-        if self.claim > 1 {
-            self.pending.push(O::Slot::event(&order));
-            if self.pending.len() == self.claim {
-                self.publish();
-            }
-            return true;
-        }
-        match self
-            .producer
-            .try_publish_as(0, 0, |slot: &mut O| *slot = order)
-        {
-            Ok(_) => true,
-            Err(lockstep_engine::Error::Busy) => false,
-            Err(error) => {
-                self.note(&error.to_string());
-                false
-            }
-        }
-    }
-
-    #[inline]
-    fn idle(&mut self) {
-        if self.yields {
-            std::thread::yield_now();
-        }
-    }
-
-    fn flush(&mut self) {
-        self.publish();
-    }
-}
-
-impl<O: Order> Drop for EngineTarget<O> {
-    fn drop(&mut self) {
-        let seen = threads();
-        let closed = self.engine.take().map(Engine::close);
-        if let Some(Err(error)) = closed {
-            self.note(&error.to_string());
-        }
-        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
-        ended.seen = seen;
-    }
-}
-
-/// Pushes as fast as the engine takes it.
-pub(super) fn throughput(
-    clock: &Clock,
-    plan: &Plan,
-    duration: Duration,
-    stop: &AtomicBool,
-) -> anyhow::Result<Throughput> {
-    for_order_size!(
-        plan.event_size,
-        throughput_with(clock, plan, duration, stop)
-    )
-}
-
-fn throughput_with<O: Order>(
-    clock: &Clock,
-    plan: &Plan,
-    duration: Duration,
-    stop: &AtomicBool,
-) -> anyhow::Result<Throughput> {
-    let home = Home::create(&below(plan))
-        .with_context(|| format!("cannot write below {}", below(plan).display()))?;
-    let times = Times {
-        clock: *clock,
-        writes: Spans::default(),
-        syncs: Spans::default(),
-    };
-    let relay = Relay::<O>::new(Toil::of(clock, plan.work), None);
-    let engine = builder(plan, &home, times.clone(), relay)?.start()?;
-    let outcome = push(&engine, clock, plan, duration, stop);
-    let seen = threads();
-    let kinds = [
-        ("journal sync", &times.syncs),
-        ("journal write", &times.writes),
-    ];
-    let work = kinds.map(|(name, spans)| (name, spans.take()));
-    let closed = engine.close();
-    let run = outcome?;
-    closed?;
-    let done = work.into_iter().filter(|(_, spans)| !spans.is_empty());
-    let work = done.map(|(name, spans)| {
-        let busy_ns = spans.iter().map(|span| span.ns).sum();
-        let share = ratio(busy_ns, run.span_ns).min(1.0);
-        let count = spans.len() as u64;
-        (name.to_owned(), Work { count, share })
-    });
-    Ok(Throughput {
-        seen,
-        work: work.collect(),
-        ..run
-    })
-}
-
-fn push<O: Order>(
-    engine: &Engine<Relay<O>>,
-    clock: &Clock,
-    plan: &Plan,
-    duration: Duration,
-    stop: &AtomicBool,
-) -> anyhow::Result<Throughput> {
-    let mut producer = engine.producer();
-    let (cpu_before, steal) = (cpu_seconds(), Steal::watch());
-    let start = clock.ordered();
-    let end = start + clock.to_ticks(nanos(duration));
-    let (mut events, mut blocked) = (0_u64, 0_u64);
-    let numbered = |number: u64| O::of(numbered_ticket(number), 0);
-    let mut batch = vec![O::Slot::event(&numbered(0)); plan.claim];
-    let mut last = Position(0);
-    // ORDERING: Relaxed, the flag carries nothing but itself.
-    while clock.early() < end && !stop.load(Ordering::Relaxed) {
-        for _ in 0..LOOK_EVERY {
-            if plan.claim > 1 {
-                for event in &mut batch {
-                    *event = O::Slot::event(&numbered(events));
-                    events += 1;
-                }
-                last = producer.publish_events(&batch)?.end;
-                continue;
-            }
-            let fill = |order: &mut O| *order = numbered(events);
-            let ack = match producer.try_publish_as(0, 0, fill) {
-                Err(lockstep_engine::Error::Busy) => {
-                    blocked += 1;
-                    producer.publish(fill)?
-                }
-                other => other?,
-            };
-            events += 1;
-            last = Position(ack.position().0 + 1);
-        }
-    }
-    producer.wait_until(last)?;
-    Ok(Throughput {
-        events,
-        span_ns: clock.to_ns(clock.ordered() - start),
-        blocked,
-        cpu_s: cpu_seconds() - cpu_before,
-        stolen: steal.share(),
-        batches: Vec::new(),
-        work: BTreeMap::new(),
-        seen: Vec::new(),
-        // ORDERING: Relaxed, the flag carries nothing but itself.
-        interrupted: stop.load(Ordering::Relaxed),
-    })
-}
-
-/// What stands in the place of times where nobody measures any.
-fn numbered_ticket(number: u64) -> Ticket {
-    Ticket {
-        intended: number,
-        sent: !number,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::sync::atomic::AtomicBool;
+    use std::time::Duration;
+
+    use super::target::PARTS;
     use super::*;
     use crate::args::plan::{ENGINE_EVENT_SIZES, Wishes};
     use crate::args::shape::Shape;
