@@ -295,8 +295,9 @@ pub fn show_rate(per_second: f64) -> String {
 /// assert_eq!(counted(12, "run"), "12 runs");
 /// ```
 #[must_use]
-pub fn counted(count: usize, what: &str) -> String {
-    let s = if count == 1 { "" } else { "s" };
+pub fn counted(count: impl std::fmt::Display, what: &str) -> String {
+    let count = count.to_string();
+    let s = if count == "1" { "" } else { "s" };
     format!("{count} {what}{s}")
 }
 

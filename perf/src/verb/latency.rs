@@ -241,7 +241,7 @@ fn phases_line(args: &Args, rate: u64) -> String {
     let line = format!(
         "phases   floor {} · {} x (warm-up {} + {}) at {}/s {} · floor {}",
         seconds(args.phases.floor),
-        counted(args.phases.runs.into(), "run"),
+        counted(args.phases.runs, "run"),
         seconds(args.phases.warmup),
         seconds(args.duration(rate)),
         show_count(rate),

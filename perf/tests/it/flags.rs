@@ -1,16 +1,9 @@
 //! Flags that several verbs share, each by what it does.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use crate::lockstep::{lockstep, lockstep_args};
-
-fn temporary(name: &str) -> PathBuf {
-    let home = std::env::temp_dir().join(format!("lockstep-flags-{}-{name}", std::process::id()));
-    let _ = std::fs::remove_dir_all(&home);
-    std::fs::create_dir_all(&home).unwrap();
-    home
-}
 
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
@@ -20,7 +13,8 @@ const SHORT: &str = "--allow-debug --insist --ring 1Ki --topology spsc --rate 2k
 
 #[test]
 fn a_directory_that_is_a_file_is_told_with_its_flag() {
-    let home = temporary("file");
+    let kept = tempfile::tempdir().unwrap();
+    let home = kept.path();
     let file = home.join("file");
     std::fs::write(&file, "").unwrap();
     let at = text(&file);
@@ -52,7 +46,6 @@ fn a_directory_that_is_a_file_is_told_with_its_flag() {
         "{}",
         ran.stderr
     );
-    std::fs::remove_dir_all(home).unwrap();
 }
 
 #[test]
@@ -130,7 +123,8 @@ fn rings_that_cannot_be_locked_are_refused_before_anything_is_measured() {
 
 #[test]
 fn a_command_runs_beside_hiccup_and_is_told() {
-    let home = temporary("with");
+    let kept = tempfile::tempdir().unwrap();
+    let home = kept.path();
     let mark = home.join("mark");
     let command = format!("touch {}", mark.display());
     let ran = lockstep_args(&[
@@ -153,14 +147,14 @@ fn a_command_runs_beside_hiccup_and_is_told() {
         "{value}"
     );
     assert!(mark.exists());
-    std::fs::remove_dir_all(home).unwrap();
 }
 
 #[cfg(unix)]
 #[test]
 fn the_page_is_shown_by_the_browser_that_is_named_and_a_histogram_is_drawn() {
     use std::os::unix::fs::PermissionsExt as _;
-    let home = temporary("open");
+    let kept = tempfile::tempdir().unwrap();
+    let home = kept.path();
     let shown = home.join("shown");
     let browser = home.join("browser");
     let script = format!(
@@ -209,5 +203,4 @@ fn the_page_is_shown_by_the_browser_that_is_named_and_a_histogram_is_drawn() {
             .unwrap()
             .contains("how many events took how long")
     );
-    std::fs::remove_dir_all(home).unwrap();
 }

@@ -376,7 +376,7 @@ fn the_copy_of_another_node_mends_a_damaged_journal() {
     let text = expect(0, &[&repair[..], &["--yes"]].concat());
     assert!(text.contains("replaced 000000000000.seg"), "{text}");
     assert!(
-        text.contains("frames of it from the copy, kept as quarantine/"),
+        text.contains("1 frame of it from the copy, kept as quarantine/"),
         "{text}"
     );
     expect(0, &["verify", shown(&dir)]);

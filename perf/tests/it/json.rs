@@ -152,22 +152,26 @@ fn a_flag_that_is_not_there_is_told_on_stderr_alone() {
     }
 }
 
-struct Home(PathBuf);
+/// What the tables call `H`.
+struct Home(tempfile::TempDir);
 
 impl Home {
-    fn new(name: &str) -> Self {
-        let at = std::env::temp_dir().join(format!("lockstep-json-{}-{name}", std::process::id()));
-        let _ = fs::remove_dir_all(&at);
+    fn new() -> Self {
+        let home = Self(tempfile::tempdir().unwrap());
         for below in ["copy", "archive", "back", "shipped"] {
-            fs::create_dir_all(at.join(below)).unwrap();
+            fs::create_dir_all(home.path().join(below)).unwrap();
         }
-        Self(at)
+        home
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
     }
 
     /// Runs a verb, and holds what it prints against what it should.
     fn runs(&self, verb: &str, more: &str, prints: Prints) {
         let more = more.replace("SHORT", SHORT);
-        let home = self.0.display().to_string();
+        let home = self.path().display().to_string();
         let words = verb.split(' ').chain(more.split_whitespace());
         let mut words: Vec<String> = words
             .map(|word| word.replace("H/", &format!("{home}/")))
@@ -199,23 +203,17 @@ impl Home {
     }
 
     fn copy(&self, from: &str, to: &str) {
-        for entry in fs::read_dir(self.0.join(from)).unwrap().flatten() {
+        for entry in fs::read_dir(self.path().join(from)).unwrap().flatten() {
             if entry.path().is_file() {
-                fs::copy(entry.path(), self.0.join(to).join(entry.file_name())).unwrap();
+                fs::copy(entry.path(), self.path().join(to).join(entry.file_name())).unwrap();
             }
         }
     }
 }
 
-impl Drop for Home {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 #[test]
 fn every_verb_prints_objects_and_nothing_else() {
-    let home = Home::new("verbs");
+    let home = Home::new();
     for (verb, more, prints) in RUN {
         home.runs(verb, more, *prints);
         if *verb == "run" {
@@ -249,8 +247,8 @@ fn a_node_and_who_asks_it_print_objects_and_nothing_else() {
     use std::io::{BufRead as _, BufReader};
     use std::process::{Command, Stdio};
 
-    let home = Home::new("node");
-    let file = node_file(&home.0);
+    let home = Home::new();
+    let file = node_file(home.path());
     let mut node = Command::new(env!("CARGO_BIN_EXE_lockstep"))
         .args(["run", "--format", "json", "--node"])
         .arg(&file)

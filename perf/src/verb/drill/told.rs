@@ -169,7 +169,7 @@ impl Document {
             "drill     {}{cut}, {}, {}, ack {}, tick {} ms{}",
             self.drill,
             counted(self.runs, "run"),
-            counted(self.nodes.into(), "node"),
+            counted(self.nodes, "node"),
             self.ack,
             self.tick_ms,
             if self.interrupted {
@@ -191,8 +191,13 @@ impl Document {
         writeln!(out, "network   {network}")?;
         writeln!(
             out,
-            "requests  {} at {}/s of {} clients: {} answered, {} late, {} unanswered",
-            self.requests, self.rate, self.clients, self.answered, self.late, self.unanswered
+            "requests  {} at {}/s of {}: {} answered, {} late, {} unanswered",
+            self.requests,
+            self.rate,
+            counted(self.clients, "client"),
+            self.answered,
+            self.late,
+            self.unanswered
         )?;
         writeln!(
             out,

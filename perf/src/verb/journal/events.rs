@@ -9,6 +9,7 @@ use lockstep_journaler::storage::{Disk, Storage as _};
 use lockstep_journaler::tools::frames::{Ending, FoundFrame, Start, each_frame};
 use lockstep_journaler::tools::{Catalog, ToolError, diff};
 use lockstep_journaler::{Position, Schema};
+use lockstep_perf::args::quantity::counted;
 use lockstep_perf::exit::{Exit, Refusal};
 use serde_json::{Map, Value, json};
 
@@ -495,8 +496,10 @@ pub(super) fn diff(args: &DiffArgs, global: &Global) -> anyhow::Result<Exit> {
 fn diff_text(out: &mut dyn Write, found: &diff::Difference) -> io::Result<()> {
     writeln!(
         out,
-        "equal from position {} to {}: {} frames",
-        found.from, found.equal_to, found.frames
+        "equal from position {} to {}: {}",
+        found.from,
+        found.equal_to,
+        counted(found.frames, "frame")
     )?;
     match &found.first {
         None if found.left_end == found.right_end => writeln!(out, "both end there"),

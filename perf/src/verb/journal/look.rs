@@ -8,6 +8,7 @@ use lockstep_journaler::segment::{SegmentFooter, SegmentHeader};
 use lockstep_journaler::tools::{Catalog, CatalogSegment, stats};
 use lockstep_journaler::verify::{Finding, Help, Report, Severity, Verdict, VerifyOptions};
 use lockstep_journaler::{Position, verify};
+use lockstep_perf::args::quantity::counted;
 use lockstep_perf::exit::Exit;
 use serde_json::{Value, json};
 
@@ -232,8 +233,9 @@ fn stats_text(out: &mut dyn Write, stats: &stats::Stats) -> io::Result<()> {
     )?;
     writeln!(
         out,
-        "frames     {} in {} groups",
-        stats.frames, stats.groups
+        "frames     {} in {}",
+        stats.frames,
+        counted(stats.groups, "group")
     )?;
     let overhead = (stats.data_bytes - stats.event_bytes.min(stats.data_bytes)) * 1000;
     let overhead = overhead.checked_div(stats.data_bytes).unwrap_or(0);
@@ -378,15 +380,15 @@ fn severity_name(severity: Severity) -> &'static str {
 fn report_text(out: &mut dyn Write, report: &Report, dir: &str) -> io::Result<()> {
     writeln!(
         out,
-        "{}: {} events in {} frames and {} groups, positions {} to {}, {} segments, {} snapshots, {} read",
+        "{}: {} in {} and {}, positions {} to {}, {}, {}, {} read",
         verdict_name(report.verdict),
-        report.events,
-        report.frames,
-        report.groups,
+        counted(report.events, "event"),
+        counted(report.frames, "frame"),
+        counted(report.groups, "group"),
         report.from,
         report.to,
-        report.segments,
-        report.snapshots.len(),
+        counted(report.segments, "segment"),
+        counted(report.snapshots.len(), "snapshot"),
         print::size(report.bytes)
     )?;
     for finding in &report.findings {

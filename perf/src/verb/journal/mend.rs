@@ -6,6 +6,7 @@ use lockstep_journaler::storage::Disk;
 use lockstep_journaler::tools::{repair, salvage, truncate};
 use lockstep_journaler::verify::{self, Help, VerifyOptions};
 use lockstep_journaler::{Position, SegmentId};
+use lockstep_perf::args::quantity::counted;
 use lockstep_perf::exit::Exit;
 use serde_json::json;
 
@@ -104,7 +105,7 @@ pub(super) fn repair(args: &RepairArgs, global: &Global) -> anyhow::Result<Exit>
                     .map_or_else(String::new, |kept| format!(", kept as {kept}"));
                 let name = one.segment.file_name();
                 let taken = one.frames_taken.map_or_else(String::new, |frames| {
-                    format!(", {frames} frames of it from the copy")
+                    format!(", {} of it from the copy", counted(frames, "frame"))
                 });
                 writeln!(
                     out,
@@ -217,8 +218,11 @@ pub(super) fn salvage(args: &SalvageArgs, global: &Global) -> anyhow::Result<Exi
         |out| {
             writeln!(
                 out,
-                "salvaged {} events in {} frames, positions {} to {}",
-                salvaged.events, salvaged.frames, salvaged.from, salvaged.to
+                "salvaged {} in {}, positions {} to {}",
+                counted(salvaged.events, "event"),
+                counted(salvaged.frames, "frame"),
+                salvaged.from,
+                salvaged.to
             )?;
             for (from, to) in &salvaged.gaps {
                 writeln!(out, "lost: positions {from} to {to}")?;

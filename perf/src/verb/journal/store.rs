@@ -9,6 +9,7 @@ use lockstep_journaler::snapshots::{Manifest, SnapshotError, Snapshots};
 use lockstep_journaler::storage::Disk;
 use lockstep_journaler::tools::{Catalog, probe};
 use lockstep_journaler::{Position, SegmentId, ship};
+use lockstep_perf::args::quantity::counted;
 use lockstep_perf::exit::{Exit, Refusal};
 use serde_json::{Value, json};
 
@@ -361,8 +362,8 @@ fn show_plan(global: &Global, plan: &retention::Plan, is_rehearsal: bool) -> any
             }
             writeln!(
                 out,
-                "{} segments, {}",
-                plan.remove.len(),
+                "{}, {}",
+                counted(plan.remove.len(), "segment"),
                 print::size(plan.bytes())
             )?;
             writeln!(out, "what stays is held by {}", plan.held_by)
@@ -531,8 +532,8 @@ pub(super) fn ship(args: &ShipArgs, global: &Global) -> anyhow::Result<Exit> {
             let end = end.map_or_else(|| "-".to_owned(), |at| at.to_string());
             writeln!(
                 out,
-                "{} segments, {} of them new, up to position {end}",
-                shipped.segments.len(),
+                "{}, {} of them new, up to position {end}",
+                counted(shipped.segments.len(), "segment"),
                 shipped.new
             )
         },

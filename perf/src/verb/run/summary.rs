@@ -2,7 +2,7 @@
 
 use hdrhistogram::Histogram;
 use lockstep_exchange::load;
-use lockstep_perf::args::quantity::{Units, show_count, show_rate};
+use lockstep_perf::args::quantity::{Units, counted, show_count, show_rate};
 use lockstep_perf::report::result::percentile;
 use lockstep_perf::report::text::Table;
 use serde_json::{Map, Value, json};
@@ -80,13 +80,12 @@ impl Summary<'_> {
             text.push_str(&format!("because    {why}\n"));
         }
         if self.behind > 0 {
-            let behind = show_count(self.behind);
-            text.push_str(&format!(
-                "went on    behind {behind} events that were in the log\n"
-            ));
+            let behind = counted(show_count(self.behind), "event");
+            text.push_str(&format!("went on    behind {behind} of the log\n"));
         }
-        let (rows, events) = (show_count(self.read.rows), show_count(self.read.events));
-        text.push_str(&format!("read       {rows} rows, {events} events\n"));
+        let rows = counted(show_count(self.read.rows), "row");
+        let events = counted(show_count(self.read.events), "event");
+        text.push_str(&format!("read       {rows}, {events}\n"));
         for (reason, count) in &self.read.skipped {
             text.push_str(&format!("skipped    {}: {reason}\n", show_count(*count)));
         }

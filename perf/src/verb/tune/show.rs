@@ -116,6 +116,12 @@ pub(super) fn to_toml(
     if plan.batch > 0 {
         let _ = writeln!(text, "batch = \"{}\"", plan.batch);
     }
+    if plan.memory.huge_pages {
+        text.push_str("mem = \"thp\"\n");
+    }
+    if plan.memory.lock {
+        text.push_str("mlock = true\n");
+    }
     if plan.shape != Shape::Full {
         return Ok(text);
     }
@@ -137,10 +143,12 @@ pub(super) fn to_toml(
 }
 
 /// What of the engine's configuration a tuned file says.
-const TUNED: [&str; 10] = [
+const TUNED: [&str; 12] = [
     "slots",
     "output_slots",
     "batch",
+    "huge_pages",
+    "lock_memory",
     "wait",
     "waits",
     "place",
@@ -159,10 +167,8 @@ mod tests {
     #[test]
     fn what_is_written_is_the_engines_configuration_and_the_flags() {
         let bench = Bench::new(&Global::silent());
-        let line = [
-            "lockstep", "tune", "--ring", "1Ki", "--wait", "park", "--insist",
-        ];
-        let cli = parse(line.map(std::ffi::OsString::from)).unwrap();
+        let line = "lockstep tune --ring 1Ki --wait park --insist --mem thp --mlock";
+        let cli = parse(line.split(' ').map(std::ffi::OsString::from)).unwrap();
         let Some(Verb::Tune(args)) = cli.verb else {
             panic!("{cli:?}")
         };
@@ -179,6 +185,17 @@ mod tests {
         assert_eq!(engine.slots, 1024);
         assert_eq!(engine.wait.to_string(), "park");
         assert_eq!(engine.place, candidate.plan.place());
+        assert!(engine.huge_pages && engine.lock_memory);
         engine.checked().unwrap();
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("tuned.toml");
+        std::fs::write(&file, &text).unwrap();
+        let line = ["lockstep", "tune", "--config"].map(std::ffi::OsString::from);
+        let cli = parse(line.into_iter().chain([file.into_os_string()])).unwrap();
+        let Some(Verb::Tune(again)) = cli.verb else {
+            panic!("{cli:?}")
+        };
+        let again = again.pipeline.wishes(&bench.machine).unwrap();
+        assert_eq!(again.memory, wishes.memory);
     }
 }
