@@ -27,19 +27,42 @@ const WORK: Duration = Duration::from_micros(500);
 /// It pauses for half as long as it worked or waited for the disk, and no longer than this.
 const PAUSE_MAX: Duration = Duration::from_millis(1);
 
+/// The same where nobody waits for the work.
+const SLOW_WORK: Duration = Duration::from_micros(100);
+const SLOW_PAUSE_MAX: Duration = Duration::from_millis(10);
+
 thread_local! {
     /// Since when the thread works; `None` on a thread that gives way to nobody.
     static AT_WORK: Cell<Option<Stopwatch>> = const { Cell::new(None) };
 }
 
-/// Between two pieces of long work: a thread that gives way pauses, if it is time; the others go on.
+/// Between two pieces of long work: a thread that gives way pauses, if it is time, and says so; the others
+/// go on.
 #[inline]
-pub(crate) fn breathe() {
-    let Some(worked) = AT_WORK.get().map(|since| since.elapsed()) else {
-        return;
+pub(crate) fn breathe() -> bool {
+    breathe_after(WORK, |worked| (worked / 2).min(PAUSE_MAX))
+}
+
+/// The same in work that nobody waits for: it pauses sooner, and so many times as long as it worked.
+#[inline]
+pub(crate) fn breathe_slowly(times: u32) -> bool {
+    breathe_after(SLOW_WORK, |worked| (worked * times).min(SLOW_PAUSE_MAX))
+}
+
+#[inline]
+fn breathe_after(work: Duration, pause: impl FnOnce(Duration) -> Duration) -> bool {
+    let worked = AT_WORK.get().map(|since| since.elapsed());
+    let Some(worked) = worked.filter(|worked| *worked >= work) else {
+        return false;
     };
-    if worked >= WORK {
-        std::thread::sleep((worked / 2).min(PAUSE_MAX));
+    std::thread::sleep(pause(worked));
+    rested();
+    true
+}
+
+/// Behind a rest of another kind, too, the work begins anew.
+pub(crate) fn rested() {
+    if AT_WORK.get().is_some() {
         AT_WORK.set(Some(Stopwatch::start()));
     }
 }
@@ -91,10 +114,47 @@ fn own_attributes() -> Option<libc::sched_attr> {
     (result == 0).then_some(found)
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Works until it is time to pause; how long that took.
+    fn pause_of(breathe: fn() -> bool) -> Duration {
+        // Ends: time passes.
+        loop {
+            let before = Stopwatch::start();
+            if breathe() {
+                return before.elapsed();
+            }
+        }
+    }
+
+    #[test]
+    fn a_cold_thread_pauses_and_the_others_do_not() {
+        let cold = std::thread::spawn(|| {
+            give_way();
+            let short = pause_of(breathe);
+            let long = pause_of(|| breathe_slowly(8));
+            (short, long)
+        });
+        let (short, long) = cold.join().unwrap();
+        assert!(short >= WORK / 2, "{short:?}");
+        assert!(long >= SLOW_WORK * 8, "{long:?}");
+
+        let hot = std::thread::spawn(|| {
+            rested();
+            let watch = Stopwatch::start();
+            let mut paused = false;
+            // Ends: time passes.
+            while watch.elapsed() < 4 * WORK {
+                paused |= breathe() | breathe_slowly(8);
+            }
+            paused
+        });
+        assert!(!hot.join().unwrap());
+    }
+
+    #[cfg(target_os = "linux")]
     #[test]
     fn a_cold_thread_has_a_lower_priority_and_a_longer_slice() {
         // A thread of its own: what it asks for it keeps.

@@ -34,7 +34,11 @@ use lockstep_journaler::{ChangeError, Position, Retainer};
 
 use crate::config::{Config, Retention};
 use crate::error::{Error, Result};
+use crate::runtime::priority::{breathe_slowly, give_way};
 use crate::shared::Shared;
+
+/// A test load pauses so many times as long as it worked.
+const PAUSE_TIMES: u32 = 8;
 
 /// See the module.
 pub(crate) struct Keeper<S: Storage> {
@@ -153,7 +157,7 @@ impl<S: Storage> Keeper<S> {
 
     /// Runs until it is told to end: once at the start, and behind each snapshot.
     pub(crate) fn run(self) {
-        crate::runtime::priority::give_way();
+        give_way();
         // Ends: the bell says so.
         loop {
             self.turn();
@@ -209,7 +213,12 @@ impl<S: Storage> Keeper<S> {
 
     /// A test load; one that fails is told, and nothing relies on that snapshot (`KP3`).
     fn loads(&self, snapshots: &Snapshots<S>, position: Position) -> bool {
-        let loaded = snapshots.verify_slowly(position, &mut crate::runtime::priority::breathe);
+        // Nobody waits for it, but whoever ends the engine.
+        let loaded = snapshots.verify_slowly(position, &mut || {
+            if !self.bell.is_over() {
+                breathe_slowly(PAUSE_TIMES);
+            }
+        });
         if let Err(error) = &loaded {
             self.shared.retention_faults.add(1);
             tracing::error!(%position, %error, "a snapshot does not load; retention counts on the others");

@@ -27,10 +27,14 @@ use crate::log::{Broken, replay_frame};
 use crate::logic::Logic;
 use crate::mailbox::Mailbox;
 use crate::runtime::clock::Stopwatch;
+use crate::runtime::priority::{breathe_slowly, give_way, rested};
 use crate::shared::Shared;
 use crate::snapshot::keeper::Bell;
 use crate::stage::verdicts::Verdicts;
 use crate::state::StateWriter;
+
+/// While it catches up it pauses so many times as long as it worked.
+const PAUSE_TIMES: u32 = 3;
 
 /// How long it sleeps between looks.
 const NAP: Duration = Duration::from_millis(10);
@@ -71,6 +75,27 @@ pub(crate) struct Shadow<L: Logic, S: Storage> {
     cuts: u64,
     /// The state lies between two events of one frame.
     is_within_frame: bool,
+    leisure: Leisure,
+}
+
+/// Whether who catches up has time to pause: only when it has come as much nearer as the pause before cost.
+/// So pauses make the way twice as long at most, and keep nobody behind.
+#[derive(Debug, Default)]
+struct Leisure {
+    /// It has time when it is no further behind than this.
+    next: Option<u64>,
+}
+
+impl Leisure {
+    fn has_time(&self, lag: u64) -> bool {
+        self.next.is_none_or(|next| lag <= next)
+    }
+
+    /// How far it was behind in front of the pause, and behind it.
+    fn paused(&mut self, before: u64, after: u64) {
+        let cost = after.saturating_sub(before);
+        self.next = Some(before.saturating_sub(cost));
+    }
 }
 
 /// What others ask of the shadow.
@@ -118,6 +143,7 @@ impl<L: Logic, S: Storage> Shadow<L, S> {
             behind,
             cuts,
             is_within_frame: false,
+            leisure: Leisure::default(),
         }
     }
 
@@ -133,7 +159,7 @@ impl<L: Logic, S: Storage> Shadow<L, S> {
     }
 
     fn run_on(&mut self) {
-        crate::runtime::priority::give_way();
+        give_way();
         self.shared.shadow.set(self.core.position().0);
         // Ends: when it is asked to, or by an error.
         loop {
@@ -144,6 +170,10 @@ impl<L: Logic, S: Storage> Shadow<L, S> {
                     let opened = self.mailbox.has_letters() && self.mailbox.open(&self.core);
                     if !moved && !opened && !is_last {
                         std::thread::park_timeout(NAP);
+                        rested();
+                        self.leisure = Leisure::default();
+                    } else if !is_last {
+                        self.catch_breath();
                     }
                     if !moved && is_last {
                         break;
@@ -228,6 +258,21 @@ impl<L: Logic, S: Storage> Shadow<L, S> {
         Ok(true)
     }
 
+    /// Behind a snapshot there are seconds of events to take: it takes them slowly, unless it falls behind
+    /// or somebody waits for a read.
+    fn catch_breath(&mut self) {
+        let before = self.lag();
+        let has_time = self.leisure.has_time(before) && !self.mailbox.has_letters();
+        if has_time && breathe_slowly(PAUSE_TIMES) {
+            self.leisure.paused(before, self.lag());
+        }
+    }
+
+    fn lag(&self) -> u64 {
+        let durable = self.shared.durable.get();
+        durable.saturating_sub(self.core.position().0)
+    }
+
     /// What is durable, and where a quorum is asked no further than what was answered (`SD4`).
     fn limit(&self) -> Position {
         if self.orders.waits_for_quorum {
@@ -266,6 +311,7 @@ impl<L: Logic, S: Storage> Shadow<L, S> {
 
     /// `SD2`
     fn snapshot(&mut self) {
+        self.leisure = Leisure::default();
         let position = self.core.position();
         self.orders.newest = position.0;
         let watch = Stopwatch::start();
@@ -319,6 +365,32 @@ impl<L: Logic, S: Storage> Shadow<L, S> {
             schema_version: self.orders.schema_version,
             schema_hash: self.orders.schema_hash,
             build: concat!("lockstep ", env!("CARGO_PKG_VERSION")).to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Leisure;
+
+    #[test]
+    fn pauses_make_the_way_twice_as_long_at_most() {
+        // Ten events are taken in the time in which so many come; a pause is of three such times.
+        for coming in 0..10 {
+            let mut leisure = Leisure::default();
+            let (mut lag, mut turns, mut pauses) = (100_000_u64, 0, 0);
+            let without = lag / (10 - coming);
+            while lag > 10 {
+                lag = lag - 10 + coming;
+                if leisure.has_time(lag) {
+                    leisure.paused(lag, lag + 3 * coming);
+                    lag += 3 * coming;
+                    pauses += 1;
+                }
+                turns += 1;
+                assert!(turns <= 2 * without + 100, "{lag} behind, {coming} coming");
+            }
+            assert!(pauses > turns / 100, "{coming}: {pauses} in {turns} turns");
         }
     }
 }
