@@ -61,7 +61,8 @@ const SITE_TICKS: u32 = 50;
 /// A leader that limps hands over at most so often.
 const LIMPS_EVERY_NS: u64 = 1_000_000_000;
 
-/// How long a leader that is asked to end seeks another to take over, some elections: it leads meanwhile.
+/// How long a leader that is asked to end seeks another to take over, and waits until that one needs it no more: some
+/// elections.
 const HAND_OVER_NS: u64 = 1_000_000_000;
 
 /// Everything that is chosen before a node starts.
@@ -498,9 +499,13 @@ impl<L: Logic> Driver<L> {
     /// Hands over, if this node leads and somebody can, and closes in order.
     fn end(mut self) -> Result<()> {
         let until = self.now_ns() + HAND_OVER_NS;
-        // Ends: another leads, or nobody could in this time.
-        while self.now_ns() < until && self.leads() {
-            self.hand_over();
+        // Ends: the others go on without it, or could not in this time.
+        loop {
+            let now_ns = self.now_ns();
+            let may_leave = self.node.as_mut().is_none_or(|node| node.leave(now_ns));
+            if may_leave || now_ns >= until {
+                break;
+            }
             self.turn()?;
         }
         // What is said last still leaves.

@@ -22,6 +22,7 @@
 //! | `member` | how does a node go from role to role with its state? |
 //! | `answers` | who asked, and what came of it? |
 //! | `quarantine` | what becomes of an event on which the logic panics? |
+//! | `leaving` | when may a node end that has led? |
 //! | `back`, `lent` | where do the stages behind the gate run, and how do they outlive a ring? |
 //! | `shadowing` | who takes the snapshots? |
 //! | `aside` | what becomes of those that may hold a wrong state? |
@@ -36,8 +37,9 @@ mod equal;
 mod force;
 pub(crate) mod front;
 pub mod history;
+mod leaving;
 pub(crate) mod lent;
-pub(crate) mod life;
+mod life;
 pub(crate) mod member;
 pub mod node;
 pub(crate) mod operators;

@@ -38,6 +38,7 @@ use super::agreement::Agreement as _;
 use super::answers::{Answers, Asker};
 use super::aside::set_aside;
 use super::back::Back;
+use super::leaving::{KeptBack, Leaving};
 use super::life::Kept;
 use super::member::{Member, Parts, Refused};
 use super::quarantine::Quarantining;
@@ -197,6 +198,9 @@ pub struct ClusterNode<L: Logic, S: Storage> {
     verdicts: Arc<Verdicts>,
     /// To whom this leader handed over last.
     asked: Option<NodeId>,
+    /// It was asked to end while it led; and it does not lead any more.
+    has_led: bool,
+    leaving: Option<Leaving>,
     is_stepped: bool,
 }
 
@@ -350,6 +354,8 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
             beacons,
             verdicts,
             asked: None,
+            has_led: false,
+            leaving: None,
             is_stepped: options.background == Background::Stepped,
         })
     }
@@ -390,7 +396,8 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
     ///
     /// As [`turn`](Self::turn).
     pub fn begin(&mut self, now_ns: u64, outbox: &mut impl Outbox) -> Result<bool> {
-        let begun = self.try_begin(now_ns, outbox);
+        let leaving = self.leaving;
+        let begun = self.try_begin(now_ns, &mut KeptBack::by(leaving.as_ref(), outbox));
         self.unless_failed(begun)
     }
 
@@ -400,7 +407,8 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
     ///
     /// As [`turn`](Self::turn).
     pub fn persist(&mut self, outbox: &mut impl Outbox) -> Result<()> {
-        let persisted = self.replica.persist(outbox).map_err(Error::from);
+        let mut outbox = KeptBack::by(self.leaving.as_ref(), outbox);
+        let persisted = self.replica.persist(&mut outbox).map_err(Error::from);
         self.unless_failed(persisted.map(|()| true)).map(drop)
     }
 
@@ -617,6 +625,29 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
             }
         }
         self.replica.view().handing_over
+    }
+
+    /// A node that is to end asks this in front of each turn: whether it may. A leader hands over first, and then
+    /// waits until the others commit without it: who has just come may not be connected with all of them.
+    pub fn leave(&mut self, now_ns: u64) -> bool {
+        if self.replica.members().voters.len() < 2 {
+            return true;
+        }
+        let view = self.replica.view();
+        if view.role == Role::Leader {
+            let _to = self.hand_over();
+            self.leaving = None;
+            self.has_led = true;
+            return false;
+        }
+        if !self.has_led {
+            return true;
+        }
+        let tick_ns = self.replica.options().tick_ns;
+        let leaving = self
+            .leaving
+            .get_or_insert(Leaving::begin(now_ns, view.last));
+        leaving.look(now_ns, tick_ns, view.committed, view.last)
     }
 
     /// Who is to lead behind this node: a voter that answers and misses nothing that is committed.

@@ -174,6 +174,10 @@ impl Build {
         each!(self, node => node.hand_over())
     }
 
+    pub(super) fn leave(&mut self, now_ns: u64) -> bool {
+        each!(self, node => node.leave(now_ns))
+    }
+
     pub(super) fn go_by(&mut self, word: Gating) -> Result<(), OfferError> {
         each!(self, node => node.go_by(word, &Administration::default()))
     }

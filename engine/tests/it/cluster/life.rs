@@ -165,3 +165,47 @@ fn who_does_not_lead_hands_nothing_over() {
     world.heal();
     world.finish(5);
 }
+
+#[test]
+fn who_led_leaves_when_the_others_commit_without_it() {
+    for seed in 1..=10 {
+        let mut world = World::new(seed);
+        world.until_answered(10);
+        let leader = world.leader().unwrap();
+        // The other two are not connected with each other yet: whoever is next has its quorum with the leader.
+        let (one, other) = (next_of(leader), next_of(next_of(leader)));
+        (world.cut[one][other], world.cut[other][one]) = (true, true);
+        let leave = |world: &mut World| {
+            let now_ns = world.now_ns;
+            let may_leave = world.node_mut(leader).leave(now_ns);
+            world.step();
+            may_leave
+        };
+        for _ in 0..600 {
+            assert!(!leave(&mut world), "seed {seed}: nobody commits without it");
+        }
+        let next = world.leader().unwrap();
+        assert_ne!(next, leader, "seed {seed}");
+        let answers = world.answers();
+        for _ in 0..600 {
+            assert!(!leave(&mut world), "seed {seed}: nobody commits without it");
+        }
+        assert!(world.answers() > answers, "seed {seed}: they are answered");
+        world.cut = Default::default();
+        let mut steps = 0;
+        while !leave(&mut world) {
+            steps += 1;
+            assert!(steps < 2_000, "seed {seed}: it does not leave");
+        }
+        world.kill(leader);
+        let gone_ns = world.now_ns;
+        let answers = world.answers();
+        world.until("an answer without it", |world| {
+            world.answers() > answers + 4
+        });
+        let silent_ns = world.now_ns - gone_ns;
+        assert!(silent_ns < 100_000_000, "seed {seed}: {silent_ns} ns");
+        world.start(leader);
+        world.finish(5);
+    }
+}

@@ -154,8 +154,14 @@ impl Process {
         }
     }
 
+    /// What it shows of itself; of one that is gone, what it showed last.
     pub(super) fn seen(&self) -> Option<Seen> {
         let counters = Counters::read(&self.directory).ok()?;
+        let child = self.child.as_ref().map(Child::id);
+        if child.is_some_and(|child| u64::from(child) != counters.pid) {
+            // A former life says nothing of this one: it may not have opened its log yet.
+            return None;
+        }
         let get = |name| counters.get(name).unwrap_or(0);
         Some(Seen {
             is_open: get("cluster.is_open") == 1,
@@ -312,5 +318,30 @@ impl Cluster {
                         && one.applied + lag_max >= first.committed
                 })
             })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lockstep_engine::Engine;
+    use lockstep_exchange::exchange::Exchange;
+
+    use super::*;
+    use crate::verb::node::fresh;
+
+    #[test]
+    fn a_process_is_not_seen_by_what_another_one_left_in_its_directory() {
+        let home = tempfile::tempdir().unwrap();
+        let mut process = Process::new(1, home.path(), "", None).unwrap();
+        let engine = Engine::<Exchange>::open_with(&process.directory, fresh);
+        let engine = engine.allow_volatile(true).start().unwrap();
+        assert!(process.seen().is_some(), "of one that is gone");
+        // It has just been started, and shows nothing yet.
+        let child = Command::new("sleep").arg("1000").spawn().unwrap();
+        process.child = Some(child);
+        assert_eq!(process.seen(), None);
+        assert!(process.is_running());
+        process.kill().unwrap();
+        engine.close().unwrap();
     }
 }
