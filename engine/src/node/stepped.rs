@@ -24,8 +24,9 @@ use lockstep_journaler::storage::Storage;
 use lockstep_journaler::{Background, Position};
 use lockstep_ringbuffer::{ClaimError, OnFull, Pipeline, Probe, Turn};
 
+use super::engine::with_faults;
 use super::recovery::Recovery;
-use super::{Prepared, Starter, with_faults};
+use super::starter::{Prepared, Starter};
 use crate::config::{Config, ConfigError, JournalThread};
 use crate::core::{Core, first_version};
 use crate::error::{Error, Result, of_fault};
