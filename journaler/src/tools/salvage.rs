@@ -165,6 +165,8 @@ impl<N: Storage> Copy<'_, N> {
             interval: SYNC_INTERVAL,
         };
         options.allow_volatile_medium = self.allow_volatile_medium;
+        // The segments were one journal: whichever kinds each of them lists, the copy is one.
+        options.own_kinds = &[0..=u32::MAX];
         match self.writing.take() {
             Some(writing) => {
                 writing

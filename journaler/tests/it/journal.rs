@@ -261,6 +261,13 @@ fn more_kinds_of_the_engines_own_start_a_new_segment_and_fewer_none() {
     );
 
     drop((reader, journal));
+    let copied = lockstep_journaler::tools::salvage::salvage(
+        &disk,
+        &Simulated::new(5),
+        true,
+        &mut |_, _| (),
+    );
+    assert_eq!(copied.unwrap().frames, 8);
     newer.own_kinds = &[];
     newer.schema.kinds.to_mut().remove(0);
     assert!(matches!(open(&disk, &newer), Err(OpenError::Schema { .. })));
