@@ -109,6 +109,9 @@ pub struct Options {
     pub verify: Verify,
     /// Whether there must be a journal. Default either.
     pub existing: Existing,
+    /// What is written goes into a new segment, and the newest one is sealed as it is: for an archive,
+    /// which takes sealed ones only. Default no.
+    pub seals_newest: bool,
     /// Promise durability on a file system that forgets, and know it.
     pub allow_volatile_medium: bool,
     /// What whoever opens knows to have been acknowledged: evidence.
@@ -163,6 +166,7 @@ impl Options {
             background: Background::Thread,
             verify: Verify::Tail,
             existing: Existing::Either,
+            seals_newest: false,
             allow_volatile_medium: false,
             known_durable: Position(0),
             log_id: None,

@@ -121,6 +121,12 @@ pub(crate) struct Content {
     pub(crate) index: SparseIndex,
 }
 
+impl Content {
+    fn has_frames(&self) -> bool {
+        self.summary.tail.reached.frames > self.header.tail_before().reached.frames
+    }
+}
+
 /// Opens or creates what is in the directory. The caller holds the lock.
 pub(crate) fn recover<S: Storage>(
     storage: &S,
@@ -191,7 +197,9 @@ pub(crate) fn recover<S: Storage>(
         unsealed: Vec::new(),
     };
     let found = judge.follow(&ids)?;
-    let is_other_segment = has_other_schema(storage, options, found.newest.as_ref())?;
+    let has_frames = found.active.as_ref().is_some_and(Content::has_frames);
+    let is_other_segment = has_other_schema(storage, options, found.newest.as_ref())?
+        || options.seals_newest && has_frames;
     let (tail, unsealed) = (judge.tail, judge.unsealed);
     let torn = match &found.torn {
         Some(torn) => Some(cut_torn_tail(storage, options, &slot, torn)?),

@@ -35,6 +35,7 @@ pub mod frames;
 pub mod probe;
 pub mod repair;
 pub mod salvage;
+pub mod seal;
 pub mod stats;
 pub mod survey;
 pub mod truncate;

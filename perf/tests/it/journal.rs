@@ -460,6 +460,52 @@ fn an_archive_mends_a_damaged_journal() {
 }
 
 #[test]
+fn a_journal_of_one_open_segment_is_archived_when_it_is_sealed_and_comes_back() {
+    let place = Place::new("small");
+    let (dir, archive) = (place.journal(), place.dir("archive"));
+    write(&dir, 3).close().unwrap();
+    let put = ["archive", shown(&dir), shown(&archive)];
+    let seal = [&put[..], &["--seal"]].concat();
+    let text = expect(0, &put);
+    assert!(text.contains("--seal does it now"), "{text}");
+    assert_eq!(json(0, &put)["unsealed_from"].as_u64(), Some(0));
+
+    let open = write(&dir, 1);
+    let text = expect(6, &seal);
+    assert!(text.contains("stop it first"), "{text}");
+    assert!(expect(0, &put).contains("and say --seal"));
+    open.close().unwrap();
+
+    let all = 4 * EVENTS_PER_FRAME;
+    let found = json(0, &seal);
+    assert_eq!(found["mark"].as_u64(), Some(all), "{found}");
+    assert!(found["unsealed_from"].is_null(), "{found}");
+    assert_eq!(json(0, &seal)["segments"].as_array().unwrap().len(), 1);
+    let shipped = place.dir("shipped");
+    let found = json(0, &["ship", shown(&dir), shown(&shipped), "--seal"]);
+    assert_eq!(found["end"].as_u64(), Some(all), "{found}");
+    expect(0, &["verify", shown(&dir)]);
+
+    let (restored, back) = (place.dir("restored"), place.0.join("back"));
+    let text = expect(0, &["restore", shown(&archive), shown(&restored)]);
+    let next = format!("lockstep journal salvage {} NEW", shown(&restored));
+    assert!(text.contains(&next), "{text}");
+    let salvage = ["salvage", shown(&restored), shown(&back), "--unsafe"];
+    let found = json(0, &salvage);
+    assert_eq!(found["events"].as_u64(), Some(all), "{found}");
+    // What it goes on with lies in a segment of its own, in both.
+    for dir in [&dir, &back] {
+        write(dir, 1).close().unwrap();
+        let found = json(0, &["verify", shown(dir)]);
+        assert_eq!(
+            found["to"].as_u64(),
+            Some(all + EVENTS_PER_FRAME),
+            "{found}"
+        );
+    }
+}
+
+#[test]
 fn truncation_and_salvage_are_the_ways_out_without_an_archive() {
     let place = closed("ways_out");
     let dir = place.journal();

@@ -1,13 +1,15 @@
 //! `snapshot`, `retention`, `archive`, `restore`, `ship`, `probe`.
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use lockstep_journaler::archive::{Archive, Archived};
+use lockstep_journaler::directory::MetaFound;
 use lockstep_journaler::retention::{self, Needs, Readers};
 use lockstep_journaler::snapshots::{Manifest, SnapshotError, Snapshots};
 use lockstep_journaler::storage::Disk;
-use lockstep_journaler::tools::{Catalog, probe};
+use lockstep_journaler::tools::{Catalog, probe, seal};
 use lockstep_journaler::{Position, SegmentId, ship};
 use lockstep_perf::args::quantity::counted;
 use lockstep_perf::exit::{Exit, Refusal};
@@ -375,7 +377,7 @@ fn show_plan(global: &Global, plan: &retention::Plan, is_rehearsal: bool) -> any
 /// Arguments of `journal archive`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  lockstep journal archive ./j ./archive\n  lockstep journal archive ./j ./archive --verify"
+    after_help = "Examples:\n  lockstep journal archive ./j ./archive\n  lockstep journal archive ./j ./archive --seal\n  lockstep journal archive ./j ./archive --verify"
 )]
 pub(super) struct ArchiveArgs {
     #[command(flatten)]
@@ -385,12 +387,18 @@ pub(super) struct ArchiveArgs {
     /// Read all that is archived to the last byte, instead of adding to it
     #[arg(long)]
     verify: bool,
+    /// Seal the newest segment first, so that it is archived too; nobody may have the journal open
+    #[arg(long, conflicts_with = "verify")]
+    seal: bool,
 }
 
 /// Archives sealed segments, or verifies an archive.
 pub(super) fn archive(args: &ArchiveArgs, global: &Global) -> anyhow::Result<Exit> {
     let storage = disk(&args.journal.dir)?;
     let archive = Archive::new(disk(&args.archive)?);
+    if args.seal {
+        seal::seal(&storage).map_err(refused)?;
+    }
     let catalog = Catalog::of_journal(&storage).map_err(refused)?;
     let mut rows = Vec::new();
     if args.verify {
@@ -411,6 +419,7 @@ pub(super) fn archive(args: &ArchiveArgs, global: &Global) -> anyhow::Result<Exi
             json!({
                 "segments": rows.iter().map(archived_json).collect::<Vec<_>>(),
                 "mark": mark.map(|at| at.0),
+                "unsealed_from": unsealed_from(&catalog),
             })
         },
         |out| {
@@ -426,15 +435,35 @@ pub(super) fn archive(args: &ArchiveArgs, global: &Global) -> anyhow::Result<Exi
                 )?;
             }
             match mark {
-                Some(at) => writeln!(out, "the journal is archived up to position {at}"),
-                None => writeln!(
-                    out,
-                    "nothing of the journal is archived: it has no sealed segment"
-                ),
+                Some(at) => writeln!(out, "the journal is archived up to position {at}")?,
+                None => writeln!(out, "nothing of the journal is archived")?,
             }
+            unsealed(out, &catalog)
         },
     )?;
     Ok(Exit::Done)
+}
+
+/// Where what is in no sealed segment begins.
+fn unsealed_from(catalog: &Catalog) -> Option<u64> {
+    let header = catalog.unsealed()?.header.as_ref().ok()?;
+    Some(header.first_position)
+}
+
+/// What an archive does not take, and the way out.
+fn unsealed(out: &mut dyn Write, catalog: &Catalog) -> io::Result<()> {
+    let (Some(newest), Some(from)) = (catalog.unsealed(), unsealed_from(catalog)) else {
+        return Ok(());
+    };
+    let name = newest.id.file_name();
+    let how = match &catalog.in_use {
+        Some(_) => "stop whoever has the journal open, and say --seal",
+        None => "--seal does it now",
+    };
+    writeln!(
+        out,
+        "{name}, from position {from} on, is not full, so not sealed, and in no archive yet; {how}"
+    )
 }
 
 fn archived_json(one: &Archived) -> Value {
@@ -481,18 +510,34 @@ pub(super) fn restore(args: &RestoreArgs, global: &Global) -> anyhow::Result<Exi
         rows.push(restored.map_err(refused)?);
     }
     drop(meter);
+    let is_journal = !matches!(
+        Catalog::read(&into).map_err(refused)?.meta,
+        MetaFound::Missing
+    );
+    let next = (!is_journal).then(|| {
+        let into = args.into.display();
+        format!("lockstep journal salvage {into} NEW")
+    });
     print::result(
         global.format,
-        || json!({ "restored": rows.iter().map(archived_json).collect::<Vec<_>>() }),
+        || json!({ "restored": rows.iter().map(archived_json).collect::<Vec<_>>(), "next": next }),
         |out| {
-            rows.iter().try_for_each(|one| {
+            for one in &rows {
                 let name = one.segment.file_name();
                 writeln!(
                     out,
                     "restored {name}, positions {} to {}",
                     one.first_position, one.end_position
-                )
-            })
+                )?;
+            }
+            match &next {
+                Some(next) => writeln!(
+                    out,
+                    "these are segments and no journal yet: `{next}` makes one of them that opens, with an identity of its own, since what \
+                     journal.meta said (term, vote, up to where it was durable) is not in an archive"
+                ),
+                None => Ok(()),
+            }
         },
     )?;
     Ok(Exit::Done)
@@ -511,11 +556,17 @@ pub(super) struct ShipArgs {
     /// Read all that was shipped to the last byte, instead of adding to it
     #[arg(long)]
     verify: bool,
+    /// Seal the newest segment first, so that it is shipped too; nobody may have the journal open
+    #[arg(long, conflicts_with = "verify")]
+    seal: bool,
 }
 
 /// Ships what is new, or verifies what was shipped.
 pub(super) fn ship(args: &ShipArgs, global: &Global) -> anyhow::Result<Exit> {
     let (journal, to) = (disk(&args.journal.dir)?, disk(&args.to)?);
+    if args.seal {
+        seal::seal(&journal).map_err(refused)?;
+    }
     let mut meter = Meter::new("ship");
     let mut progress = |done, all| meter.tell(done, all);
     let shipped = if args.verify {
@@ -525,9 +576,17 @@ pub(super) fn ship(args: &ShipArgs, global: &Global) -> anyhow::Result<Exit> {
     };
     let shipped = shipped.map_err(refused)?;
     let end = shipped.segments.last().map(|last| last.end_position);
+    let catalog = Catalog::of_journal(&journal).map_err(refused)?;
     print::result(
         global.format,
-        || json!({ "segments": shipped.segments.len(), "new": shipped.new, "end": end.map(|at| at.0) }),
+        || {
+            json!({
+                "segments": shipped.segments.len(),
+                "new": shipped.new,
+                "end": end.map(|at| at.0),
+                "unsealed_from": unsealed_from(&catalog),
+            })
+        },
         |out| {
             let end = end.map_or_else(|| "-".to_owned(), |at| at.to_string());
             writeln!(
@@ -535,7 +594,8 @@ pub(super) fn ship(args: &ShipArgs, global: &Global) -> anyhow::Result<Exit> {
                 "{}, {} of them new, up to position {end}",
                 counted(shipped.segments.len(), "segment"),
                 shipped.new
-            )
+            )?;
+            unsealed(out, &catalog)
         },
     )?;
     Ok(Exit::Done)
