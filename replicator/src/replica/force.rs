@@ -160,6 +160,7 @@ mod tests {
         let (mut replica, _) = Replica::create(disk.clone(), &journal(), &options(0)).unwrap();
         let mut now = 0;
         assert!(until(&mut replica, &mut now, |one| one.is_ready_to_lead()));
+        assert_ne!(replica.hello().a, 0, "it says with whom it began");
         for change in [Change::AddLearner(NodeId(2)), Change::Promote(NodeId(2))] {
             let mut event = [0; EVENT_BYTES as usize];
             change.write_to(&mut event);
@@ -173,6 +174,7 @@ mod tests {
             .voters
             .len()
             == 2));
+        assert_eq!(replica.hello().a, 0, "those are not the members any more");
         // The other one never comes: this is never committed.
         let event = [7; EVENT_BYTES as usize];
         let position = replica.offer([&event, &[]], 2).unwrap();

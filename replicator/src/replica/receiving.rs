@@ -18,8 +18,21 @@ impl<S: Storage> Replica<S> {
             index: view.last,
             log_term: self.consensus.index().term_at(view.last).unwrap_or(0),
             commit: view.committed,
+            a: self.founders_said(),
             ..Head::new(Kind::Hello, self.options.node)
         }
+    }
+
+    /// A number of the founders, with whom the log begins: whoever begins with others counts other majorities.
+    /// 0, nothing is said, once the members are not those any more: then the log says who they are.
+    fn founders_said(&self) -> u64 {
+        let founders = &self.notes.founders;
+        if self.members() != founders {
+            return 0;
+        }
+        let mut bytes = Vec::new();
+        founders.encode(&mut bytes);
+        1 << 32 | u64::from(crc32c::crc32c(&bytes))
     }
 
     /// Judges the hello of a peer, on its *log* connection: there its acknowledgements were given too,

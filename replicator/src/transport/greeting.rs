@@ -102,6 +102,10 @@ impl Transport {
         if head.epoch < self.status.epoch {
             return Err((RefuseCode::Epoch, u64::from(self.status.epoch.0)));
         }
+        // Who says nothing of them has other members by now, or is a build from before they were said.
+        if head.a != self.status.a && head.a != 0 && self.status.a != 0 {
+            return Err((RefuseCode::Founders, self.status.a));
+        }
         if let Security::Tls(_) = self.settings.security {
             let name = node_name(&ours.cluster, head.from);
             let shown = link.stream.certificate();

@@ -270,6 +270,30 @@ fn what_does_not_fit_is_refused_with_a_line_on_both_sides() {
 }
 
 #[test]
+fn other_founders_are_refused_with_a_line_on_both_sides_and_silence_is_not() {
+    for (first, second, is_refused) in [(7, 8, true), (7, 7, false), (7, 0, false), (0, 8, false)] {
+        let mut nodes = two(|_| {});
+        for (node, founders) in nodes.iter_mut().zip([first, second]) {
+            node.transport.set_log(Head {
+                a: founders,
+                ..Head::new(Kind::Hello, NodeId(1))
+            });
+        }
+        if !is_refused {
+            connect_all(&mut nodes);
+            continue;
+        }
+        until(&mut nodes, |nodes| {
+            nodes.iter().all(|node| !refusals(node).is_empty())
+        });
+        for node in &nodes {
+            let (code, line) = &refusals(node)[0];
+            assert_eq!(*code, Some(RefuseCode::Founders), "{line}");
+        }
+    }
+}
+
+#[test]
 fn a_node_of_a_lower_epoch_is_fenced_off_at_the_door_and_later() {
     let mut nodes = two(|_| {});
     let forced = Head {

@@ -94,6 +94,8 @@ pub enum RefuseCode {
     Certificate = 9,
     /// The first message was no hello, or none came in time.
     NoHello = 10,
+    /// It began with other founders.
+    Founders = 11,
 }
 
 impl Connection {
@@ -137,6 +139,7 @@ impl RefuseCode {
             8 => RefuseCode::ShorterLog,
             9 => RefuseCode::Certificate,
             10 => RefuseCode::NoHello,
+            11 => RefuseCode::Founders,
             _ => return None,
         })
     }
@@ -169,6 +172,9 @@ impl RefuseCode {
                 "a certificate of another node or cluster: check `certificate` and `authority`"
             }
             RefuseCode::NoHello => "no hello: something else speaks on this connection",
+            RefuseCode::Founders => {
+                "other founders: every node's file names the same; the node whose file was wrong gets an empty directory"
+            }
         }
     }
 }
