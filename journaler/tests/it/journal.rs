@@ -811,6 +811,40 @@ fn cb1_a_cut_that_crashes_at_any_step_is_finished_by_opening() {
     );
 }
 
+/// The same on a journal that does not say first that it cuts: some crash in between shows.
+#[test]
+fn cb1_a_cut_that_was_not_decided_durably_is_noticed() {
+    let mut whole = Log::default();
+    let origin = Simulated::new(4);
+    let (mut journal, _) = open(&origin, &small()).unwrap();
+    for _ in 0..40 {
+        write_group(&mut journal, &mut whole, &[3, 5], 1).unwrap();
+        journal.sync().unwrap();
+        journal.step_background();
+    }
+    drop(journal);
+    let mut options = small();
+    options.mutations.cut_without_intent = true;
+    let kept = &whole.frames[..7];
+    let to = Log {
+        frames: kept.to_vec(),
+    };
+    let noticed = (0..30).find(|&step| {
+        let disk = origin.fork();
+        let (mut journal, _) = open(&disk, &options).unwrap();
+        disk.cut_power_after(step);
+        let _cut_short = journal.cut_back(to.reached());
+        drop(journal);
+        disk.crash();
+        let Ok((journal, _)) = open(&disk, &options) else {
+            return true;
+        };
+        let found = read_journal(&journal).unwrap().frames;
+        found != whole.frames && found != kept
+    });
+    assert!(noticed.is_some(), "all or nothing, undecided as it was");
+}
+
 #[test]
 fn d2_term_and_vote_survive_and_never_go_back() {
     let disk = Simulated::new(4);
