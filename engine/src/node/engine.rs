@@ -276,7 +276,7 @@ impl<L: Logic> Engine<L> {
     /// Says durably that somebody still needs the log from `position` on, and the state in front of
     /// it: retention waits for them, also behind a restart. Whoever keeps outputs says so with
     /// each that they keep, and can ask for those behind it by
-    /// [`outputs_after`](Builder::outputs_after). The name is that of a file; the same name again
+    /// [`outputs_after`](super::Builder::outputs_after). The name is that of a file; the same name again
     /// moves it.
     ///
     /// # Errors

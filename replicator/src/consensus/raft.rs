@@ -327,7 +327,7 @@ impl Consensus {
         &self.members
     }
 
-    /// Asks what may be read as of now; answered by [`Effects::may_read`], or never: ask again after a
+    /// Asks what may be read as of now; answered by [`Effects::may_read`](super::Effects::may_read), or never: ask again after a
     /// time of your own. `false`: this node does not lead, or has not committed in its term yet.
     pub fn read_index(&mut self, token: u64) -> bool {
         let raft = &self.raw.raft;
