@@ -472,7 +472,7 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
         };
         let worked = member.offer(&mut self.replica);
         self.replica.begin(now_ns, outbox)?;
-        Ok(worked | self.replica.has_unwritten() | self.replica.is_checking())
+        Ok(worked | self.replica.has_unwritten())
     }
 
     fn try_follow(&mut self, asker: &mut impl Asker<OutputOf<L>>) -> Result<bool> {
@@ -495,7 +495,7 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
             shadowing.turn(&self.shared);
         }
         self.give_up();
-        Ok(worked)
+        Ok(worked | self.replica.has_more())
     }
 
     /// Where the logic stands the others hear, and where it went past they do who ask.

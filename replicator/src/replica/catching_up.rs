@@ -55,11 +55,14 @@ impl<S: Storage> Replica<S> {
     }
 
     /// A node that lags asks for a piece.
-    pub(super) fn lend(&mut self, fetch: &Head) {
+    pub(super) fn lend(&mut self) {
+        let Some(fetch) = self.lending.due(self.log.is_waiting()) else {
+            return;
+        };
         let bytes_max = self.options.message_bytes_max;
         let answer = self
             .lending
-            .answer(&self.storage, fetch, bytes_max, self.ticks);
+            .answer(&self.storage, &fetch, bytes_max, self.ticks);
         if let Some(mut piece) = answer {
             (piece.head.from, piece.head.epoch) = (self.options.node, self.options.epoch);
             self.counters.pieces_lent += 1;

@@ -17,6 +17,8 @@
 //!   is in this log: what it holds is committed.
 //! * `LN2` The log is given up no further than the newest offer, and than what is being fetched.
 //! * `LN3` A node that was told of a snapshot and does not fetch is asked again: word or answer was lost.
+//! * `LN4` A turn reads one piece at most, and where there are frames to write, one turn of eight: a node
+//!   that lags does not hold up those that do not.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -33,6 +35,12 @@ const IDLE_TICKS: u64 = 30;
 
 /// Offers that are remembered: a fetch may go on while newer ones are made.
 const OFFERS_MAX: usize = 8;
+
+/// Fetches that wait for their piece; of what is beyond, who fetches asks again.
+const ASKED_MAX: usize = 64;
+
+/// A piece is read in one turn of so many, where there are frames to write (`LN4`).
+const BUSY_TURNS: u64 = 8;
 
 /// Most bytes of a piece.
 pub(super) const PIECE_BYTES: u64 = 64 << 10;
@@ -62,6 +70,10 @@ pub(super) struct Lending {
     offers: VecDeque<Offer>,
     /// Who fetched, when and what, or was seen to wait for a snapshot.
     fetched: BTreeMap<NodeId, (u64, u64)>,
+    /// What is to be answered, first come, first served.
+    asked: VecDeque<Head>,
+    /// Turns with frames to write since the last piece.
+    busy_turns: u64,
 }
 
 impl Lending {
@@ -71,7 +83,32 @@ impl Lending {
             history: VecDeque::from([(applied, members)]),
             offers: VecDeque::new(),
             fetched: BTreeMap::new(),
+            asked: VecDeque::new(),
+            busy_turns: 0,
         }
+    }
+
+    /// A fetch, to be answered in a turn of its own.
+    pub(super) fn ask(&mut self, fetch: Head) {
+        if self.asked.len() < ASKED_MAX {
+            self.asked.push_back(fetch);
+        }
+    }
+
+    /// Whether a fetch waits.
+    pub(super) fn is_asked(&self) -> bool {
+        !self.asked.is_empty()
+    }
+
+    /// The fetch that this turn answers, if it is one that does (`LN4`).
+    pub(super) fn due(&mut self, is_busy: bool) -> Option<Head> {
+        self.busy_turns += 1;
+        if is_busy && self.busy_turns < BUSY_TURNS {
+            return None;
+        }
+        let fetch = self.asked.pop_front()?;
+        self.busy_turns = 0;
+        Some(fetch)
     }
 
     /// The members are others from this index on.
@@ -254,6 +291,26 @@ mod tests {
         assert!(lending.answer(&disk, &fetch(20, 1), 4096, 1).is_some());
         assert!(lending.answer(&disk, &fetch(20, 2), 4096, 1).is_none());
         assert!(lending.answer(&disk, &fetch(21, 0), 4096, 1).is_none());
+    }
+
+    #[test]
+    fn ln4_a_busy_turn_of_eight_reads_a_piece_and_any_idle_one() {
+        let mut lending = Lending::new(0, Members::of_voters(&[NodeId(1)]));
+        for at in 0..100 {
+            lending.ask(Head {
+                a: at,
+                ..Head::new(Kind::Fetch, NodeId(2))
+            });
+        }
+        let mut due = |is_busy| lending.due(is_busy).map(|fetch| fetch.a);
+        assert_eq!([due(false), due(false)], [Some(0), Some(1)]);
+        for _ in 1..BUSY_TURNS {
+            assert_eq!(due(true), None);
+        }
+        assert_eq!([due(true), due(true), due(false)], [Some(2), None, Some(3)]);
+        let rest = (4..).take_while(|_| due(false).is_some()).count();
+        assert_eq!(rest, ASKED_MAX - 4, "the others are asked again");
+        assert!(!lending.is_asked());
     }
 
     #[test]

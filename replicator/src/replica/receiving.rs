@@ -105,7 +105,7 @@ impl<S: Storage> Replica<S> {
         }
         match head.kind {
             Kind::Fetch => {
-                self.lend(head);
+                self.lending.ask(*head);
                 return Ok(());
             }
             Kind::Piece => {

@@ -55,6 +55,7 @@ impl<S: Storage> Replica<S> {
         }
         self.drain()?;
         self.fetch();
+        self.lend();
         self.flush(outbox);
         Ok(())
     }
@@ -94,10 +95,11 @@ impl<S: Storage> Replica<S> {
         self.log.is_waiting()
     }
 
-    /// Whether a snapshot that came is being looked at: turns make it go on.
+    /// Whether turns go on without a message: a snapshot that came is looked at, or pieces of one are
+    /// lent (`LN4`).
     #[must_use]
-    pub fn is_checking(&self) -> bool {
-        self.fetching.as_ref().is_some_and(Fetching::is_at_work)
+    pub fn has_more(&self) -> bool {
+        self.fetching.as_ref().is_some_and(Fetching::is_at_work) || self.lending.is_asked()
     }
 
     pub(super) fn drain(&mut self) -> Result<(), Fatal> {

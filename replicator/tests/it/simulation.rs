@@ -217,7 +217,7 @@ fn logic_before_its_gate_is_found() {
 #[test]
 fn a_logic_ahead_of_its_gate_says_nothing_and_is_taken_back_when_another_leads() {
     let runs_ahead = |seed: &u64| Plan::of_seed(*seed).runs_ahead;
-    let total = run((1..=100).filter(runs_ahead).take(8));
+    let total = run((1..=100).filter(runs_ahead).take(12));
     println!("{total}");
     assert!(total.ahead > 100, "too few states were ahead of their gate");
     assert!(total.taken_back > 3, "too few were taken back");

@@ -193,7 +193,7 @@ impl<N: Node> Cluster<N> {
             (Scenario::WritesAlone, 4) => leads(staged.leader),
             (Scenario::LagsBehind, 2) => {
                 let one = self.replica(staged.one);
-                one.is_none_or(|replica| replica.is_checking() || replica.has_unwritten())
+                one.is_none_or(|replica| replica.has_more() || replica.has_unwritten())
             }
             _ => false,
         }
