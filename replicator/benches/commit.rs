@@ -3,7 +3,6 @@
 //! ```text
 //! cargo bench -p lockstep-replicator --bench commit
 //! cargo bench -p lockstep-replicator --bench commit -- --rounds 5 --trips 500
-//! cargo bench -p lockstep-replicator --bench commit -- --home /dev/shm
 //! ```
 //!
 //! A frame of 256 events of 64 bytes. In each round, one behind the other: a raw write and sync of the
@@ -11,8 +10,7 @@
 //! write and sync at this end meanwhile; and ours, from the offer to the commit of a frame that is durable
 //! here. All of them block, and write into files of zeros on the same file system, none of whose pages is
 //! in the cache. Nodes that have just been opened zero the segments that come next, and take fresh memory
-//! for each frame that they keep: nothing is measured before that is over. With a home in memory a sync
-//! is nothing, and what is left is the way of a frame.
+//! for each frame that they keep: nothing is measured before that is over.
 
 #![expect(clippy::print_stdout, reason = "a bench tells what it measured")]
 
@@ -66,8 +64,7 @@ const PREPARED: u64 = 256 << 20;
 fn main() {
     let rounds = argument("--rounds", 5);
     let trips = argument("--trips", 300);
-    let home = argument("--home", env!("CARGO_TARGET_TMPDIR").to_owned());
-    let home = Path::new(&home).join("commit-bench");
+    let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join("commit-bench");
     let _old = std::fs::remove_dir_all(&home);
     std::fs::create_dir_all(&home).expect("a directory");
     let mut raw = Raw::open(&home);

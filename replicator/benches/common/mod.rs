@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::str::FromStr;
 
 use lockstep_replicator::NodeId;
 use lockstep_replicator::transport::Settings;
 use lockstep_replicator::wire::{Hello, Limits};
 
 /// What stands behind this name on the command line.
-pub(crate) fn argument<T: FromStr>(name: &str, default: T) -> T {
+pub(crate) fn argument(name: &str, default: usize) -> usize {
     let mut arguments = std::env::args();
     arguments
         .by_ref()
