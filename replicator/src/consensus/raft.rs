@@ -393,11 +393,6 @@ impl Consensus {
         }
     }
 
-    /// Whether the commit is told at once: off while a next frame already waits, which carries it.
-    pub fn tell_commit_at_once(&mut self, yes: bool) {
-        self.raw.skip_bcast_commit(!yes);
-    }
-
     /// At a glance.
     #[must_use]
     pub fn view(&self) -> View {
