@@ -445,28 +445,15 @@ pub fn schema_kind<S: Slot, B: Body>() -> Kind {
     }
 }
 
-/// The schema of these kinds: their fields behind the header that all share, and the
-/// engine's own kinds (`E3`).
-#[must_use]
-pub fn schema_of<S: Slot>(name: &'static str, version: u32, kinds: Vec<Kind>) -> Schema {
-    let header = vec![
+/// The fields of the header that all events share, for the journal's schema.
+pub(crate) fn header_fields() -> Vec<Field> {
+    vec![
         retyped(at(|h: &Header| &h.time, "time", 0), "time"),
         at(|h: &Header| &h.session, "session", 8),
         at(|h: &Header| &h.request, "request", 16),
         at(|h: &Header| &h.kind, "kind", 20),
         at(|h: &Header| &h.version, "version", 22),
-    ];
-    let mut all = kinds;
-    all.extend(crate::system::schema_kinds::<S>());
-    Schema {
-        name: Cow::Borrowed(name),
-        version,
-        event_size: in_slot(size_of::<S>()),
-        kind_offset: 20,
-        kind_size: 2,
-        header: Cow::Owned(header),
-        kinds: Cow::Owned(all),
-    }
+    ]
 }
 
 fn at<F: lockstep_journaler::schema::FieldShape>(

@@ -18,7 +18,7 @@ use std::ops::RangeInclusive;
 use lockstep_journaler::schema::{Field, FieldType, Kind, Schema, in_event};
 
 use crate::cluster::Administration;
-use crate::event::{Body, HEADER_BYTES, Slot, padding, schema_kind};
+use crate::event::{Body, HEADER_BYTES, Slot, header_fields, padding, schema_kind};
 use crate::principal::SessionOpenAs;
 
 macro_rules! system {
@@ -311,6 +311,23 @@ pub(crate) fn schema_kinds<S: Slot>() -> Vec<Kind> {
         kinds.push(schema_kind::<S, SessionOpenAs>());
     }
     kinds
+}
+
+/// The schema of these kinds: their fields behind the header that all share, and the
+/// engine's own kinds (`E3`).
+#[must_use]
+pub fn schema_of<S: Slot>(name: &'static str, version: u32, kinds: Vec<Kind>) -> Schema {
+    let mut all = kinds;
+    all.extend(schema_kinds::<S>());
+    Schema {
+        name: Cow::Borrowed(name),
+        version,
+        event_size: in_event(size_of::<S>()),
+        kind_offset: 20,
+        kind_size: 2,
+        header: Cow::Owned(header_fields()),
+        kinds: Cow::Owned(all),
+    }
 }
 
 /// The engine's kinds of outputs, for whoever shows outputs field by field.

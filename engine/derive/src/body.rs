@@ -63,7 +63,7 @@ pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
             }
 
             fn schema() -> ::lockstep_engine::schema::Schema {
-                ::lockstep_engine::event::schema_of::<Self::Slot>(
+                ::lockstep_engine::system::schema_of::<Self::Slot>(
                     ::core::concat!(::core::module_path!(), "::", #shown),
                     #version,
                     ::std::vec![::lockstep_engine::event::schema_kind::<Self::Slot, #name>()],

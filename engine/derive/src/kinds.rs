@@ -97,7 +97,7 @@ pub(crate) fn derive(input: &DeriveInput) -> Result<TokenStream> {
             }
 
             fn schema() -> ::lockstep_engine::schema::Schema {
-                ::lockstep_engine::event::schema_of::<Self::Slot>(
+                ::lockstep_engine::system::schema_of::<Self::Slot>(
                     #schema,
                     #version,
                     ::std::vec![#(

@@ -19,10 +19,7 @@
 //!   acknowledgements, clients hear who leads.
 //! * `DR6` No peer is greeted before it can be told how far this log goes: an empty one would be refused as lost.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +27,7 @@ use lockstep_journaler::Position;
 use lockstep_journaler::storage::Disk;
 use lockstep_replicator::consensus::Role;
 use lockstep_replicator::transport::{
-    Incoming, Security, Settings, Sleeper, Transport, Waiting, Waker, waker,
+    Incoming, Settings, Sleeper, Transport, Waiting, Waker, waker,
 };
 use lockstep_replicator::wire::{Connection, Hello, Limits, Message, RefuseCode};
 use lockstep_replicator::{Fatal, Gating, NodeId, Outbox, ReceiveError};
@@ -38,7 +35,8 @@ use lockstep_replicator::{Fatal, Gating, NodeId, Outbox, ReceiveError};
 use super::back::{Back, BackThread};
 use super::equal;
 use super::front::Front;
-use super::node::{ClusterNode, NodeOptions};
+use super::node::ClusterNode;
+use super::options::{DriverOptions, NodeOptions};
 use crate::counters::CounterFile;
 use crate::error::{Error, Result};
 use crate::event::Kinds;
@@ -64,42 +62,6 @@ const LIMPS_EVERY_NS: u64 = 1_000_000_000;
 /// How long a leader that is asked to end seeks another to take over, and waits until that one needs it no more: some
 /// elections.
 const HAND_OVER_NS: u64 = 1_000_000_000;
-
-/// Everything that is chosen before a node starts.
-#[derive(Debug, Clone)]
-pub struct DriverOptions {
-    /// Of engine and agreement.
-    pub node: NodeOptions,
-    /// Where the journal is.
-    pub directory: PathBuf,
-    /// Where peers reach this node.
-    pub listen: SocketAddr,
-    /// Where the other nodes listen for peers.
-    pub peers: BTreeMap<NodeId, SocketAddr>,
-    /// Of the clients' side.
-    pub clients: ClientsOptions,
-    /// How connections between nodes are secured.
-    pub security: Security,
-    /// Whether the stages behind the gate have a thread of their own. Default: where there are two CPUs.
-    pub has_back_thread: bool,
-}
-
-/// Who may come, and where to.
-#[derive(Debug, Clone, Default)]
-pub struct ClientsOptions {
-    /// Where every node listens for clients, this one's included: whom a client is sent to.
-    pub addresses: BTreeMap<NodeId, SocketAddr>,
-    /// Where this node listens, if that is not where clients reach it.
-    pub listen: Option<SocketAddr>,
-    /// Names and their tokens. Empty: whoever comes is believed.
-    pub tokens: BTreeMap<String, String>,
-    /// Names that may do what an operator may. Empty: every client that is believed.
-    pub admins: BTreeSet<String>,
-    /// Most clients at once; 0: 1024.
-    pub connections_max: usize,
-    /// Most requests of one principal in flight here, over all its sessions; 0: no limit.
-    pub requests_per_principal: u32,
-}
 
 /// What is seen of a node in its cluster, in the order of its rows; behind them stand those of every
 /// engine.

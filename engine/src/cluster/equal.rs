@@ -15,7 +15,7 @@ use std::fmt::Write as _;
 
 use lockstep_replicator::Ack;
 
-use super::node::NodeOptions;
+use super::options::NodeOptions;
 use crate::config::{Config, OnApplyPanic, OnValidatePanic};
 use crate::event::Kinds;
 use crate::logic::Logic;

@@ -6,7 +6,7 @@ use lockstep_journaler::storage::Disk;
 use lockstep_replicator::replica::Forced;
 
 use super::administration::{Action, Administration};
-use super::node::NodeOptions;
+use super::options::NodeOptions;
 use crate::error::{Error, Result};
 use crate::event::{Kinds, Slot};
 use crate::logic::{EventOf, Logic};

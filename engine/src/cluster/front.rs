@@ -32,10 +32,10 @@ use lockstep_replicator::transport::Waiting;
 use lockstep_replicator::{Change, NodeId};
 
 use super::answers::{Asker, Done};
-use super::driver::DriverOptions;
 use super::member::Refused;
 use super::node::ClusterNode;
 use super::operators::{Administered, administer, is_settled, not_taken, transferring};
+use super::options::DriverOptions;
 use crate::error::Result;
 use crate::event::{Kinds, SYSTEM_KINDS, Slot};
 use crate::logic::{EventOf, Logic, OutputOf};

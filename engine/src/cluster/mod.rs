@@ -10,6 +10,7 @@
 //!
 //! | file | question |
 //! |---|---|
+//! | `options` | what is chosen of a node before it starts? |
 //! | [`driver`] | what makes a program of a node: two threads, sockets, counters, an end in order? |
 //! | `equal` | what has to be equal on all nodes? |
 //! | `administration` | who asked for a change of the cluster? |
@@ -17,11 +18,14 @@
 //! | `front` | how do clients and operators come to the door? |
 //! | `operators` | what becomes of what an operator asks? |
 //! | [`node`] | what is a whole node, without threads and sockets? |
+//! | `opening` | how does it come from its storage? |
 //! | `agreement` | what does the ring need of the consensus? |
 //! | `life` | what is a ring for one role, and what may enter it? |
 //! | `member` | how does a node go from role to role with its state? |
 //! | `answers` | who asked, and what came of it? |
 //! | `quarantine` | what becomes of an event on which the logic panics? |
+//! | `builds` | what can the builds of the others? |
+//! | `handing_over` | to whom does a leader hand over? |
 //! | `leaving` | when may a node end that has led? |
 //! | `back`, `lent` | where do the stages behind the gate run, and how do they outlive a ring? |
 //! | `shadowing` | who takes the snapshots? |
@@ -32,17 +36,21 @@ pub(crate) mod agreement;
 pub(crate) mod answers;
 mod aside;
 pub(crate) mod back;
+mod builds;
 pub mod driver;
 mod equal;
 mod force;
 pub(crate) mod front;
+mod handing_over;
 pub mod history;
 mod leaving;
 pub(crate) mod lent;
 mod life;
 pub(crate) mod member;
 pub mod node;
+mod opening;
 pub(crate) mod operators;
+mod options;
 pub(crate) mod quarantine;
 pub(crate) mod shadowing;
 
@@ -51,7 +59,9 @@ mod tests;
 
 pub use administration::{Action, Administration};
 pub use answers::{Asker, Done};
-pub use driver::{ClientsOptions, Driver, DriverOptions};
+pub use builds::NoSwitch;
+pub use driver::Driver;
 pub use force::force_single;
 pub use member::Refused;
-pub use node::{ClusterNode, NoSwitch, NodeOptions, request};
+pub use node::{ClusterNode, request};
+pub use options::{ClientsOptions, DriverOptions, NodeOptions};

@@ -9,10 +9,10 @@ use std::thread::JoinHandle;
 
 use lockstep_journaler::snapshots::Snapshots;
 use lockstep_journaler::storage::Storage;
-use lockstep_journaler::{Background, From, Position, Tail};
+use lockstep_journaler::{From, Position, Tail};
 use lockstep_replicator::Replica;
 
-use super::node::NodeOptions;
+use super::options::NodeOptions;
 use crate::config::OnValidatePanic;
 use crate::core::Core;
 use crate::error::Result;
@@ -101,7 +101,7 @@ impl<L: Logic, S: Storage> Shadowing<L, S> {
             Arc::clone(&bell),
         )
         .asking_first();
-        if options.background == Background::Stepped {
+        if options.is_stepped() {
             let stepped = Stepped {
                 shadow,
                 keeper,

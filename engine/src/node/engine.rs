@@ -9,20 +9,21 @@ use std::time::Duration;
 use lockstep_journaler::Position;
 use lockstep_ringbuffer::{Probe, Report, Running};
 
+use super::face::{self, Face};
 use super::no_room;
 use super::recovery::Recovery;
+use super::starter::agree_on;
 use crate::config::Config;
-use crate::core::{Core, first_version};
+use crate::core::Core;
 use crate::error::{Error, Result};
 use crate::logic::{Logic, OutputOf};
-use crate::mailbox::Mailbox;
 use crate::requests::Reply;
-use crate::shared::{Shared, Waited};
+use crate::shared::Waited;
 use crate::snapshot::keeper::{Bell, LogReaders};
 use crate::snapshot::shadow::Asked;
 use crate::source::{Ack, Producer, stopped};
-use crate::stage::egress::{Desk, Slow, Subscription};
-use crate::system::VersionSwitch;
+use crate::stage::egress::{Slow, Subscription};
+use crate::system::{Parameters, VersionSwitch};
 
 /// How often a start looks why it takes so long.
 const LOOK_AT_START: Duration = Duration::from_millis(20);
@@ -32,17 +33,14 @@ pub struct Engine<L: Logic> {
     /// Only who closes it takes it out; the lock lets threads share the engine.
     pub(super) running: Mutex<Option<Running>>,
     pub(super) producer: Producer<L>,
-    pub(super) shared: Arc<Shared>,
-    pub(super) desk: Arc<Desk<OutputOf<L>>>,
-    /// Where reads go: to the shadow, or to the logic where there is none.
-    pub(super) mailbox: Arc<Mailbox<L>>,
+    /// Looks go to the shadow, or to the logic where there is none.
+    pub(super) face: Face<L>,
     pub(super) shadow: Option<(JoinHandle<()>, Arc<Asked>)>,
     pub(super) keeper: Option<(JoinHandle<()>, Arc<Bell>)>,
     pub(super) readers: Option<Box<dyn LogReaders>>,
     pub(super) watch: Option<(JoinHandle<()>, Arc<AtomicBool>)>,
     pub(super) metrics: Option<(JoinHandle<()>, SocketAddr)>,
     pub(super) probe: Probe,
-    pub(super) recovery: Recovery,
     pub(super) config: Config,
 }
 
@@ -54,17 +52,14 @@ impl<L: Logic> std::fmt::Debug for Engine<L> {
             .finish_non_exhaustive()
     }
 }
+
 impl<L: Logic> Engine<L> {
     /// A change of what the state goes by is an event.
-    pub(super) fn agree_on(&mut self, parameters: crate::system::Parameters) -> Result<()> {
+    pub(super) fn agree_on(&self, found: Parameters) -> Result<()> {
+        let recovered = self.face.recovery.position;
         let wanted = self.config.parameters();
-        if let Some(version) = first_version::<L>().filter(|_| self.recovery.position.0 == 0) {
-            self.wait_unless_full(&self.producer.clone().own(&version)?)?;
-        }
-        if wanted != parameters {
-            self.wait_unless_full(&self.producer.clone().own(&wanted)?)?;
-        }
-        Ok(())
+        let acks = agree_on(self.producer(), recovered, found, wanted)?;
+        acks.iter().try_for_each(|ack| self.wait_unless_full(ack))
     }
 
     /// Goes to another version of the logic's rules, from the next event on, here and in every replay.
@@ -99,8 +94,8 @@ impl<L: Logic> Engine<L> {
         // Ends: answered, stopped, or the disk is full.
         loop {
             match ack.wait_for(LOOK_AT_START) {
-                Err(Error::TimedOut { .. }) if self.shared.waits_for_room.get() != 0 => {
-                    return Err(no_room(&self.shared, &self.probe));
+                Err(Error::TimedOut { .. }) if self.face.shared.waits_for_room.get() != 0 => {
+                    return Err(no_room(&self.face.shared, &self.probe));
                 }
                 Err(Error::TimedOut { .. }) => {}
                 answered => return answered.map(|_| ()),
@@ -117,13 +112,13 @@ impl<L: Logic> Engine<L> {
     /// Everything before it is answered: durable as the gate says, applied, its outputs gone.
     #[must_use]
     pub fn position(&self) -> Position {
-        Position(self.shared.answered.get())
+        self.face.answered()
     }
 
     /// What opening found and did.
     #[must_use]
     pub fn recovery(&self) -> &Recovery {
-        &self.recovery
+        &self.face.recovery
     }
 
     /// What it was started with.
@@ -155,7 +150,7 @@ impl<L: Logic> Engine<L> {
         &self,
         look: impl FnOnce(&L) -> R + Send + 'static,
     ) -> Result<(Position, R)> {
-        self.read_core(move |core| (core.position(), look(core.logic())))
+        self.read_core(face::state(look))
     }
 
     /// Waits until everything before `position` is answered; then `read` sees it, whoever was told of
@@ -177,9 +172,13 @@ impl<L: Logic> Engine<L> {
     ///
     /// The engine stopped before.
     pub fn at_least(&self, position: Position) -> Result<&Self> {
-        match self.shared.wait(&self.shared.answered, position.0, None) {
+        match self
+            .face
+            .shared
+            .wait(&self.face.shared.answered, position.0, None)
+        {
             Waited::Reached => Ok(self),
-            Waited::Stopped | Waited::TimedOut => Err(stopped(&self.shared)),
+            Waited::Stopped | Waited::TimedOut => Err(stopped(&self.face.shared)),
         }
     }
 
@@ -189,7 +188,7 @@ impl<L: Logic> Engine<L> {
     ///
     /// The engine stopped.
     pub fn state_hash(&self) -> Result<(Position, u64)> {
-        self.read_core(|core| (core.position(), core.state_hash()))
+        self.read_core(face::state_hash)
     }
 
     /// The kept reply to a client's request: the position of the event, and its code.
@@ -198,7 +197,7 @@ impl<L: Logic> Engine<L> {
     ///
     /// The engine stopped.
     pub fn reply(&self, session: u64, request: u32) -> Result<Option<Reply>> {
-        self.read_core(move |core| core.requests().reply(session, request))
+        self.read_core(face::reply(session, request))
     }
 
     /// Positions in quarantine.
@@ -214,17 +213,13 @@ impl<L: Logic> Engine<L> {
         &self,
         look: impl FnOnce(&Core<L>) -> R + Send + 'static,
     ) -> Result<R> {
-        let position = self.shared.answered.get();
-        let answer = self
-            .mailbox
-            .send(position, look)
-            .ok_or_else(|| stopped(&self.shared))?;
+        let answer = self.face.look(self.position(), look)?;
         if let Some((shadow, _)) = &self.shadow {
             shadow.thread().unpark();
         }
         answer.recv().map_err(|_| {
-            if self.shared.is_over() {
-                stopped(&self.shared)
+            if self.face.shared.is_over() {
+                stopped(&self.face.shared)
             } else {
                 Error::LookPanicked
             }
@@ -243,7 +238,7 @@ impl<L: Logic> Engine<L> {
         slow: Slow,
         slots: usize,
     ) -> Result<Subscription<OutputOf<L>>> {
-        Ok(self.desk.subscribe(name, slow, slots)?)
+        self.face.subscribe(name, slow, slots)
     }
 
     /// Asks the shadow for a snapshot of what is durable now.
@@ -257,20 +252,20 @@ impl<L: Logic> Engine<L> {
     /// The position of the newest snapshot; 0 before the first.
     #[must_use]
     pub fn newest_snapshot(&self) -> Position {
-        Position(self.shared.snapshot.get())
+        self.face.newest_snapshot()
     }
 
     /// The newest snapshot that the engine has read back from the disk and found whole, and behind which
     /// it has removed what nobody needs any more; 0 before the first.
     #[must_use]
     pub fn kept_snapshot(&self) -> Position {
-        Position(self.shared.kept.get())
+        Position(self.face.shared.kept.get())
     }
 
     /// The oldest position that is in the journal; what lies before it was given up.
     #[must_use]
     pub fn oldest(&self) -> Position {
-        Position(self.shared.oldest.get())
+        Position(self.face.shared.oldest.get())
     }
 
     /// Says durably that somebody still needs the log from `position` on, and the state in front of
@@ -304,13 +299,13 @@ impl<L: Logic> Engine<L> {
     /// there is some.
     #[must_use]
     pub fn waits_for_room(&self) -> bool {
-        self.shared.waits_for_room.get() != 0
+        self.face.shared.waits_for_room.get() != 0
     }
 
     /// Why it stopped, if it did.
     #[must_use]
     pub fn fault(&self) -> Option<String> {
-        self.shared.fault().map(str::to_owned)
+        self.face.fault()
     }
 
     /// Runs until SIGTERM or SIGINT asks it to end, or it stops by itself; then closes it.
@@ -323,7 +318,7 @@ impl<L: Logic> Engine<L> {
             what: "signals",
             source,
         })?;
-        while !crate::runtime::signals::is_asked_to_end() && self.shared.fault().is_none() {
+        while !crate::runtime::signals::is_asked_to_end() && self.face.shared.fault().is_none() {
             std::thread::park_timeout(Duration::from_millis(20));
         }
         self.close()
@@ -341,17 +336,17 @@ impl<L: Logic> Engine<L> {
         let within = self.config.drain();
         let drained = self.take_running().map(|running| running.drain(within));
         self.end_shadow();
-        self.shared.close();
-        match (self.shared.fault(), drained) {
+        self.face.shared.close();
+        match (self.face.shared.fault(), drained) {
             (Some(cause), drained) => {
                 let report = drained.map(|drained| drained.unwrap_or_else(|report| *report));
                 Err(Error::Stopped {
                     cause: with_faults(cause, report.as_ref()),
                 })
             }
-            (None, Some(Err(report))) if self.shared.waits_for_room.get() != 0 => {
+            (None, Some(Err(report))) if self.face.shared.waits_for_room.get() != 0 => {
                 Err(Error::NoRoom {
-                    durable: Position(self.shared.durable.get()),
+                    durable: Position(self.face.shared.durable.get()),
                     report: report.to_string(),
                 })
             }
@@ -419,6 +414,6 @@ impl<L: Logic> Drop for Engine<L> {
         self.end_keeper();
         drop(self.take_running());
         self.end_shadow();
-        self.shared.close();
+        self.face.shared.close();
     }
 }

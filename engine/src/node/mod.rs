@@ -1,6 +1,8 @@
 //! The engine: opened on a directory, started on threads, closed in order.
 
+pub(crate) mod face;
 pub(crate) mod metrics;
+pub(crate) mod rebuild;
 pub mod recovery;
 pub mod stepped;
 pub(crate) mod watch;

@@ -10,16 +10,18 @@ use std::time::Duration;
 use lockstep_journaler::retention::Readers;
 use lockstep_journaler::snapshots::Snapshots;
 use lockstep_journaler::storage::Storage;
-use lockstep_journaler::{From, Journal, OpenError, Reader, Recovered, Tail, directory};
+use lockstep_journaler::{From, Journal, OpenError, Position, Reader, Recovered, Tail, directory};
 use lockstep_ringbuffer::{MultiProducer, OnFull, Pipeline, Probe};
 
 use super::engine::Engine;
+use super::face::Face;
 use super::metrics::Metrics;
+use super::rebuild::Ground;
 use super::recovery::{Factory, Made, OutputId, Recovery, Source, Unmarked};
 use super::watch::{Rows, Watch};
 use super::{describe, no_room, recovery, spawn};
 use crate::config::{Config, GateAt, JournalMode, OnApplyPanic, OnValidatePanic};
-use crate::core::Core;
+use crate::core::{Core, first_version};
 use crate::counters::CounterFile;
 use crate::error::{Error, Result};
 use crate::graph::build::{Attach, Attached, Parts, build, output_ring};
@@ -31,10 +33,11 @@ use crate::runtime::clock::Clock;
 use crate::shared::Shared;
 use crate::snapshot::keeper::{Bell, Keeper, LogReaders};
 use crate::snapshot::shadow::{Asked, Orders, Shadow};
-use crate::source::Producer;
+use crate::source::{Ack, Producer};
 use crate::stage::egress::{Desk, Egress, Sink};
 use crate::stage::logic::{Exceptions, LogicStage, Rebuild};
 use crate::stage::order::Order;
+use crate::system::Parameters;
 
 /// A builder whose parts are known to fit.
 pub(super) struct Starter<L: Logic, S: Storage> {
@@ -57,15 +60,37 @@ pub(super) type Shadowing<L, S> = (Shadow<L, S>, Arc<Mailbox<L>>, Arc<Asked>);
 pub(super) struct Prepared<L: Logic, S: Storage> {
     pub(super) ring: MultiProducer<EventOf<L>>,
     pub(super) pipeline: Pipeline<EventOf<L>>,
-    pub(super) shared: Arc<Shared>,
-    pub(super) desk: Arc<Desk<OutputOf<L>>>,
-    pub(super) logic_mailbox: Arc<Mailbox<L>>,
+    /// Its looks go to the logic itself.
+    pub(super) face: Face<L>,
     pub(super) shadow: Option<Shadowing<L, S>>,
     pub(super) keeper: Option<(Keeper<S>, Arc<Bell>)>,
     pub(super) ledger: Ledger,
     pub(super) probe: Probe,
-    pub(super) recovery: Recovery,
-    pub(super) parameters: crate::system::Parameters,
+    pub(super) parameters: Parameters,
+}
+
+impl<L: Logic, S: Storage> Prepared<L, S> {
+    pub(super) fn producer(&self) -> Producer<L> {
+        let shared = Arc::clone(&self.face.shared);
+        Producer::new(self.ring.clone(), self.ledger, shared)
+    }
+}
+
+/// Puts into the log what the state is to go by and does not yet: a change of that is an event.
+pub(super) fn agree_on<L: Logic>(
+    mut producer: Producer<L>,
+    recovered: Position,
+    found: Parameters,
+    wanted: Parameters,
+) -> Result<Vec<Ack>> {
+    let mut acks = Vec::new();
+    if let Some(version) = first_version::<L>().filter(|_| recovered.0 == 0) {
+        acks.push(producer.own(&version)?);
+    }
+    if wanted != found {
+        acks.push(producer.own(&wanted)?);
+    }
+    Ok(acks)
 }
 
 /// The journal and what reads it.
@@ -80,29 +105,24 @@ impl<L: Logic, S: Storage> Starter<L, S> {
         let prepared = self.prepare(OnFull::Wait)?;
         let watch = self.watch(&prepared)?;
         let metrics = self.metrics(&prepared, &watch.1)?;
+        let producer = prepared.producer();
         let Prepared {
-            ring,
             pipeline,
-            shared,
-            desk,
-            logic_mailbox,
-            shadow,
-            keeper,
-            ledger,
+            mut face,
             probe,
-            recovery,
             parameters,
+            ..
         } = prepared;
         let running = pipeline.start()?;
-        let producer = Producer::new(ring, ledger, Arc::clone(&shared));
-        let (shadow, mailbox) = match shadow {
-            Some((shadow, mailbox, asked)) => (
-                Some((spawn("shadow", &shared, || shadow.run())?, asked)),
-                mailbox,
-            ),
-            None => (None, logic_mailbox),
+        let shared = Arc::clone(&face.shared);
+        let shadow = match prepared.shadow {
+            Some((shadow, mailbox, asked)) => {
+                face.mailbox = mailbox;
+                Some((spawn("shadow", &shared, || shadow.run())?, asked))
+            }
+            None => None,
         };
-        let keeper = match keeper {
+        let keeper = match prepared.keeper {
             Some((keeper, bell)) => Some((spawn("keeper", &shared, || keeper.run())?, bell)),
             None => None,
         };
@@ -115,19 +135,16 @@ impl<L: Logic, S: Storage> Starter<L, S> {
             }
             None => None,
         };
-        let mut engine = Engine {
+        let engine = Engine {
             running: Mutex::new(Some(running)),
             producer,
-            shared,
-            desk,
-            mailbox,
+            face,
             shadow,
             keeper,
             readers,
             watch,
             metrics,
             probe,
-            recovery,
             config: self.config,
         };
         engine.agree_on(parameters)?;
@@ -150,7 +167,7 @@ impl<L: Logic, S: Storage> Starter<L, S> {
             .as_ref()
             .map(|opened| self.rebuild(opened))
             .transpose()?;
-        let logic_mailbox = Arc::new(Mailbox::new());
+        let mailbox = Arc::new(Mailbox::new());
         let desk = Arc::new(Desk::default());
         let door = Arc::new(OnceLock::new());
         let ledger = Ledger::starting_at(position);
@@ -167,7 +184,7 @@ impl<L: Logic, S: Storage> Starter<L, S> {
             made.core,
             ledger,
             Arc::clone(&shared),
-            Arc::clone(&logic_mailbox),
+            Arc::clone(&mailbox),
             outputs,
             exceptions,
             Arc::clone(&door),
@@ -197,17 +214,20 @@ impl<L: Logic, S: Storage> Starter<L, S> {
         // Set once, here: the stage finds it in its first turn.
         let _first = door.set(Mutex::new(ring.clone()));
         let probe = pipeline.probe();
+        let face = Face {
+            shared,
+            desk,
+            mailbox,
+            recovery,
+        };
         Ok(Prepared {
             ring,
             pipeline,
-            shared,
-            desk,
-            logic_mailbox,
+            face,
             shadow,
             keeper,
             ledger,
             probe,
-            recovery,
             parameters,
         })
     }
@@ -274,42 +294,17 @@ impl<L: Logic, S: Storage> Starter<L, S> {
         )
     }
 
-    /// Rebuilds a state while the engine runs, from a reader of its own.
     fn rebuild(&self, opened: &Opened<S>) -> Result<Rebuild<L>> {
-        let mut reader = opened.journal.reader(From::Oldest)?;
-        let (storage, factory, config) = (
-            self.storage.clone(),
-            Arc::clone(&self.factory),
-            self.config.clone(),
-        );
-        let (log, oldest, first_end) =
-            (opened.journal.log_id(), opened.recovered.oldest, opened.end);
-        let progress = opened.journal.progress();
-        Ok(Box::new(move |until, skip| {
-            let reached = progress.durable();
-            if reached.position < until {
-                return Ok(None);
-            }
-            // A snapshot that was taken since is in front of `until`, at a frame's end in the log.
-            let end = Tail {
-                reached: reached.max(first_end.reached),
-                ..first_end
-            };
-            // Retention may have taken segments since.
-            let oldest = crate::log::oldest(&mut reader, oldest)?;
-            let mut source = Source {
-                storage: &storage,
-                reader: &mut reader,
-                factory: &factory,
-                log,
-                end,
-                oldest,
-                config: &config,
-                unmarked: Unmarked::ByPolicy,
-            };
-            let made = source.make(until, skip, None, &mut [])?;
-            Ok(Some(made.core))
-        }))
+        let ground = Ground {
+            storage: &self.storage,
+            journal: &opened.journal,
+            factory: &self.factory,
+            config: &self.config,
+            end: opened.end,
+            oldest: opened.recovered.oldest,
+            unmarked: Unmarked::ByPolicy,
+        };
+        ground.rebuild()
     }
 
     fn shadow(
@@ -380,7 +375,7 @@ impl<L: Logic, S: Storage> Starter<L, S> {
             .map(|directory| CounterFile::create(directory, now_ns, rows.names()))
             .transpose();
         let file = file.map_err(|source| match source.kind() {
-            ErrorKind::StorageFull => no_room(&prepared.shared, &prepared.probe),
+            ErrorKind::StorageFull => no_room(&prepared.face.shared, &prepared.probe),
             _ => Error::Beside {
                 what: "the counters",
                 source,
@@ -389,7 +384,7 @@ impl<L: Logic, S: Storage> Starter<L, S> {
         let is_over = Arc::new(AtomicBool::new(false));
         let tick = (self.config.tick_ms != 0).then(|| Duration::from_millis(self.config.tick_ms));
         let watch = Watch {
-            shared: Arc::clone(&prepared.shared),
+            shared: Arc::clone(&prepared.face.shared),
             probe: prepared.probe.clone(),
             ledger: prepared.ledger,
             door: prepared.ring.clone(),
@@ -416,7 +411,7 @@ impl<L: Logic, S: Storage> Starter<L, S> {
         })?;
         let metrics = Metrics {
             listener,
-            shared: Arc::clone(&prepared.shared),
+            shared: Arc::clone(&prepared.face.shared),
             probe: prepared.probe.clone(),
             ledger: prepared.ledger,
             rows: Rows::of(&prepared.probe),

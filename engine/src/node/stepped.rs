@@ -25,21 +25,20 @@ use lockstep_journaler::{Background, Position};
 use lockstep_ringbuffer::{ClaimError, OnFull, Pipeline, Probe, Turn};
 
 use super::engine::with_faults;
+use super::face::{self, Face};
 use super::recovery::Recovery;
-use super::starter::{Prepared, Starter};
+use super::starter::{Starter, agree_on};
 use crate::config::{Config, ConfigError, JournalThread};
-use crate::core::{Core, first_version};
+use crate::core::Core;
 use crate::error::{Error, Result, of_fault};
 use crate::ledger::Ledger;
 use crate::logic::{EventOf, Logic, OutputOf};
-use crate::mailbox::Mailbox;
 use crate::requests::Reply;
 use crate::runtime::clock::Clock;
-use crate::shared::Shared;
 use crate::snapshot::keeper::Keeper;
 use crate::snapshot::shadow::{Asked, Shadow};
 use crate::source::{Producer, stopped};
-use crate::stage::egress::{Desk, Slow, Subscription};
+use crate::stage::egress::{Slow, Subscription};
 use crate::system::Tick;
 
 /// An engine that runs only in [`turn`](Self::turn).
@@ -89,16 +88,14 @@ use crate::system::Tick;
 pub struct Stepped<L: Logic, S: Storage> {
     pipeline: Option<Pipeline<EventOf<L>>>,
     producer: Producer<L>,
-    shared: Arc<Shared>,
-    desk: Arc<Desk<OutputOf<L>>>,
-    mailbox: Arc<Mailbox<L>>,
+    /// Looks go to the logic itself: it has nobody else's time to lose.
+    face: Face<L>,
     shadow: Option<(Shadow<L, S>, Arc<Asked>)>,
     keeper: Option<Keeper<S>>,
     /// The newest snapshot when the keeper last looked.
     kept: Position,
     ledger: Ledger,
     probe: Probe,
-    recovery: Recovery,
     clock: Clock,
     /// When the last tick was published.
     ticked_ns: u64,
@@ -126,44 +123,23 @@ impl<L: Logic, S: Storage> Stepped<L, S> {
         starter.config.journal_thread = JournalThread::Inline;
         starter.options.background = Background::Stepped;
         let prepared = starter.prepare(OnFull::Reject)?;
-        let Prepared {
-            ring,
-            pipeline,
-            shared,
-            desk,
-            logic_mailbox,
-            shadow,
-            keeper,
-            ledger,
-            probe,
-            recovery,
-            parameters,
-        } = prepared;
         let ticked_ns = starter.clock.now_ns().unwrap_or(0);
-        let mut stepped = Self {
-            pipeline: Some(pipeline),
-            producer: Producer::new(ring, ledger, Arc::clone(&shared)),
-            shared,
-            desk,
-            mailbox: logic_mailbox,
-            // Reads go to the logic itself: it has nobody else's time to lose.
-            shadow: shadow.map(|(shadow, _, asked)| (shadow, asked)),
-            keeper: keeper.map(|(keeper, _)| keeper),
+        let recovered = prepared.face.recovery.position;
+        let (found, wanted) = (prepared.parameters, starter.config.parameters());
+        let stepped = Self {
+            producer: prepared.producer(),
+            pipeline: Some(prepared.pipeline),
+            face: prepared.face,
+            shadow: prepared.shadow.map(|(shadow, _, asked)| (shadow, asked)),
+            keeper: prepared.keeper.map(|(keeper, _)| keeper),
             kept: Position(u64::MAX),
-            ledger,
-            probe,
-            recovery,
+            ledger: prepared.ledger,
+            probe: prepared.probe,
             clock: starter.clock,
             ticked_ns,
             config: starter.config,
         };
-        let wanted = stepped.config.parameters();
-        if let Some(version) = first_version::<L>().filter(|_| stepped.recovery.position.0 == 0) {
-            let _agreed = stepped.producer.own(&version)?;
-        }
-        if wanted != parameters {
-            let _agreed = stepped.producer.own(&wanted)?;
-        }
+        let _agreed = agree_on(stepped.producer(), recovered, found, wanted)?;
         Ok(stepped)
     }
 
@@ -203,9 +179,9 @@ impl<L: Logic, S: Storage> Stepped<L, S> {
 
     fn look_for_faults(&self) {
         if let Err(ClaimError::Poisoned { fault }) = self.producer.check_ring()
-            && self.shared.fault().is_none()
+            && self.face.shared.fault().is_none()
         {
-            self.shared.fail(of_fault(&fault, self.ledger));
+            self.face.shared.fail(of_fault(&fault, self.ledger));
         }
     }
 
@@ -213,12 +189,12 @@ impl<L: Logic, S: Storage> Stepped<L, S> {
         let Some((shadow, _)) = self
             .shadow
             .as_mut()
-            .filter(|_| self.shared.fault().is_none())
+            .filter(|_| self.face.shared.fault().is_none())
         else {
             return false;
         };
         shadow.turn().unwrap_or_else(|error| {
-            self.shared.fail(format!("shadow: {error}"));
+            self.face.shared.fail(format!("shadow: {error}"));
             false
         })
     }
@@ -233,25 +209,25 @@ impl<L: Logic, S: Storage> Stepped<L, S> {
     /// Everything before it is answered.
     #[must_use]
     pub fn position(&self) -> Position {
-        Position(self.shared.answered.get())
+        self.face.answered()
     }
 
     /// Everything before it is durable here, as the mode says.
     #[must_use]
     pub fn durable(&self) -> Position {
-        Position(self.shared.durable.get())
+        Position(self.face.shared.durable.get())
     }
 
     /// Everything before it is in the state.
     #[must_use]
     pub fn applied(&self) -> Position {
-        Position(self.shared.applied.get())
+        self.face.applied()
     }
 
     /// What opening found and did.
     #[must_use]
     pub fn recovery(&self) -> &Recovery {
-        &self.recovery
+        &self.face.recovery
     }
 
     /// Watches how far every stage is.
@@ -271,7 +247,7 @@ impl<L: Logic, S: Storage> Stepped<L, S> {
         slow: Slow,
         slots: usize,
     ) -> Result<Subscription<OutputOf<L>>> {
-        Ok(self.desk.subscribe(name, slow, slots)?)
+        self.face.subscribe(name, slow, slots)
     }
 
     /// Looks at the state as it is behind everything that a settled engine has applied.
@@ -283,7 +259,7 @@ impl<L: Logic, S: Storage> Stepped<L, S> {
         &mut self,
         look: impl FnOnce(&L) -> R + Send + 'static,
     ) -> Result<(Position, R)> {
-        self.read_core(move |core| (core.position(), look(core.logic())))
+        self.read_core(face::state(look))
     }
 
     /// The hash of the whole state, with the position it is of.
@@ -292,7 +268,7 @@ impl<L: Logic, S: Storage> Stepped<L, S> {
     ///
     /// As [`read`](Self::read).
     pub fn state_hash(&mut self) -> Result<(Position, u64)> {
-        self.read_core(|core| (core.position(), core.state_hash()))
+        self.read_core(face::state_hash)
     }
 
     /// The kept reply to a client's request.
@@ -301,22 +277,21 @@ impl<L: Logic, S: Storage> Stepped<L, S> {
     ///
     /// As [`read`](Self::read).
     pub fn reply(&mut self, session: u64, request: u32) -> Result<Option<Reply>> {
-        self.read_core(move |core| core.requests().reply(session, request))
+        self.read_core(face::reply(session, request))
     }
 
     fn read_core<R: Send + 'static>(
         &mut self,
         look: impl FnOnce(&Core<L>) -> R + Send + 'static,
     ) -> Result<R> {
-        let answer = self.mailbox.send(0, look);
-        let answer = answer.ok_or_else(|| stopped(&self.shared))?;
+        let answer = self.face.look(Position(0), look)?;
         // Ends: with the answer, or when no turn does anything any more.
         loop {
             let worked = self.turn();
             match answer.try_recv() {
                 Ok(found) => return Ok(found),
                 Err(_) if worked => {}
-                Err(_) => return Err(stopped(&self.shared)),
+                Err(_) => return Err(stopped(&self.face.shared)),
             }
         }
     }
@@ -331,13 +306,13 @@ impl<L: Logic, S: Storage> Stepped<L, S> {
     /// The position of the newest snapshot; 0 before the first.
     #[must_use]
     pub fn newest_snapshot(&self) -> Position {
-        Position(self.shared.snapshot.get())
+        self.face.newest_snapshot()
     }
 
     /// Why it stopped, if it did.
     #[must_use]
     pub fn fault(&self) -> Option<String> {
-        self.shared.fault().map(str::to_owned)
+        self.face.fault()
     }
 
     /// Lets everything that was published pass every stage and closes the journal.
@@ -351,8 +326,8 @@ impl<L: Logic, S: Storage> Stepped<L, S> {
         let published = report.as_ref().map(|report| report.positions.published);
         let is_done = published.is_none_or(|end| self.ledger.position(end) <= self.position());
         drop(self.pipeline.take());
-        self.shared.close();
-        match (self.shared.fault(), report) {
+        self.face.shared.close();
+        match (self.face.shared.fault(), report) {
             (Some(cause), report) => Err(Error::Stopped {
                 cause: with_faults(cause, report.as_ref()),
             }),
@@ -368,8 +343,8 @@ impl<L: Logic, S: Storage> Stepped<L, S> {
 impl<L: Logic, S: Storage> Drop for Stepped<L, S> {
     /// `ST2`
     fn drop(&mut self) {
-        self.shared.abandon();
+        self.face.shared.abandon();
         drop(self.pipeline.take());
-        self.shared.close();
+        self.face.shared.close();
     }
 }

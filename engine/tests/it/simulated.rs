@@ -6,10 +6,10 @@
 //! is in `cluster`.
 
 use lockstep_engine::cluster::{Asker, ClusterNode, Done, NodeOptions, Refused};
-use lockstep_engine::event::{Kinds, schema_kind, schema_of};
+use lockstep_engine::event::{Kinds, schema_kind};
 use lockstep_engine::prelude::*;
 use lockstep_engine::schema::Schema;
-use lockstep_engine::system::Membership;
+use lockstep_engine::system::{Membership, schema_of};
 use lockstep_engine::{Clock, Config, Retention};
 use lockstep_journaler::Background;
 use lockstep_journaler::storage::Simulated;

@@ -31,11 +31,12 @@
 
 use std::borrow::Cow;
 
-use lockstep_engine::event::{HEADER_BYTES, Kinds, SYSTEM_KINDS, Slot, schema_of};
+use lockstep_engine::event::{HEADER_BYTES, Kinds, SYSTEM_KINDS, Slot};
 use lockstep_engine::logic::{Context, Logic, Reject};
 use lockstep_engine::schema::{
     Field, Kind as SchemaKind, NamedValue, Schema, Shape, retyped, shape_of, with_values,
 };
+use lockstep_engine::system::schema_of;
 use lockstep_engine::{LoadError, Outputs, State, StateReader, StateWriter};
 
 use crate::event::{
