@@ -95,7 +95,8 @@ impl Beacons {
         self.disputed
     }
 
-    fn at(&self, position: u64) -> Vec<(NodeId, u64)> {
+    /// What nodes said of a position, as far as it is remembered.
+    pub(super) fn at(&self, position: u64) -> Vec<(NodeId, u64)> {
         let of = |(&node, said): (&NodeId, &VecDeque<Beacon>)| {
             let one = said.iter().find(|one| one.position == position)?;
             Some((node, one.hash))

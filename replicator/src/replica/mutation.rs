@@ -45,6 +45,8 @@ pub enum Mutation {
     UncommittedMarkCounts,
     /// A leader marks the event at which it stands, whoever else does.
     MarksAlone,
+    /// A leader that stands where another went past leads on.
+    LeadsOnWhereItStands,
     /// A logic that runs ahead of its gate answers at once.
     OutputBeforeItsGate,
     /// A deposed leader keeps what its logic had applied ahead of its gate.
@@ -73,6 +75,7 @@ impl Mutation {
         Mutation::PassesOverUnmarked,
         Mutation::UncommittedMarkCounts,
         Mutation::MarksAlone,
+        Mutation::LeadsOnWhereItStands,
         Mutation::WordInTheLogNotSeen,
         Mutation::OutputBeforeItsGate,
         Mutation::KeepsAStateThatDidNotCommit,
@@ -100,6 +103,7 @@ impl Mutation {
             Mutation::PassesOverUnmarked => "passes-over-unmarked",
             Mutation::UncommittedMarkCounts => "uncommitted-mark-counts",
             Mutation::MarksAlone => "marks-alone",
+            Mutation::LeadsOnWhereItStands => "leads-on-where-it-stands",
             Mutation::AnewWithOldMembers => "anew-with-old-members",
             Mutation::WordInTheLogNotSeen => "word-in-the-log-not-seen",
             Mutation::OutputBeforeItsGate => "output-before-its-gate",

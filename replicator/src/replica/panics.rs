@@ -9,6 +9,7 @@
 //!   node 2  ──(p, stands)──┼─► a majority stands there      the leader marks p in the log: quarantine
 //!   node 3  ──(p, passed)──┘   a majority has passed        who stands there stops, by name
 //!                              no majority can come about   who stands there stops, by name
+//!                              too few speak                a leader that stands hands over to one that passed
 //! ```
 //!
 //! # Invariants
@@ -17,6 +18,7 @@
 //!   them; so nobody who proposes has answered for the event.
 //! * `PN2` A node that has passed an event at which a majority stands says nothing any more.
 //! * `PN3` Nothing is said where nobody stands.
+//! * `PN4` A leader that stands alone where another voter has passed hands over to it: that one answers.
 
 use std::collections::BTreeSet;
 
@@ -123,6 +125,16 @@ impl Panics {
         self.standing.filter(|_| self.is_agreed)
     }
 
+    /// Who has passed the event in front of which this node stands, if no majority stands there (`PN4`).
+    pub(super) fn passed(&self) -> Vec<NodeId> {
+        let Some(position) = self.standing.filter(|_| !self.is_agreed) else {
+            return Vec::new();
+        };
+        let said = self.words.at(position).into_iter();
+        let passed = said.filter(|(_, word)| *word == PASSED);
+        passed.map(|(node, _)| node).collect()
+    }
+
     /// Where others stand, and this node has said nothing yet.
     pub(super) fn asked_about(&self, me: NodeId) -> Vec<u64> {
         let is_open = |position: &&u64| self.words.word_of(me, **position).is_none();
@@ -202,6 +214,25 @@ mod tests {
         assert_eq!(told(true, &[(TWO, STANDS)], &two).1, Verdict::Open);
         let stands = told(false, &[(TWO, PASSED)], &two).1;
         assert_eq!(stands, alone(&[ONE], &[TWO]));
+    }
+
+    #[test]
+    fn pn4_who_stands_alone_knows_who_could_answer() {
+        let members = Members::of_voters(&[ONE, TWO, THREE]);
+        let mut panics = Panics::default();
+        panics.stand(Some(9));
+        let (me, word) = Panics::own_word(ONE, 9, false);
+        panics.hear(me, word, ONE, &members);
+        assert_eq!(panics.passed(), []);
+        let told = |position, hash| Beacon { position, hash };
+        panics.hear(TWO, told(8, PASSED), ONE, &members);
+        assert_eq!(panics.passed(), [], "that was another event");
+        panics.hear(TWO, told(9, PASSED), ONE, &members);
+        assert_eq!(panics.passed(), [TWO]);
+        panics.hear(THREE, told(9, STANDS), ONE, &members);
+        assert_eq!(panics.passed(), [], "a majority stands there");
+        panics.stand(None);
+        assert_eq!(panics.passed(), []);
     }
 
     #[test]

@@ -48,6 +48,7 @@ impl<S: Storage> Replica<S> {
                 for word in self.panics.tellings(self.options.node) {
                     self.say_of_panic(word);
                 }
+                self.hand_over_where_another_passed()?;
             }
         }
         if self.options.mutation == Some(Mutation::AcknowledgeBeforeSync) {

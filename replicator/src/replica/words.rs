@@ -7,7 +7,8 @@ use lockstep_journaler::storage::Storage;
 
 use super::beacons::{Beacon, Judged};
 use super::panics::{Panics, Verdict};
-use super::{Fatal, Mutation, Replica, Said};
+use super::{Fatal, Mutation, OfferError, Replica, Said};
+use crate::consensus::{Peer, Role};
 use crate::ids::NodeId;
 use crate::wire::{Head, Kind, Message};
 
@@ -157,6 +158,29 @@ impl<S: Storage> Replica<S> {
         let others = self.consensus.members().all().into_iter();
         for to in others.filter(|node| *node != me) {
             self.unsent.push((to, Message::bare(head)));
+        }
+    }
+
+    /// `PN4`: to the voter that went past, that answers, and that has all that is committed.
+    pub(super) fn hand_over_where_another_passed(&mut self) -> Result<(), Fatal> {
+        let view = self.consensus.view();
+        let keeps = self.options.mutation == Some(Mutation::LeadsOnWhereItStands);
+        if view.role != Role::Leader || view.handing_over.is_some() || keeps {
+            return Ok(());
+        }
+        let (passed, members) = (self.panics.passed(), self.consensus.members());
+        let is_able = |peer: &Peer| {
+            let has_all = peer.is_active && !peer.in_snapshot && peer.matched >= view.committed;
+            has_all && passed.contains(&peer.node) && members.is_voter(peer.node)
+        };
+        let able = self.consensus.peers().filter(is_able);
+        let Some(heir) = able.max_by_key(|peer| peer.matched) else {
+            return Ok(());
+        };
+        match self.transfer_to(heir.node) {
+            Err(OfferError::Fatal(fatal)) => Err(fatal),
+            // Not at the moment: it is asked again.
+            Ok(()) | Err(_) => Ok(()),
         }
     }
 }

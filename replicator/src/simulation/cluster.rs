@@ -59,6 +59,7 @@ enum Happening {
     Restart(NodeId),
     HealNetwork,
     HealDisk(NodeId),
+    Mend,
 }
 
 #[derive(Debug)]
@@ -290,9 +291,12 @@ impl<N: Node> Cluster<N> {
         alive.map(|(&id, _)| id).collect()
     }
 
+    fn node(&self, id: NodeId) -> Option<&N> {
+        self.processes.get(&id)?.node.as_ref()
+    }
+
     fn replica(&self, id: NodeId) -> Option<&crate::replica::Replica<Simulated>> {
-        let process = self.processes.get(&id)?;
-        process.node.as_ref().map(Node::replica)
+        self.node(id).map(Node::replica)
     }
 
     fn leader(&self) -> Option<NodeId> {

@@ -43,6 +43,34 @@ fn qu_a_leader_that_panics_alone_stops_by_name_and_another_answers() {
     (1..=seeds().unwrap_or(4)).for_each(|seed| one_panics(seed, true));
 }
 
+/// One node is off, and of the two others the one that leads panics alone: no majority can tell it to stop,
+/// so it hands over to the one that went past, which answers.
+fn one_of_two_panics(seed: u64) {
+    let mut world = World::with_bombs(seed, 1_000_000);
+    world.until_answered(10);
+    let leader = world.leader().unwrap();
+    let (off, other) = (next_of(leader), next_of(next_of(leader)));
+    world.kill(off);
+    let from = world.node(leader).applied();
+    world.processes[leader].faults.panics_from(Some(from));
+    world.until("the other one leads", |world| world.leader() == Some(other));
+    world.until_answered(world.asked() + 20);
+    assert_eq!(world.stopped(leader), None, "seed {seed}");
+    assert_eq!(world.node(leader).applied(), from, "seed {seed}: it stands");
+    // With a mended logic it is as the others, whoever comes back first.
+    world.kill(leader);
+    world.processes[leader].faults.panics_from(None);
+    world.start(leader);
+    world.start(off);
+    let seen = world.finish(3);
+    world.replay_agrees(&seen);
+}
+
+#[test]
+fn pn4_a_leader_that_panics_alone_hands_over_where_no_majority_speaks() {
+    (1..=seeds().unwrap_or(4)).for_each(one_of_two_panics);
+}
+
 /// The ring of the leader is full behind the event, and the leader dies: the mark finds a place, in
 /// its ring or in that of the next one.
 fn full_ring(seed: u64) {

@@ -1,8 +1,11 @@
 //! The end: everything is healed, and it is asked whether all is well.
 
 use super::super::node::Node;
-use super::{Cluster, Outcome};
+use super::{Cluster, Happening, MS, Outcome};
 use crate::ids::NodeId;
+
+/// Between two looks of an operator at what stands.
+const MEND_NS: u64 = 500 * MS;
 
 impl<N: Node> Cluster<N> {
     pub(super) fn heal(&mut self) -> Outcome {
@@ -24,16 +27,45 @@ impl<N: Node> Cluster<N> {
             self.start(id)?;
         }
         self.reconnect_all();
+        self.after(MEND_NS, Happening::Mend);
         Ok(())
+    }
+
+    /// An operator's part: a logic that stands alone in front of an event is started again where it does
+    /// not panic, if too few are left that could tell it to stop. Clients come first: another leads and
+    /// answers them as long as there is one that does not stand (`PN4`).
+    pub(super) fn mend(&mut self) {
+        self.after(MEND_NS, Happening::Mend);
+        let stand = |id: &NodeId| self.node(*id).and_then(Node::standing);
+        for id in self.alive() {
+            let Some(node) = self.node(id).filter(|node| node.stands_alone()) else {
+                continue;
+            };
+            let (members, standing) = (node.replica().members(), node.standing());
+            let gone = |id: &NodeId| self.processes.get(id).is_none_or(|process| process.is_gone);
+            let left = members.voters.iter().filter(|id| !gone(id));
+            let left: Vec<NodeId> = left.copied().collect();
+            let others = left.iter().filter(|id| stand(id) != standing);
+            let others: Vec<NodeId> = others.copied().collect();
+            let somebody_can_answer = left.iter().any(|id| stand(id).is_none());
+            let must_be_told = members.is_quorum(&others);
+            if !must_be_told && (self.is_served() || !somebody_can_answer) {
+                self.trace(|| format!("node {id} stands at {standing:?}, and is mended"));
+                self.start_mended(id);
+                return;
+            }
+        }
+    }
+
+    /// Every client had all its answers.
+    fn is_served(&self) -> bool {
+        let mut clients = self.clients.values();
+        clients.all(|client| client.done_healed >= 3 && client.waiting.is_none())
     }
 
     /// One leader, all members level with it, and every client served.
     pub(super) fn is_well(&mut self) -> bool {
-        if self
-            .clients
-            .values()
-            .any(|client| client.done_healed < 3 || client.waiting.is_some())
-        {
+        if !self.is_served() {
             return false;
         }
         let Some(leader) = self.leader() else {

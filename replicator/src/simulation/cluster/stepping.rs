@@ -59,6 +59,10 @@ impl<N: Node> Cluster<N> {
                 }
                 Ok(())
             }
+            Happening::Mend => {
+                self.mend();
+                Ok(())
+            }
         }
     }
 
@@ -178,17 +182,9 @@ impl<N: Node> Cluster<N> {
             self.after(delay, Happening::Restart(id));
             return Ok(());
         }
-        let alone = self.processes.get_mut(&id).filter(|process| {
-            let node = process.node.as_ref();
-            node.is_some_and(Node::stands_alone)
-        });
-        if let Some(process) = alone {
-            // Its memory is mended.
-            process.setup.panics_alone = false;
-            self.tally.panicked_alone += 1;
+        if self.node(id).is_some_and(Node::stands_alone) {
             self.trace(|| format!("node {id} stops: {reason}"));
-            self.kill(id, false);
-            self.restart_later(id);
+            self.start_mended(id);
             return Ok(());
         }
         let is_hurt = self
@@ -231,6 +227,16 @@ impl<N: Node> Cluster<N> {
         self.network.reset_all_of(id, self.plan.hears_last_words);
         self.checker.restarted(id);
         self.trace(|| format!("node {id} is killed, power lost: {loses_power}"));
+    }
+
+    /// A logic that panics alone is started again where it does not: its memory is mended.
+    pub(super) fn start_mended(&mut self, id: NodeId) {
+        if let Some(process) = self.processes.get_mut(&id) {
+            process.setup.panics_alone = false;
+        }
+        self.tally.panicked_alone += 1;
+        self.kill(id, false);
+        self.restart_later(id);
     }
 
     pub(super) fn restart_later(&mut self, id: NodeId) {
