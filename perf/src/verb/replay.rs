@@ -36,7 +36,7 @@ use super::{Format, Global};
         lockstep replay ./x --filter Executed | head\n  \
         lockstep replay ./x --compare faulty-tick\n\n\
         Exit codes: 0 done, or the versions agree · 3 they cannot be compared to the end · 4 they differ, \
-        the first difference is shown · 5 log or state hash differ from what is expected")]
+        the first difference is shown · 5 log or hash differ from what is expected")]
 pub(crate) struct Args {
     /// The journal's directory; it may be in use
     dir: PathBuf,
@@ -65,7 +65,7 @@ pub(crate) struct Args {
     /// Write all outputs to a new file: .bin as they are, else a line of JSON each
     #[arg(long, value_name = "FILE")]
     outputs: Option<PathBuf>,
-    /// Exit 5 unless the state has this hash at the end
+    /// Exit 5 unless the exchange has this hash (logic_hash) at the end
     #[arg(long, value_parser = hash, value_name = "HEX")]
     expect_hash: Option<u64>,
     /// Run this version of the exchange beside the one that is: the first output that differs
@@ -249,11 +249,11 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
         |out| out.write_all(summary.text().as_bytes()),
     )?;
     if let Some(expected) = args.expect_hash
-        && expected != standing.state_hash
+        && expected != standing.logic_hash
     {
         let what = format!(
-            "the state hash at position {} is {:016x}, expected {expected:016x}",
-            standing.position, standing.state_hash
+            "the logic hash at position {} is {:016x}, expected {expected:016x}",
+            standing.position, standing.logic_hash
         );
         return Err(Refusal::new(Exit::Corrupt, what, "--to POSITION finds where it parts").into());
     }

@@ -56,7 +56,7 @@ fn what_was_run_is_replayed_with_the_same_summary() {
         "rejects",
         "live_orders",
         "position",
-        "state_hash",
+        "logic_hash",
     ] {
         assert!(!ran[key].is_null(), "{key}: {ran}");
         assert_eq!(ran[key], again[key], "{key}");
@@ -152,8 +152,8 @@ fn a_full_disk_ends_a_load_that_goes_on_when_there_is_room() {
     let rest = loaded(load, &directory, &more);
     assert!(rest["behind"].as_u64() >= part["events"].as_u64(), "{rest}");
     let whole = loaded(load, &root.path().join("whole"), &more);
-    assert_eq!(rest["state_hash"], whole["state_hash"]);
-    assert_eq!(replayed(&directory, &[])["state_hash"], rest["state_hash"]);
+    assert_eq!(rest["logic_hash"], whole["logic_hash"]);
+    assert_eq!(replayed(&directory, &[])["logic_hash"], rest["logic_hash"]);
 }
 
 /// Kills a load at different moments; the same command goes on, and at the end log, state and
@@ -189,9 +189,9 @@ fn a_load_that_is_killed_goes_on_exactly_once() {
         assert!(told("recovery planned events=") < told("recovered position="));
         let more = ["--outputs", text(&whole_outputs)];
         let uninterrupted = loaded(&load, &whole, &more);
-        assert_eq!(last["state_hash"], uninterrupted["state_hash"]);
+        assert_eq!(last["logic_hash"], uninterrupted["logic_hash"]);
         assert_eq!(last["trades_in_log"], uninterrupted["trades"]);
-        assert_eq!(replayed(&killed, &[])["state_hash"], last["state_hash"]);
+        assert_eq!(replayed(&killed, &[])["logic_hash"], last["logic_hash"]);
         let outputs = std::fs::read(&killed_outputs).unwrap();
         assert!(
             outputs == std::fs::read(&whole_outputs).unwrap(),
@@ -200,12 +200,12 @@ fn a_load_that_is_killed_goes_on_exactly_once() {
         // Once more: there is nothing left to do.
         let nothing = loaded(&load, &killed, &[]);
         assert_eq!(nothing["events"], 0);
-        assert_eq!(nothing["state_hash"], last["state_hash"]);
+        assert_eq!(nothing["logic_hash"], last["logic_hash"]);
         println!(
             "{kills} kills: {} events, {} bytes in {name}, each once; state {}",
             uninterrupted["events"],
             outputs.len(),
-            last["state_hash"]
+            last["logic_hash"]
         );
     }
 }
@@ -276,8 +276,8 @@ fn a_signal_drains_and_the_summary_is_of_what_was_loaded() {
     assert!(ran["events"].as_u64().unwrap() >= 500, "{ran}");
     let again = replayed(&directory, &[]);
     assert_eq!(
-        (&ran["events"], &ran["state_hash"]),
-        (&again["events"], &again["state_hash"])
+        (&ran["events"], &ran["logic_hash"]),
+        (&again["events"], &again["logic_hash"])
     );
 }
 
@@ -306,7 +306,7 @@ fn rows_that_cannot_be_read_are_told_or_stop_the_load() {
     let summary: Value = serde_json::from_str(&stopped.stdout).unwrap();
     assert_eq!(summary["ended"], "bad row");
     let again = replayed(&root.path().join("stop"), &[]);
-    assert_eq!(summary["state_hash"], again["state_hash"]);
+    assert_eq!(summary["logic_hash"], again["logic_hash"]);
 }
 
 #[test]
@@ -367,7 +367,7 @@ fn what_makes_no_sense_is_refused_and_changes_nothing() {
 
     let expected = replay(&directory, &["--expect-hash", "77", "--format", "quiet"]);
     refused(expected, 5, "expected 0000000000000077");
-    assert_eq!(replayed(&directory, &[])["state_hash"], first["state_hash"]);
+    assert_eq!(replayed(&directory, &[])["logic_hash"], first["logic_hash"]);
 
     std::fs::write(
         &config,
@@ -391,7 +391,7 @@ fn what_makes_no_sense_is_refused_and_changes_nothing() {
     let appended = [&named[..], &["--append"]].concat();
     let more = loaded("generator:seed=2,count=1k", &directory, &appended);
     assert_eq!(more["behind"], 0);
-    assert_eq!(replayed(&directory, &[])["state_hash"], more["state_hash"]);
+    assert_eq!(replayed(&directory, &[])["logic_hash"], more["logic_hash"]);
 }
 
 #[test]
@@ -406,7 +406,7 @@ fn a_replay_ends_where_it_is_told_and_shows_what_is_asked_for() {
     assert!(as_of["position"].as_u64().unwrap() >= 1_000);
     assert_eq!(as_of["time_ns"], part["time_ns"]);
     let paced = replayed(&directory, &["--to", "1000", "--speed", "1000x"]);
-    assert_eq!(paced["state_hash"], part["state_hash"]);
+    assert_eq!(paced["logic_hash"], part["logic_hash"]);
     assert_eq!(paced["events"], part["events"]);
 
     let trades = replay(&directory, &["--filter", "executed", "--to", "500"]);
@@ -458,7 +458,7 @@ fn every_format_of_real_files_is_run_and_replayed() {
         let directory = root.path().join(word);
         let ran = loaded(text(&file), &directory, &["--day", "2012-06-21"]);
         let again = replayed(&directory, &[]);
-        assert_eq!(ran["state_hash"], again["state_hash"], "{}", file.display());
+        assert_eq!(ran["logic_hash"], again["logic_hash"], "{}", file.display());
         assert_eq!(ran["events"], again["events"]);
         formats += 1;
     }

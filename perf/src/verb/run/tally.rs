@@ -130,8 +130,8 @@ pub(crate) struct Standing {
     pub(crate) live_orders: u32,
     /// Trades since the log began.
     pub(crate) trades: u64,
-    /// The hash of accounts, instruments and books.
-    pub(crate) state_hash: u64,
+    /// The hash of accounts, instruments and books, and of nothing that is the engine's.
+    pub(crate) logic_hash: u64,
 }
 
 impl Standing {
@@ -140,7 +140,7 @@ impl Standing {
             position,
             live_orders: exchange.live_orders(),
             trades: exchange.trades(),
-            state_hash: exchange.state_hash(),
+            logic_hash: exchange.state_hash(),
         }
     }
 
@@ -148,15 +148,15 @@ impl Standing {
         table.row(["live orders", &show_count(self.live_orders.into()), ""]);
         let since = format!("{} trades since the log began", show_count(self.trades));
         table.row(["position", &show_count(self.position.0), &since]);
-        table.row(["state_hash", &format!("{:016x}", self.state_hash), ""]);
+        table.row(["logic_hash", &format!("{:016x}", self.logic_hash), ""]);
     }
 
     pub(crate) fn json(&self, into: &mut Map<String, Value>) {
         into.insert("live_orders".into(), self.live_orders.into());
         into.insert("trades_in_log".into(), self.trades.into());
         into.insert("position".into(), self.position.0.into());
-        let hash = format!("{:016x}", self.state_hash);
-        into.insert("state_hash".into(), hash.into());
+        let hash = format!("{:016x}", self.logic_hash);
+        into.insert("logic_hash".into(), hash.into());
     }
 }
 
