@@ -224,9 +224,7 @@ impl Context {
     /// opened, the same on every replica. [`Principal::NOBODY`] for an event without a session, for one whose
     /// client had to prove nothing, and where the engine keeps no sessions (`sessions_max = 0`).
     ///
-    /// It is who opened the session, not who sent the event: another client that was believed and knows the
-    /// session's number may send in it. Good to count and to attribute by; for a right that one client must
-    /// not take from another it wants a gateway in front that keeps them apart.
+    /// It is who opened the session, and who sent the event: the node that leads lets nobody else ask in it.
     #[must_use]
     pub const fn principal(&self) -> Principal {
         self.principal

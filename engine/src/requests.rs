@@ -256,6 +256,12 @@ impl Requests {
             .filter(|session| !session.has_expired(now_ns, rules))
     }
 
+    /// A session, if it is known, expired or not.
+    #[must_use]
+    pub fn session(&self, session: u64) -> Option<&Session> {
+        self.sessions.get(&session)
+    }
+
     /// The kept reply to a request.
     #[must_use]
     pub fn reply(&self, session: u64, request: u32) -> Option<Reply> {

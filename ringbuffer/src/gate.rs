@@ -194,6 +194,14 @@ impl<E: Send + Sync> Gate<E> {
         Sequence(self.late.release_to(to.0))
     }
 
+    /// Wakes the threads that sleep behind this gate though nothing moved: their stages have something else to
+    /// look at, in `on_turn`. A thread that is about to sleep may miss it, so whoever waits says it again.
+    pub fn wake(&self) {
+        if let Some(wake) = self.late.wake.get() {
+            wake.signal();
+        }
+    }
+
     /// How far the stage has read.
     #[must_use]
     pub fn taken(&self) -> Sequence {

@@ -390,6 +390,9 @@ impl<L: Logic> Driver<L> {
             .waiting
             .add(std::os::fd::AsFd::as_fd(&self.sleeper), true, false);
         let mut most = most.min(self.tick / 2);
+        if let Some(node) = self.node.as_ref().filter(|_| self.front.asks_logic()) {
+            node.ring_logic();
+        }
         if self.worked || self.node.as_ref().is_some_and(ClusterNode::set_alarm) {
             most = Duration::ZERO;
         }

@@ -24,8 +24,7 @@ use lockstep_journaler::Position;
 use lockstep_journaler::storage::Storage;
 use lockstep_replicator::client::codec::{BODY_BYTES_MAX, ReplyHead};
 use lockstep_replicator::client::{
-    Admit, Asked, ClientId, Gateway, GatewaySettings, Identity, Leadership, Principal,
-    code as clients,
+    Admit, Asked, ClientId, Gateway, GatewaySettings, Leadership, Principal, code as clients,
 };
 use lockstep_replicator::consensus::Role;
 use lockstep_replicator::transport::Waiting;
@@ -36,10 +35,11 @@ use super::member::Refused;
 use super::node::ClusterNode;
 use super::operators::{Administered, administer, is_settled, not_taken, transferring};
 use super::options::DriverOptions;
+use super::owners::{Owners, proved};
 use crate::error::Result;
 use crate::event::{Kinds, SYSTEM_KINDS, Slot};
 use crate::logic::{EventOf, Logic, OutputOf};
-use crate::principal::{self, SessionOpenAs};
+use crate::principal::SessionOpenAs;
 use crate::runtime::clock::Clock;
 use crate::system::{SessionClose, SessionOpen, code};
 
@@ -55,6 +55,9 @@ const SPARE_BYTES_MAX: usize = 4096;
 
 /// A client greets within so long: with TLS over a slow line it is a few round trips.
 const GREET_WITHIN: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether the logic has said whose a session is.
+const LOOK_FOR_OWNERS: Duration = Duration::from_micros(100);
 
 /// Ticks for which clients wait for a node that is about to lead: the longest election.
 const SOON_TICKS: u64 = 20;
@@ -83,6 +86,8 @@ pub(crate) struct Front<L: Logic> {
     settling: Vec<Settling>,
     /// Who is to lead, by an operator's word that is in the log.
     handing: Vec<(ClientId, u32, NodeId)>,
+    /// Whose sessions are, that come back.
+    owners: Owners,
     logic: std::marker::PhantomData<fn() -> L>,
 }
 
@@ -170,12 +175,23 @@ impl<L: Logic> Front<L> {
             admin_answers: Vec::new(),
             settling: Vec::new(),
             handing: Vec::new(),
+            owners: Owners::default(),
             logic: std::marker::PhantomData,
         })
     }
 
     pub(crate) fn prepare(&mut self, now_ns: u64, waiting: &mut Waiting) -> Duration {
-        self.gateway.prepare(now_ns, waiting)
+        let most = self.gateway.prepare(now_ns, waiting);
+        if self.owners.are_asked() {
+            most.min(LOOK_FOR_OWNERS)
+        } else {
+            most
+        }
+    }
+
+    /// Whether somebody waits for the logic to say whose a session is.
+    pub(crate) fn asks_logic(&self) -> bool {
+        self.owners.are_asked()
     }
 
     /// Takes what clients ask; whether anything was let in.
@@ -191,8 +207,10 @@ impl<L: Logic> Front<L> {
             spare,
             peers,
             admin_answers,
+            owners,
             ..
         } = self;
+        owners.tell(gateway);
         let mut any = false;
         gateway.take(ready, |asked| {
             let token = *first + waiting.len() as u64;
@@ -206,6 +224,11 @@ impl<L: Logic> Front<L> {
                 Asked::Close { session } => {
                     (EventOf::<L>::event(&SessionClose { session }), Whom::Nobody)
                 }
+                Asked::Whose {
+                    client,
+                    session,
+                    principal,
+                } => return owners.ask(node, client, session, principal),
                 Asked::Request {
                     session,
                     number,
@@ -461,9 +484,8 @@ impl<L: Logic> Asker<OutputOf<L>> for Front<L> {
 
 /// The event that opens a session: with a name, where one was proved and every member knows such events (`PR1`).
 fn opening<L: Logic>(tag: u64, principal: &Principal, is_known: bool) -> EventOf<L> {
-    let is_proved = principal.identity != Identity::Nobody;
-    let name = principal::Principal::of(&principal.name);
-    if is_known && is_proved && !name.is_nobody() {
+    let name = proved(principal);
+    if is_known && !name.is_nobody() {
         EventOf::<L>::event(&SessionOpenAs::new(tag, name))
     } else {
         EventOf::<L>::event(&SessionOpen { tag })
@@ -495,6 +517,8 @@ fn event_of<L: Logic>(
 
 #[cfg(test)]
 mod tests {
+    use lockstep_replicator::client::Identity;
+
     use super::*;
     use crate::event::{Body, Event64};
     use crate::logic::Context;

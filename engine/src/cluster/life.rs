@@ -377,6 +377,11 @@ impl<L: Logic> Life<L> {
         (self.running.probe(), self.ledger)
     }
 
+    /// Wakes the logic, if it sleeps.
+    pub(crate) fn ring_logic(&self) {
+        self.committed.wake();
+    }
+
     /// Which stage failed, where and how, if one did.
     pub(crate) fn check(&self) -> Option<String> {
         match self.door.check() {

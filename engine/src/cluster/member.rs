@@ -204,6 +204,13 @@ impl<L: Logic, A: Agreement> Member<L, A> {
         self.life.as_ref().map(Life::probe)
     }
 
+    /// Wakes the logic, if it sleeps.
+    pub(crate) fn ring_logic(&self) {
+        if let Some(life) = &self.life {
+            life.ring_logic();
+        }
+    }
+
     /// How many wait for an answer.
     pub(crate) fn waiting(&self) -> usize {
         self.answers.waiting()

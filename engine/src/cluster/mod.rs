@@ -16,6 +16,7 @@
 //! | `administration` | who asked for a change of the cluster? |
 //! | [`history`] | who asked for what in the past, and what came of it? |
 //! | `front` | how do clients and operators come to the door? |
+//! | `owners` | whose is a session that comes back? |
 //! | `operators` | what becomes of what an operator asks? |
 //! | [`node`] | what is a whole node, without threads and sockets? |
 //! | `opening` | how does it come from its storage? |
@@ -51,6 +52,7 @@ pub mod node;
 mod opening;
 pub(crate) mod operators;
 mod options;
+mod owners;
 pub(crate) mod quarantine;
 pub(crate) mod shadowing;
 

@@ -537,6 +537,14 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
         self.face.look(position, look)
     }
 
+    /// Wakes the logic, if it sleeps on a thread of its own, for who has asked for a [`look`](Self::look). One
+    /// that is about to sleep may miss it: whoever waits says it again.
+    pub(crate) fn ring_logic(&self) {
+        if let Some(member) = &self.member {
+            member.ring_logic();
+        }
+    }
+
     /// The kept reply to a client's request; as [`look`](Self::look).
     ///
     /// # Errors

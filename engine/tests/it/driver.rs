@@ -26,9 +26,9 @@ use lockstep_replicator::{ClusterId, Epoch, NodeId, ReplicaOptions};
 use crate::bank::{Balance, Bank, Bomb, deposit};
 
 /// Longer than the slowest machine needs.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-fn free_address() -> SocketAddr {
+pub(crate) fn free_address() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap()
 }
@@ -40,7 +40,11 @@ struct Running {
 }
 
 /// A node that is a cluster of its own.
-fn alone(directory: &std::path::Path, client: SocketAddr, has_back_thread: bool) -> DriverOptions {
+pub(crate) fn alone(
+    directory: &std::path::Path,
+    client: SocketAddr,
+    has_back_thread: bool,
+) -> DriverOptions {
     let me = NodeId(1);
     let mut node = NodeOptions::new(ReplicaOptions::new("alone".parse().unwrap(), me, &[me]));
     node.config = Config {

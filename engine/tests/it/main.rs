@@ -38,6 +38,7 @@ mod gates;
 mod generations;
 mod migration;
 mod observing;
+mod owners;
 mod quarantine;
 mod recovery;
 mod replay;

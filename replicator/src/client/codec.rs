@@ -405,11 +405,11 @@ impl Packets {
         }
     }
 
-    /// Of which kind the next packet is, as its head says, whole or not.
+    /// Of which kind the next packet is, and its `a`, as its head says, whole or not.
     #[must_use]
-    pub fn next_kind(&self) -> Option<PacketKind> {
+    pub fn next_head(&self) -> Option<(PacketKind, u64)> {
         let head = self.buffer[self.start..self.end].first_chunk::<HEAD_BYTES>()?;
-        PacketKind::of_code(head[3])
+        Some((PacketKind::of_code(head[3])?, long(head, 16)))
     }
 
     /// The next packet, if it is whole.

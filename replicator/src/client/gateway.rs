@@ -22,6 +22,8 @@
 //!   one turn's bytes of each are here. They go on, or elsewhere, when it is settled.
 //! * `G9` Of one principal no more is in flight than it may have: what is over that is refused, by a code of its
 //!   own, and not written.
+//! * `G10` Nothing of a session is asked for a connection before the owner said that its client may use it: neither
+//!   its requests nor its answers are another's.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

@@ -65,6 +65,8 @@ pub mod code {
     pub const NO_SOCKET: u16 = 0xfe08;
     /// As many requests of its name are in flight as may be.
     pub const QUOTA: u16 = 0xfe09;
+    /// The session was opened by a client of another name.
+    pub const SESSION: u16 = 0xfe0a;
 
     /// What a code means, and what to do.
     #[must_use]
@@ -81,6 +83,7 @@ pub mod code {
             QUOTA => {
                 "as many requests of this client are in flight as may be: wait for answers, or raise `clients.requests_per_principal`"
             }
+            SESSION => "the session is of a client of another name: open one, and use no other",
             MALFORMED => "the packet makes no sense here",
             NO_SOCKET => {
                 "the node has no sockets left but one for operators: raise its limit of open files (`ulimit -n`)"

@@ -23,6 +23,17 @@ pub enum Asked<'a> {
         /// Which.
         session: u64,
     },
+    /// May this client use this session: asked in front of its first request, or its end, on a connection that did
+    /// not open it. Taken: it may. Refused: the connection ends with that. Busy: it waits, unread, until
+    /// [`Gateway::told_whose`](super::Gateway::told_whose).
+    Whose {
+        /// Who.
+        client: ClientId,
+        /// Which.
+        session: u64,
+        /// Who that is.
+        principal: &'a Principal,
+    },
     /// Write an event: answered with [`Gateway::reply`](super::Gateway::reply).
     Request {
         /// Of which session.

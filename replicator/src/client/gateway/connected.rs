@@ -1,15 +1,20 @@
 //! One connection: its socket, what was read of it, what is left to write.
 
+use std::collections::BTreeSet;
 use std::io::{self, IoSlice};
 use std::net::IpAddr;
 
 use super::accounts::Account;
+use super::sessions::Whose;
 use super::{Admit, Asked, Gateway, Leadership, Principal};
 use crate::client::codec::{PacketKind, Packets};
 use crate::transport::{Stream, is_early};
 
 /// Packets that one turn takes from one client, so that the others have their turn too.
 const PACKETS_PER_TURN: usize = 1_024;
+
+/// Sessions of which one connection remembers that it may use them; of more it asks again.
+const SESSIONS_MAX: usize = 64;
 
 #[derive(Debug)]
 pub(super) struct Connected {
@@ -25,8 +30,10 @@ pub(super) struct Connected {
     pub(super) is_ending: bool,
     /// Packets wait that no socket will report.
     pub(super) has_more: bool,
-    /// What it asks next waits until it is settled who leads (`G8`).
+    /// What it asks next waits until it is settled who leads (`G8`), or whose a session is (`G10`).
     pub(super) is_held: bool,
+    /// Sessions that it may use (`G10`).
+    pub(super) sessions: BTreeSet<u64>,
     /// Until then it must have greeted, or be gone (`G5`).
     pub(super) deadline_ns: u64,
 }
@@ -34,8 +41,11 @@ pub(super) struct Connected {
 /// Whether only a leader can take what comes next.
 fn asks_to_lead(packets: &Packets) -> bool {
     matches!(
-        packets.next_kind(),
-        Some(PacketKind::Open | PacketKind::Request | PacketKind::Close)
+        packets.next_head(),
+        Some((
+            PacketKind::Open | PacketKind::Request | PacketKind::Close,
+            _
+        ))
     )
 }
 
@@ -60,12 +70,21 @@ impl Connected {
             is_ending: false,
             has_more: false,
             is_held: false,
+            sessions: BTreeSet::new(),
             deadline_ns,
         }
     }
 
     pub(super) fn wants_write(&self) -> bool {
         self.stream.wants_write() || self.written < self.out.len()
+    }
+
+    /// `G10`
+    pub(super) fn may_use(&mut self, session: u64) {
+        if self.sessions.len() >= SESSIONS_MAX {
+            self.sessions.clear();
+        }
+        self.sessions.insert(session);
     }
 
     pub(super) fn write(&mut self) -> io::Result<()> {
@@ -111,6 +130,14 @@ impl Gateway {
                 is_held = true;
                 break;
             }
+            match self.whose(id, &packets, ask) {
+                Whose::Fine => {}
+                Whose::Asked => {
+                    is_held = true;
+                    break;
+                }
+                Whose::Anothers => break,
+            }
             match packets.next() {
                 Ok(Some(packet)) => {
                     left -= 1;
@@ -144,7 +171,7 @@ impl Gateway {
             }
         }
         if let Some(client) = self.clients.get_mut(&id) {
-            client.has_more = !is_drained && !is_held && is_alive;
+            client.has_more = !is_drained && !is_held && is_alive && !client.is_ending;
             client.is_held = is_held;
             client.packets = packets;
         }

@@ -2,11 +2,13 @@
 //!
 //! # Invariants
 //!
-//! `G2`, `G4` and `G6` of the gateway.
+//! `G2`, `G4`, `G6` and `G10` of the gateway.
 
 use super::accounts::Account;
-use super::{Admit, Asked, Gateway, Leadership};
-use crate::client::codec::{BODY_BYTES_MAX, Packet, PacketKind, REPLY_HEAD_BYTES, ReplyHead};
+use super::{Admit, Asked, ClientId, Gateway, Leadership};
+use crate::client::codec::{
+    BODY_BYTES_MAX, Packet, PacketKind, Packets, REPLY_HEAD_BYTES, ReplyHead,
+};
 use crate::client::{SESSION_UNKNOWN, code};
 
 /// Where a session answers, and what of it is in flight.
@@ -22,13 +24,84 @@ pub(super) struct Route {
     pub(super) is_closing: bool,
 }
 
+/// What is known of the session that the next packet is of.
+pub(super) enum Whose {
+    /// It is none, or its client may use it.
+    Fine,
+    /// The owner will say.
+    Asked,
+    /// The connection ends.
+    Anothers,
+}
+
 impl Gateway {
+    /// Whether what this connection asks next is of a session that it may use (`G10`).
+    pub(super) fn whose(
+        &mut self,
+        id: u64,
+        packets: &Packets,
+        ask: &mut impl FnMut(Asked<'_>) -> Admit,
+    ) -> Whose {
+        let Some((PacketKind::Request | PacketKind::Close, session)) = packets.next_head() else {
+            return Whose::Fine;
+        };
+        let Some(connected) = self.clients.get_mut(&id) else {
+            return Whose::Fine;
+        };
+        if connected.sessions.contains(&session) || self.leadership != Leadership::Here {
+            return Whose::Fine;
+        }
+        // G1, G7: who may ask nothing is told so by the packet.
+        let principal = connected.principal.as_ref();
+        let Some(principal) = principal.filter(|_| self.last != Some(id)) else {
+            return Whose::Fine;
+        };
+        let client = ClientId(id);
+        match ask(Asked::Whose {
+            client,
+            session,
+            principal,
+        }) {
+            Admit::Taken => {
+                connected.may_use(session);
+                Whose::Fine
+            }
+            Admit::Busy => Whose::Asked,
+            Admit::Refused(code) => {
+                self.refuse(id, 0, session, code, code::meaning(code));
+                self.end(id);
+                Whose::Anothers
+            }
+        }
+    }
+
+    /// What came of [`Asked::Whose`]: it may use the session, or the connection ends with this code (`G10`).
+    pub fn told_whose(&mut self, client: ClientId, session: u64, told: Result<(), u16>) {
+        let id = client.0;
+        let Some(connected) = self.clients.get_mut(&id) else {
+            return;
+        };
+        match told {
+            Ok(()) => {
+                connected.may_use(session);
+                connected.has_more |= std::mem::take(&mut connected.is_held);
+            }
+            Err(code) => {
+                self.refuse(id, 0, session, code, code::meaning(code));
+                self.end(id);
+            }
+        }
+    }
+
     /// The session that was asked for is open.
     pub fn opened(&mut self, route: u64, session: u64, position: u64) {
         let Some((client, number)) = self.opening.remove(&route) else {
             return;
         };
         let account = self.account_of(client);
+        if let Some(connected) = self.clients.get_mut(&client) {
+            connected.may_use(session);
+        }
         self.sessions.insert(
             session,
             Route {

@@ -12,6 +12,7 @@ use crate::client::{Client, ClientError, ClientOptions, SESSION_UNKNOWN, admin};
 mod held;
 mod quotas;
 mod sockets;
+mod whose;
 
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -25,6 +26,9 @@ struct Model {
     now_ns: u64,
     waiting: Vec<(Waits, u64)>,
     admin: Vec<(ClientId, u32, bool, String)>,
+    /// What it says about sessions that a connection did not open; `None`: all are everybody's.
+    whose: Option<Admit>,
+    asked_whose: Vec<(ClientId, u64)>,
 }
 
 enum Waits {
@@ -45,6 +49,15 @@ impl Model {
             return Admit::Busy;
         }
         match asked {
+            Asked::Whose {
+                client, session, ..
+            } => {
+                let Some(whose) = self.whose else {
+                    return Admit::Taken;
+                };
+                self.asked_whose.push((client, session));
+                return whose;
+            }
             Asked::Open { route, .. } => {
                 self.waiting.push((Waits::Open(route), self.position));
                 self.last.insert(self.position + 1, 0);
