@@ -27,6 +27,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use crate::exit::Refusal;
 use anyhow::{Context as _, bail};
 use lockstep_engine::Config;
 use lockstep_engine::cluster::{ClientsOptions, DriverOptions, NodeOptions};
@@ -143,6 +144,10 @@ impl NodeFile {
     ///
     /// The file, the line, and what was expected there.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
+        Self::read_as_it_is(path).map_err(|error| usage(&error))
+    }
+
+    fn read_as_it_is(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("cannot read the node file {}", path.display()))?;
         let mut file: Self =
@@ -174,6 +179,10 @@ impl NodeFile {
     ///
     /// What does not fit together.
     pub fn options(&self) -> anyhow::Result<DriverOptions> {
+        self.as_options().map_err(|error| usage(&error))
+    }
+
+    fn as_options(&self) -> anyhow::Result<DriverOptions> {
         let me = NodeId(self.node);
         let own = self.peer.iter().find(|peer| peer.node == self.node);
         let Some(own) = own else {
@@ -283,6 +292,12 @@ impl NodeFile {
             None => Ok(Security::Loopback),
         }
     }
+}
+
+/// A file that makes no sense.
+fn usage(error: &anyhow::Error) -> anyhow::Error {
+    let hint = "docs/CLUSTER.md tells every key";
+    Refusal::usage(format!("{error:#}").trim_end(), hint).into()
 }
 
 /// Another number at each start of the machine: what was written before has survived since. 0 where the

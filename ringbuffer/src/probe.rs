@@ -76,7 +76,8 @@ impl Probe {
     #[must_use]
     pub fn look(&self) -> Positions {
         // The stages first: a number read later is no smaller, so no lag is negative.
-        let released: Vec<u64> = self.stages.iter().map(|s| s.released.peek()).collect();
+        let mut released: Vec<u64> = self.stages.iter().map(|s| s.released.peek()).collect();
+        self.lift(&mut released);
         let published = self.published.peek();
         let gating = (0..self.stages.len())
             .filter(|&stage| self.stages[stage].gates_producer && released[stage] != NOWHERE)
@@ -95,6 +96,19 @@ impl Probe {
                 .zip(released)
                 .map(|(stage, released)| self.position(stage, released, published))
                 .collect(),
+        }
+    }
+
+    /// A stage that shows its number seldom is at least where whoever follows it is.
+    fn lift(&self, released: &mut [u64]) {
+        // From the last one made to the first: who follows was made later.
+        for stage in (0..released.len()).rev() {
+            let at = released[stage];
+            for &before in &self.stages[stage].after {
+                if at != NOWHERE && released[before] != NOWHERE {
+                    released[before] = released[before].max(at);
+                }
+            }
         }
     }
 

@@ -114,6 +114,9 @@ pub struct Driver<L: Logic> {
     handed_over_ns: u64,
     /// Where nodes differ and nobody can tell yet who is right: said once.
     disputed: Option<Position>,
+    /// In which term it was said who leads.
+    led_in_term: u64,
+    was_member: bool,
     /// Since when frames wait for the other site, and whether that was said.
     held_since_ns: Option<(u64, bool)>,
 }
@@ -220,6 +223,8 @@ impl<L: Logic> Driver<L> {
             limps_since_ns: None,
             handed_over_ns: 0,
             disputed: None,
+            led_in_term: 0,
+            was_member: false,
             held_since_ns: None,
         })
     }
@@ -315,6 +320,7 @@ impl<L: Logic> Driver<L> {
         let disputed = node.replica().disputed_state();
         self.tell_of_dispute(disputed);
         self.tell_of_site(now_ns);
+        self.tell_of_leader();
         self.look_at_disk(now_ns, is_stuck);
         self.count(now_ns);
         Ok(())
@@ -342,6 +348,26 @@ impl<L: Logic> Driver<L> {
             );
         }
         self.held_since_ns = (frames > 0).then_some((since_ns, was_told || is_due));
+    }
+
+    /// Whom this node follows, once for each term in which it knows; and that it is no member any more.
+    fn tell_of_leader(&mut self) {
+        let Some(node) = &self.node else { return };
+        let view = node.replica().view();
+        let Some(leader) = view.leader else { return };
+        if self.led_in_term != view.term && view.role != Role::Leader {
+            self.led_in_term = view.term;
+            tracing::info!(leader = leader.0, term = view.term, "another node leads");
+        }
+        let replica = node.replica();
+        let (me, members) = (replica.options().node, replica.members());
+        let is_member = members.is_voter(me) || members.learners.contains(&me);
+        if self.was_member && !is_member {
+            tracing::warn!(
+                "this node was removed from the cluster: end it, and delete its directory"
+            );
+        }
+        self.was_member = is_member;
     }
 
     fn tell_of_dispute(&mut self, disputed: Option<Position>) {
@@ -477,7 +503,9 @@ impl<L: Logic> Driver<L> {
         self.turn()?;
         let node = self.node.take();
         if let Some(node) = node {
+            let (durable, applied) = (node.replica().durable(), node.applied());
             node.close(&mut self.front)?;
+            tracing::info!(%durable, %applied, "ended in order");
         }
         self.front.end();
         if let Some(file) = &mut self.counters {

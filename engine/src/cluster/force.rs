@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use lockstep_journaler::storage::Disk;
-use lockstep_replicator::replica::Forced;
+use lockstep_replicator::replica::{self, Forced};
 
 use super::administration::{Action, Administration};
 use super::options::NodeOptions;
@@ -21,21 +21,39 @@ use crate::runtime::clock::Clock;
 ///
 /// The node runs, it is another one, or the epoch does not rise: then nothing was changed.
 pub fn force_single<L: Logic>(directory: &Path, options: &NodeOptions) -> Result<Forced> {
-    let disk = Disk::create(directory).map_err(|source| Error::Directory {
-        directory: directory.display().to_string(),
-        source,
-    })?;
+    let disk = disk(directory)?;
     let schema = L::In::schema();
     let journal = crate::log::options(&options.config, &schema);
-    let replica = &options.replica;
+    let own = &options.replica;
     let asked = Administration::of_system(Action::ForceSingle)
-        .about(replica.node)
-        .with(replica.epoch.0);
+        .about(own.node)
+        .with(own.epoch.0);
     let mut word = EventOf::<L>::event(&asked);
     let now_ns = Clock::System.now_ns().unwrap_or(0);
     word.header_mut().time = now_ns;
     let word = bytemuck::bytes_of(&word);
-    Ok(lockstep_replicator::replica::force_single(
-        disk, &journal, replica, word, now_ns,
+    Ok(replica::force_single(disk, &journal, own, word, now_ns)?)
+}
+
+/// What [`force_single`] would do; a torn tail is cut, as at a start, and nothing else is changed.
+///
+/// # Errors
+///
+/// As of [`force_single`].
+pub fn would_force_single<L: Logic>(directory: &Path, options: &NodeOptions) -> Result<Forced> {
+    let disk = disk(directory)?;
+    let schema = L::In::schema();
+    let journal = crate::log::options(&options.config, &schema);
+    Ok(replica::would_force_single(
+        disk,
+        &journal,
+        &options.replica,
     )?)
+}
+
+fn disk(directory: &Path) -> Result<Disk> {
+    Disk::create(directory).map_err(|source| Error::Directory {
+        directory: directory.display().to_string(),
+        source,
+    })
 }

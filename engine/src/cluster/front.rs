@@ -245,7 +245,7 @@ impl<L: Logic> Front<L> {
                     principal,
                 } => {
                     if command != "status" {
-                        tracing::info!(?principal, command, is_dry, "an operator asks");
+                        tracing::info!(%principal, command, is_dry, "an operator asks");
                     }
                     match administer::<L, S>(node, peers, principal, command, is_dry) {
                         Administered::Answer(code, text) => {

@@ -63,7 +63,7 @@ pub use administration::{Action, Administration};
 pub use answers::{Asker, Done};
 pub use builds::NoSwitch;
 pub use driver::Driver;
-pub use force::force_single;
+pub use force::{force_single, would_force_single};
 pub use member::Refused;
 pub use node::{ClusterNode, request};
 pub use options::{ClientsOptions, DriverOptions, NodeOptions};

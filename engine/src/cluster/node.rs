@@ -334,6 +334,12 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
             .is_some_and(|member| member.is_open() && member.is_of(&stand))
     }
 
+    /// The event on which the logic panicked, and in front of which it stands until a majority does.
+    #[must_use]
+    pub fn stands_at(&self) -> Option<Position> {
+        self.verdicts.standing()
+    }
+
     /// How many wait for an answer.
     #[must_use]
     pub fn waiting(&self) -> usize {

@@ -47,11 +47,6 @@ pub(crate) fn administer<L: Logic, S: Storage>(
     let change = match (verb, whom) {
         ("status", _) => return Administered::Answer(0, status(node)),
         ("transfer", Some(Ok(to))) => {
-            if is_dry {
-                let is_voter = node.replica().members().is_voter(to);
-                let text = format!("{{\"would_transfer_to\":{to},\"is_voter\":{is_voter}}}");
-                return Administered::Answer(u16::from(!is_voter), text);
-            }
             if !node.is_open() {
                 return refused(not_here(node));
             }
@@ -60,6 +55,9 @@ pub(crate) fn administer<L: Logic, S: Storage>(
             }
             if !node.replica().members().is_voter(to) {
                 return refused(OfferError::NoVoter { node: to }.to_string());
+            }
+            if is_dry {
+                return Administered::Answer(0, format!("{{\"would_transfer_to\":{to}}}"));
             }
             // SY3
             if let Some(old) = node.too_old_for_administration() {
@@ -166,13 +164,16 @@ fn go_by<L: Logic, S: Storage>(
     let replica = node.replica();
     let held = replica.frames_held_by_site();
     if is_dry {
+        if replica.view().role != Role::Leader {
+            return Administered::Answer(1, not_here(node));
+        }
+        if let Err(error) = replica.check_word(word) {
+            return Administered::Answer(1, error.to_string());
+        }
         let now = replica.gating().map_or("none", Gating::name);
-        let leads = replica.view().role == Role::Leader;
         let would = word.name();
-        let text = format!(
-            "{{\"gate\":\"{now}\",\"would\":\"{would}\",\"leads\":{leads},\"held_by_site\":{held}}}"
-        );
-        return Administered::Answer(u16::from(!leads || now == "none"), text);
+        let text = format!("{{\"gate\":\"{now}\",\"would\":\"{would}\",\"held_by_site\":{held}}}");
+        return Administered::Answer(0, text);
     }
     let action = match word {
         Gating::Degraded => Action::Degrade,
@@ -271,6 +272,15 @@ fn status<L: Logic, S: Storage>(node: &ClusterNode<L, S>) -> String {
         .peers()
         .map(|peer| {
             let lag = replica.lag_of(&peer);
+            // A leader that has heard nothing of a node since it leads does not know how far that is.
+            let is_known = peer.is_active || peer.matched > 0;
+            let or_null = |number: u64| {
+                if is_known {
+                    number.to_string()
+                } else {
+                    "null".to_owned()
+                }
+            };
             let site = options.sites.of(peer.node);
             format!(
                 "{{\"node\":{},\"acknowledged\":{},\"is_active\":{},\"is_learner\":{},\"site\":{},\
@@ -280,14 +290,14 @@ fn status<L: Logic, S: Storage>(node: &ClusterNode<L, S>) -> String {
                 peer.is_active,
                 peer.is_learner,
                 site.map_or("null".to_owned(), |site| format!("\"{site}\"")),
-                lag.events,
-                lag.time_ns / 1_000_000
+                or_null(lag.events),
+                or_null(lag.time_ns / 1_000_000)
             )
         })
         .collect();
     format!(
         "{{\"cluster\":\"{}\",\"node\":{},\"role\":\"{}\",\"is_open\":{},\"version\":{},\"versions\":[{},{}],\"term\":{},\"epoch\":{},\"leader\":{},\"ack\":\"{}\",\"gate\":\"{}\",\"held_by_site\":{},\
-         \"voters\":{},\"learners\":{},\"last_index\":{},\"committed\":{},\"durable\":{},\"applied\":{},\"agreed\":{},\"disputed\":{},\"waiting\":{},\
+         \"voters\":{},\"learners\":{},\"last_index\":{},\"committed\":{},\"durable\":{},\"applied\":{},\"agreed\":{},\"disputed\":{},\"stands_at\":{},\"waiting\":{},\
          \"peers\":[{}]}}",
         options.cluster,
         options.node,
@@ -312,6 +322,8 @@ fn status<L: Logic, S: Storage>(node: &ClusterNode<L, S>) -> String {
         replica.agreed_state().map_or(0, |agreed| agreed.position),
         replica
             .disputed_state()
+            .map_or("null".to_owned(), |at| at.to_string()),
+        node.stands_at()
             .map_or("null".to_owned(), |at| at.to_string()),
         node.waiting(),
         peers.join(",")

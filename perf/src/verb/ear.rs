@@ -2,6 +2,10 @@
 
 use std::io::Write as _;
 
+use lockstep_engine::Clock;
+
+use super::journal::print;
+
 /// From here on every event of at least this level is told.
 pub(crate) fn listen(level: tracing::Level) {
     // Somebody else's, if there is one already: a test's.
@@ -44,7 +48,28 @@ impl tracing::Subscriber for Stderr {
         let mut line = Line::default();
         event.record(&mut line);
         let level = event.metadata().level();
+        let when = now();
         // A closed stderr must not end what runs.
-        let _closed = writeln!(std::io::stderr().lock(), "{level:<5}{}", line.0);
+        let _closed = writeln!(std::io::stderr().lock(), "{when}  {level:<5}{}", line.0);
+    }
+}
+
+/// The time of day as the log's own times are written, to the millisecond: a node's lines are read beside another's.
+fn now() -> String {
+    let now_ns = Clock::System.now_ns().unwrap_or(0);
+    let text = print::time(now_ns);
+    match text.split_once('.') {
+        Some((seconds, rest)) if rest.len() > 3 => format!("{seconds}.{}Z", &rest[..3]),
+        _ => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_line_says_when_to_the_millisecond() {
+        let now = super::now();
+        assert_eq!(now.len(), "2026-11-25T17:34:00.123Z".len(), "{now}");
+        assert!(now.ends_with('Z'), "{now}");
     }
 }

@@ -13,6 +13,7 @@ use lockstep_perf::cluster_file::NodeFile;
 use lockstep_perf::exit::Exit;
 use serde_json::json;
 
+use super::run::engine::refused;
 use super::run::held;
 use super::{Format, Global, ear};
 
@@ -40,11 +41,11 @@ pub(crate) fn run(file: &Path, global: &Global) -> anyhow::Result<Exit> {
     signals::watch()?;
     let file = NodeFile::read(file)?;
     let options = file.options()?;
-    let driver = Driver::open(&options, first_events(), fresh)?;
+    let driver = Driver::open(&options, first_events(), fresh).map_err(refused)?;
     // Behind the opening: the directory is this node's, and it has written no event yet.
     held::put(&options.directory, BOUNDS)?;
     tell(&options, &driver, global.format)?;
-    driver.run(signals::is_asked_to_end)?;
+    driver.run(signals::is_asked_to_end).map_err(refused)?;
     Ok(Exit::Done)
 }
 

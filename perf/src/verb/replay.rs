@@ -19,7 +19,7 @@ use lockstep_perf::machine::interrupt;
 use lockstep_perf::report::text::Table;
 use serde_json::{Map, Value, json};
 
-use super::journal::print;
+use super::journal::{journal_in, print};
 use super::run::engine::refused;
 use super::run::held;
 use super::run::outputs::{LineWriter, OutputFile};
@@ -162,10 +162,8 @@ fn kind(text: &str) -> Result<String, String> {
 
 /// Goes through the log.
 pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
-    if !args.dir.is_dir() {
-        let what = format!("there is no directory {}", args.dir.display());
-        return Err(Refusal::usage(what, "the directory that lockstep run --dir made").into());
-    }
+    // It is looked at before anything else is said of it.
+    journal_in(&args.dir)?;
     let bounds = held::read(&args.dir)?.unwrap_or_default();
     let fresh = move || Exchange::new(bounds);
     let until = match args.as_of {

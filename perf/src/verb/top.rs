@@ -199,6 +199,7 @@ impl Look<'_> {
             up.as_secs(),
             self.units.show(nanos(self.age()))
         );
+        text.push_str(&self.cluster());
         let slots = self.get("ring.slots");
         let used = slots.saturating_sub(self.get("ring.free_slots"));
         // An empty ring holds nobody up.
@@ -274,6 +275,40 @@ impl Look<'_> {
             ),
             show_count(self.get("snapshot.position"))
         ));
+        text
+    }
+
+    /// What a node of a cluster counts besides.
+    fn cluster(&self) -> String {
+        let Some(node) = self.now.get("cluster.node") else {
+            return String::new();
+        };
+        let term = self.get("cluster.term");
+        let role = match (self.get("cluster.is_leading"), self.get("cluster.leader")) {
+            (1.., _) if self.get("cluster.is_open") == 0 => "leads, its door closed".to_owned(),
+            (1.., _) => "leads".to_owned(),
+            (0, 0) => "knows no leader".to_owned(),
+            (0, leader) => format!("follows node {leader}"),
+        };
+        let mut text = format!(
+            "cluster  node {node} {role}, term {term}  committed {}  waiting {}\n",
+            show_count(self.get("cluster.committed")),
+            show_count(self.get("cluster.waiting"))
+        );
+        let disputed = self.get("cluster.disputed");
+        if disputed > 0 {
+            text.push_str(&format!(
+                "         states differ at {}: start the nodes that are off\n",
+                show_count(disputed)
+            ));
+        }
+        let held = self.get("cluster.held_by_site");
+        if held > 0 {
+            text.push_str(&format!(
+                "         {} frames wait for the other site\n",
+                show_count(held)
+            ));
+        }
         text
     }
 
@@ -354,6 +389,36 @@ mod tests {
             ("journal.syncs", 18_446_744_073_709),
             ("logic.applied", 18_446_744_072_000),
         ]
+    }
+
+    #[test]
+    fn a_node_says_whom_it_follows() {
+        let mut rows = rows();
+        rows.extend([
+            ("cluster.node", 2),
+            ("cluster.leader", 3),
+            ("cluster.term", 7),
+            ("cluster.committed", 18_446_744_073_000),
+            ("cluster.disputed", 18_446_744_000_000),
+        ]);
+        let now = counters(&rows);
+        let look = Look {
+            directory: "./x".to_owned(),
+            now: &now,
+            before: None,
+            now_ns: 3_001_000_000,
+            units: Units::Auto,
+        };
+        let text = look.text();
+        for line in text.lines() {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+        let expected = "cluster  node 2 follows node 3, term 7  committed 18,446,744,073,000";
+        assert!(text.contains(expected), "{text}");
+        assert!(
+            text.contains("states differ at 18,446,744,000,000"),
+            "{text}"
+        );
     }
 
     #[test]

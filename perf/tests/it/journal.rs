@@ -684,7 +684,7 @@ fn questions_that_make_no_sense_are_exit_2() {
     let place = Place::new("usage");
     let dir = place.journal();
     let text = expect(2, &["inspect", shown(&dir)]);
-    assert!(text.contains("no segment files"), "{text}");
+    assert!(text.contains("no journal in "), "{text}");
     let text = expect(2, &["verify", "/nowhere/at/all"]);
     assert!(text.contains("there is no directory"), "{text}");
     expect(2, &["seek", shown(&dir)]);

@@ -327,7 +327,7 @@ fn what_makes_no_sense_is_refused_and_changes_nothing() {
     refused(
         run_with("no-such-file.csv", &directory, &[]),
         2,
-        "the format cannot be told",
+        "No such file",
     );
     refused(
         run_with("no_message.csv", &directory, &[]),

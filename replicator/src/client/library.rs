@@ -469,7 +469,7 @@ pub fn admin(
         }
         let left = within.saturating_sub(started.elapsed());
         if left.is_zero() {
-            return Err(no_answer("it has not ended".to_owned()));
+            return Err(no_answer("nothing came in that time".to_owned()));
         }
         waiting.clear();
         let wants_write = !out.is_empty() || stream.wants_write();

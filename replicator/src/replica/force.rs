@@ -9,8 +9,10 @@ use lockstep_journaler::{
     Background, Existing, Frame, FrameDraft, FrameKind, Journal, Options, Position, Term,
 };
 
+use super::notes::Notes;
 use super::opening::{checked_notes, read_index};
 use super::{Fatal, ReplicaOptions, StartError};
+use crate::consensus::LogIndex;
 use crate::ids::Epoch;
 use crate::members::Members;
 
@@ -42,14 +44,64 @@ pub fn force_single<S: Storage>(
     word: &[u8],
     time_ns: u64,
 ) -> Result<Forced, StartError> {
+    let schema_version = u16::try_from(journal.schema.version).unwrap_or(u16::MAX);
+    let Opened {
+        mut journal,
+        mut notes,
+        index,
+        forced,
+    } = open(storage, journal, options)?;
+    // MB2: what is applied and the members there, in one durable write.
+    notes.applied = index.last();
+    notes.committed = index.last();
+    notes.members = Members::of_voters(&[options.node]);
+    notes.epoch = options.epoch;
+    journal.set_notes(&notes.encode()).map_err(Fatal::from)?;
+    if forced.position > Position(0) {
+        // FO1
+        write_word(&mut journal, options, schema_version, word, time_ns)?;
+    }
+    journal.close().map_err(Fatal::from)?;
+    Ok(forced)
+}
+
+/// What [`force_single`] would do. The journal is opened as at a start, which cuts a torn tail; nothing else
+/// is changed.
+///
+/// # Errors
+///
+/// As of [`force_single`].
+pub fn would_force_single<S: Storage>(
+    storage: S,
+    journal: &Options,
+    options: &ReplicaOptions,
+) -> Result<Forced, StartError> {
+    let opened = open(storage, journal, options)?;
+    opened.journal.close().map_err(Fatal::from)?;
+    Ok(opened.forced)
+}
+
+/// A node that has ended, and what is known of it.
+struct Opened<S: Storage> {
+    journal: Journal<S>,
+    notes: Notes,
+    index: LogIndex,
+    forced: Forced,
+}
+
+fn open<S: Storage>(
+    storage: S,
+    journal: &Options,
+    options: &ReplicaOptions,
+) -> Result<Opened<S>, StartError> {
     let journal_options = Options {
         existing: Existing::Required,
         // One frame is written behind the log here: no segment need be prepared ahead.
         background: Background::Stepped,
         ..journal.clone()
     };
-    let (mut journal, _) = Journal::open(storage.clone(), &journal_options)?;
-    let mut notes = checked_notes(&journal, options)?;
+    let (journal, _) = Journal::open(storage.clone(), &journal_options)?;
+    let notes = checked_notes(&journal, options)?;
     if notes.epoch >= options.epoch {
         return Err(StartError::EpochNotAbove {
             asked: options.epoch,
@@ -68,19 +120,12 @@ pub fn force_single<S: Storage>(
         position: journal.tail().reached.position,
         committed_before,
     };
-    // MB2: what is applied and the members there, in one durable write.
-    notes.applied = index.last();
-    notes.committed = index.last();
-    notes.members = Members::of_voters(&[options.node]);
-    notes.epoch = options.epoch;
-    journal.set_notes(&notes.encode()).map_err(Fatal::from)?;
-    if forced.position > Position(0) {
-        // FO1
-        let schema_version = u16::try_from(journal_options.schema.version).unwrap_or(u16::MAX);
-        write_word(&mut journal, options, schema_version, word, time_ns)?;
-    }
-    journal.close().map_err(Fatal::from)?;
-    Ok(forced)
+    Ok(Opened {
+        journal,
+        notes,
+        index,
+        forced,
+    })
 }
 
 /// As if this node had been elected once more, and had cut this one frame.

@@ -60,7 +60,7 @@ mod words;
 pub use beacons::Beacon;
 pub use counters::Counters;
 pub use error::{Fatal, ReceiveError, Said, StartError};
-pub use force::{Forced, force_single};
+pub use force::{Forced, force_single, would_force_single};
 #[doc(hidden)]
 pub use mutation::Mutation;
 pub use offering::OfferError;

@@ -31,7 +31,12 @@ impl<S: Storage> Replica<S> {
         Ok(self.drain()?)
     }
 
-    pub(super) fn check_word(&self, word: Gating) -> Result<(), OfferError> {
+    /// Whether the word makes sense here and now, whoever leads.
+    ///
+    /// # Errors
+    ///
+    /// If nothing is gated here, or a change of members is under way, or the voters are at one site.
+    pub fn check_word(&self, word: Gating) -> Result<(), OfferError> {
         let refused = |why: &str| OfferError::Word {
             word,
             why: why.to_owned(),

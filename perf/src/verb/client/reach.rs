@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::bail;
 use lockstep_perf::args::quantity::duration;
 use lockstep_perf::cluster_file::NodeFile;
+use lockstep_perf::exit::Refusal;
+use lockstep_replicator::IdError;
 use lockstep_replicator::client::ClientOptions;
 use lockstep_replicator::tls::TlsFiles;
 
@@ -43,16 +44,21 @@ pub(crate) struct ReachFlags {
     /// The key of the client's certificate
     #[arg(long, value_name = "FILE", requires = "authority")]
     pub(crate) key: Option<PathBuf>,
-    /// Give up when nobody answers for so long
-    #[arg(long, value_name = "DUR", default_value = "10s", value_parser = duration)]
-    pub(crate) patience: Duration,
+    /// Give up when nobody answers for so long; 10s unless told, to look at the state 2s
+    #[arg(long, value_name = "DUR", value_parser = duration)]
+    pub(crate) patience: Option<Duration>,
 }
+
+/// How long nobody may answer, unless told.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A cluster that can be asked.
 #[derive(Debug, Clone)]
 pub(crate) struct Reach {
     /// Where clients reach the nodes.
     pub(crate) addresses: Vec<String>,
+    /// Which node is at each of them, where a node's file says so.
+    pub(crate) ids: Vec<Option<u16>>,
     /// As the client library takes it.
     pub(crate) options: ClientOptions,
     /// How long nobody may answer.
@@ -62,20 +68,44 @@ pub(crate) struct Reach {
 impl ReachFlags {
     /// What the flags mean for events of this size.
     pub(crate) fn reach(&self, event_size: u32) -> anyhow::Result<Reach> {
-        let (addresses, cluster) = match &self.node {
+        self.reach_within(event_size, PATIENCE)
+    }
+
+    /// The same, with another patience where none is told.
+    pub(crate) fn reach_within(
+        &self,
+        event_size: u32,
+        patience: Duration,
+    ) -> anyhow::Result<Reach> {
+        let (addresses, ids, cluster) = match &self.node {
             Some(file) => {
                 let file = NodeFile::read(file)?;
                 let addresses = file.peer.iter().map(|peer| peer.client.to_string());
-                (addresses.collect(), file.cluster)
+                let ids = file.peer.iter().map(|peer| Some(peer.node)).collect();
+                (addresses.collect(), ids, file.cluster)
             }
             None => (
                 self.connect.clone(),
+                vec![None; self.connect.len()],
                 self.cluster.clone().unwrap_or_default(),
             ),
         };
-        if addresses.is_empty() {
-            bail!("no address of a node: give --node FILE, or --connect with --cluster");
+        for address in &self.connect {
+            let port = address
+                .rsplit_once(':')
+                .map(|(_, port)| port.parse::<u16>());
+            if !matches!(port, Some(Ok(_))) {
+                let what = format!("--connect {address}: no address");
+                return Err(Refusal::usage(what, "HOST:PORT, of the nodes' clients' ports").into());
+            }
         }
+        if addresses.is_empty() {
+            let hint = "--node FILE, or --connect with --cluster";
+            return Err(Refusal::usage("no address of a node", hint).into());
+        }
+        let cluster = cluster
+            .parse()
+            .map_err(|error: IdError| Refusal::usage(error.to_string(), ""))?;
         let tls = match (&self.authority, &self.certificate, &self.key) {
             (Some(authority), Some(certificate), Some(key)) => Some(TlsFiles {
                 authority: authority.clone(),
@@ -89,12 +119,13 @@ impl ReachFlags {
             principal: self.principal.clone(),
             token: self.token.clone(),
             tls,
-            ..ClientOptions::new(cluster.parse()?, event_size)
+            ..ClientOptions::new(cluster, event_size)
         };
         Ok(Reach {
             addresses,
+            ids,
             options,
-            patience: self.patience,
+            patience: self.patience.unwrap_or(patience),
         })
     }
 }

@@ -5,8 +5,8 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
-use lockstep_perf::exit::Exit;
+use anyhow::Context as _;
+use lockstep_perf::exit::{Exit, Refusal};
 use lockstep_replicator::tls::{client_name, cluster_name, node_name};
 use lockstep_replicator::{ClusterId, NodeId};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
@@ -45,10 +45,9 @@ pub(super) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
     std::fs::create_dir_all(directory)
         .with_context(|| format!("cannot make {}", directory.display()))?;
     if std::fs::read_dir(directory)?.next().is_some() {
-        bail!(
-            "{} is not empty: give a new folder, so that no certificate is replaced unseen",
-            directory.display()
-        );
+        let what = format!("{} is not empty", directory.display());
+        let hint = "give a new folder, so that no certificate is replaced unseen";
+        return Err(Refusal::usage(what, hint).into());
     }
     let authority = Authority::new(&args.name)?;
     write(directory, "authority.pem", &authority.pem)?;
@@ -59,7 +58,8 @@ pub(super) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
     for client in &args.clients {
         let is_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         if client.is_empty() || client.len() > 32 || !client.bytes().all(is_name) {
-            bail!("--clients `{client}`: a client's name is 1 to 32 of a-z, 0-9 and '-'");
+            let what = format!("--clients `{client}` is no client's name");
+            return Err(Refusal::usage(what, "1 to 32 of a-z, 0-9 and '-'").into());
         }
         let names = vec![client_name(&args.name, client)];
         authority.sign(directory, &format!("client-{client}"), names)?;

@@ -13,7 +13,7 @@ use lockstep_replicator::Gating;
 use serde_json::{Value, json};
 
 use crate::verb::Global;
-use crate::verb::journal::{disk, print, refused};
+use crate::verb::journal::{journal_in, print, refused};
 
 /// What `--help` teaches.
 pub(super) const LONG: &str = "Who asked for what, when, and what came of it, from the log of one node\n\n\
@@ -59,7 +59,7 @@ pub(super) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
         (None, Some(file)) => NodeFile::read(file)?.directory,
         (None, None) => PathBuf::from("."),
     };
-    let storage = disk(&directory)?;
+    let storage = journal_in(&directory)?;
     let (entries, ending) = history(&storage, Position(args.from)).map_err(refused)?;
     let rows = chosen(entries, args);
     let end = ending.tail.reached.position;

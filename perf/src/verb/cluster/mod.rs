@@ -8,20 +8,28 @@
 
 mod certs;
 mod history;
+mod status;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
+use lockstep_engine::cluster::{force_single as do_force_single, would_force_single};
 use lockstep_exchange::exchange::Exchange;
 use lockstep_perf::cluster_file::NodeFile;
 use lockstep_perf::exit::{Exit, Refusal};
 use lockstep_replicator::Epoch;
 use lockstep_replicator::client::admin;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::client::reach::{Reach, ReachFlags};
+use super::journal::disk;
+use super::run::engine::refused;
 use super::{Format, Global};
+
+/// How long a transfer is looked at: it takes milliseconds, and is given up after an election's time.
+const LEADS_WITHIN: Duration = Duration::from_secs(3);
 
 /// Arguments of `lockstep cluster`.
 #[derive(Debug, clap::Args)]
@@ -41,7 +49,7 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum What {
     /// Who leads, who follows, how far each is
-    Status(Ask),
+    Status(status::Args),
     /// A new node, as a learner: it gets the log and has no vote
     Add {
         /// Its id, which no node ever had; it stands among the [[peer]]s of every node's file
@@ -112,12 +120,6 @@ enum What {
 }
 
 #[derive(Debug, clap::Args)]
-struct Ask {
-    #[command(flatten)]
-    reach: ReachFlags,
-}
-
-#[derive(Debug, clap::Args)]
 struct Change {
     #[command(flatten)]
     reach: ReachFlags,
@@ -132,7 +134,7 @@ struct Change {
 /// Asks and tells.
 pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
     match &args.what {
-        What::Status(ask) => status(&ask.reach.reach(0)?, global),
+        What::Status(args) => status::run(args, global),
         What::Add { id, change } => make(change, &format!("add {id}"), true, global),
         What::Promote { id, change } => make(change, &format!("promote {id}"), true, global),
         What::Remove { id, change } => make(change, &format!("remove {id}"), true, global),
@@ -160,51 +162,6 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
     }
 }
 
-/// Every node says what it sees: so a node that sees something else shows.
-fn status(reach: &Reach, global: &Global) -> anyhow::Result<Exit> {
-    let mut told = Vec::new();
-    let mut answered = 0;
-    for address in &reach.addresses {
-        match admin(address, &reach.options, "status", false, reach.patience) {
-            Ok((0, answer)) => {
-                answered += 1;
-                let answer: Value = serde_json::from_str(&answer)
-                    .with_context(|| format!("{address} answers something else"))?;
-                told.push((address, Ok(answer)));
-            }
-            Ok((code, answer)) => told.push((address, Err(format!("{answer} (code {code})")))),
-            Err(error) => told.push((address, Err(error.to_string()))),
-        }
-    }
-    let mut out = std::io::stdout().lock();
-    match global.format {
-        Format::Json => {
-            let nodes: Vec<Value> = told
-                .iter()
-                .map(|(address, answer)| match answer {
-                    Ok(answer) => serde_json::json!({"address": address, "status": answer}),
-                    Err(error) => serde_json::json!({"address": address, "error": error}),
-                })
-                .collect();
-            let all = serde_json::json!({"verb": "cluster status", "nodes": nodes});
-            writeln!(out, "{}", serde_json::to_string_pretty(&all)?)?;
-        }
-        Format::Text => {
-            for (address, answer) in &told {
-                match answer {
-                    Ok(answer) => writeln!(out, "{address}  {}", line(answer))?,
-                    Err(error) => writeln!(out, "{address}  no answer: {error}")?,
-                }
-            }
-        }
-        Format::Quiet => {}
-    }
-    if answered == 0 {
-        bail!("no node answered: is one running, and is this its clients' port?");
-    }
-    Ok(Exit::Done)
-}
-
 fn make(
     change: &Change,
     command: &str,
@@ -216,20 +173,60 @@ fn make(
     }
     let reach = change.reach.reach(0)?;
     let (code, answer) = ask_leader(&reach, command, change.dry_run)?;
+    let mut told = serde_json::from_str::<Value>(&answer).unwrap_or(Value::String(answer));
+    if let Some(to) = told["transferring_to"].as_u64() {
+        told["term"] = json!(status::leads_within(&reach, to, LEADS_WITHIN)?);
+    }
+    if code != 0 && global.format == Format::Text {
+        return Err(Refusal::environment(line(&told), "").into());
+    }
     let mut out = std::io::stdout().lock();
-    match (global.format, serde_json::from_str::<Value>(&answer)) {
-        (Format::Json, Ok(value)) => {
+    match global.format {
+        Format::Json => {
+            let verb = command.split(' ').next().unwrap_or(command);
+            let value = json!({
+                "verb": format!("cluster {verb}"), "command": command, "is_dry_run": change.dry_run,
+                "code": code, "answer": told,
+            });
             writeln!(out, "{}", serde_json::to_string_pretty(&value)?)?;
         }
-        (Format::Json, Err(_)) => {
-            let value = serde_json::json!({"code": code, "answer": answer});
-            writeln!(out, "{}", serde_json::to_string_pretty(&value)?)?;
-        }
-        (Format::Text, Ok(value)) => writeln!(out, "{}", line(&value))?,
-        (Format::Text, Err(_)) => writeln!(out, "{answer}")?,
-        (Format::Quiet, _) => {}
+        Format::Text => writeln!(out, "{}", in_words(command, change.dry_run, &told))?,
+        Format::Quiet => {}
     }
     Ok(if code == 0 { Exit::Done } else { Exit::Refused })
+}
+
+/// What came of a command, and what comes next.
+fn in_words(command: &str, is_dry: bool, told: &Value) -> String {
+    let mut words = command.split(' ');
+    let (verb, whom) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
+    let held = told["held_by_site"].as_u64();
+    let held = held.map_or(String::new(), |held| {
+        format!(" ({held} frames wait for the other site)")
+    });
+    if is_dry {
+        return format!("{command}: would be done{held}; nothing was changed");
+    }
+    let done = match told["position"].as_u64() {
+        Some(position) => format!("done at position {position}"),
+        None => format!("done{held}"),
+    };
+    match verb {
+        "add" => format!(
+            "{command}: {done}; next: start it, and cluster promote {whom} when it has caught up"
+        ),
+        "remove" => format!(
+            "{command}: {done}; next: end it and delete its directory; its id is not used again"
+        ),
+        "degrade" => format!("{command}: {done}; next: cluster gate, when the other site is back"),
+        "transfer" => match told["term"].as_u64() {
+            Some(term) => format!("{command}: node {whom} leads, in term {term}"),
+            None => format!(
+                "{command}: asked for, and node {whom} does not lead yet: cluster status says who does"
+            ),
+        },
+        _ => format!("{command}: {done}"),
+    }
 }
 
 fn consent(command: &str) -> anyhow::Error {
@@ -245,31 +242,67 @@ fn force_single(node: &Path, epoch: u32, is_dry: bool, global: &Global) -> anyho
     let file = NodeFile::read(node)?;
     let mut options = file.options()?;
     options.node.replica.epoch = Epoch(epoch);
-    let told = if is_dry {
-        serde_json::json!({
-            "would": "force-single", "node": file.node, "cluster": file.cluster, "epoch": epoch,
-            "directory": options.directory,
-        })
+    let directory = &options.directory;
+    // It is looked at, and not made.
+    disk(directory)?;
+    let forced = if is_dry {
+        would_force_single::<Exchange>(directory, &options.node)
     } else {
-        let forced =
-            lockstep_engine::cluster::force_single::<Exchange>(&options.directory, &options.node)?;
-        let before: Vec<u16> = forced
-            .members_before
-            .voters
-            .iter()
-            .map(|one| one.0)
-            .collect();
-        serde_json::json!({
-            "did": "force-single", "node": file.node, "cluster": file.cluster, "epoch": epoch,
-            "epoch_before": forced.from_epoch.0, "voters_before": before,
-            "position": forced.position.0, "known_committed_before": forced.committed_before.0,
-            "next": format!("write `epoch = {epoch}` into {} and start the node; the others come back under new ids", node.display()),
-        })
+        do_force_single::<Exchange>(directory, &options.node)
     };
+    let forced = forced.map_err(refused)?;
+    let voters = &forced.members_before.voters;
     let mut out = std::io::stdout().lock();
     match global.format {
-        Format::Json => writeln!(out, "{}", serde_json::to_string_pretty(&told)?)?,
-        Format::Text => writeln!(out, "{}", line(&told))?,
+        Format::Json => {
+            let voters: Vec<u16> = voters.iter().map(|one| one.0).collect();
+            let told = json!({
+                "verb": "cluster force-single", "is_dry_run": is_dry,
+                "node": file.node, "cluster": file.cluster, "directory": directory,
+                "epoch": epoch, "epoch_before": forced.from_epoch.0, "voters_before": voters,
+                "position": forced.position.0, "known_committed_before": forced.committed_before.0,
+            });
+            writeln!(out, "{}", serde_json::to_string_pretty(&told)?)?;
+        }
+        Format::Text => {
+            let is_one = voters.contains(&options.node.replica.node);
+            let voters: Vec<String> = voters.iter().map(ToString::to_string).collect();
+            let (did, next) = if is_dry {
+                (
+                    "would make",
+                    "nothing was changed; --yes does it, with all others off for good".to_owned(),
+                )
+            } else {
+                (
+                    "made",
+                    format!(
+                        "write `epoch = {epoch}` into {} and start the node;\n          the others come back under new ids",
+                        node.display()
+                    ),
+                )
+            };
+            writeln!(
+                out,
+                "{did} node {} the only voter of cluster {}\n\
+                 epoch     {epoch}, before {}\n\
+                 voters    {} before\n\
+                 log       ends at position {}; known to be committed before that: {}\n\
+                 next      {next}",
+                file.node,
+                file.cluster,
+                forced.from_epoch,
+                voters.join(" "),
+                forced.position,
+                forced.committed_before,
+            )?;
+            if !is_one {
+                writeln!(
+                    out,
+                    "careful   node {} is none of these voters: it may lack what they had answered",
+                    file.node
+                )?;
+            }
+        }
         Format::Quiet => {}
     }
     Ok(Exit::Done)
@@ -338,6 +371,30 @@ fn line(value: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_came_of_a_change_is_said_with_what_comes_next() {
+        assert_eq!(
+            in_words("add 4", false, &json!({"position": 9})),
+            "add 4: done at position 9; next: start it, and cluster promote 4 when it has caught up"
+        );
+        assert_eq!(
+            in_words(
+                "transfer 2",
+                false,
+                &json!({"transferring_to": 2, "term": 4})
+            ),
+            "transfer 2: node 2 leads, in term 4"
+        );
+        assert_eq!(
+            in_words(
+                "degrade",
+                true,
+                &json!({"gate": "sites", "held_by_site": 3})
+            ),
+            "degrade: would be done (3 frames wait for the other site); nothing was changed"
+        );
+    }
 
     #[test]
     fn an_answer_is_one_line() {

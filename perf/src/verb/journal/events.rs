@@ -13,7 +13,7 @@ use lockstep_perf::args::quantity::counted;
 use lockstep_perf::exit::{Exit, Refusal};
 use serde_json::{Map, Value, json};
 
-use super::{Journal, Meter, disk, print, refused};
+use super::{Journal, Meter, journal_in, print, refused};
 use crate::verb::{Format, Global};
 
 /// How events are written.
@@ -58,7 +58,7 @@ pub(super) struct DumpArgs {
 
 /// Prints events.
 pub(super) fn dump(args: &DumpArgs, global: &Global) -> anyhow::Result<Exit> {
-    let storage = disk(&args.journal.dir)?;
+    let storage = journal_in(&args.journal.dir)?;
     let catalog = Catalog::of_journal(&storage).map_err(refused)?;
     let how = as_asked(args.how, global.format);
     let mut printer = Printer::new(how, &catalog, global.format);
@@ -328,7 +328,7 @@ const FOLLOW_PAUSE: Duration = Duration::from_millis(200);
 
 /// Prints the last events.
 pub(super) fn tail(args: &TailArgs, global: &Global) -> anyhow::Result<Exit> {
-    let storage = disk(&args.journal.dir)?;
+    let storage = journal_in(&args.journal.dir)?;
     let how = as_asked(args.how, global.format);
     let mut catalog = Catalog::of_journal(&storage).map_err(refused)?;
     let begin = last_segment_start(&catalog, args.lines);
@@ -384,7 +384,7 @@ pub(super) struct SeekArgs {
 
 /// Finds an event.
 pub(super) fn seek(args: &SeekArgs, global: &Global) -> anyhow::Result<Exit> {
-    let storage = disk(&args.journal.dir)?;
+    let storage = journal_in(&args.journal.dir)?;
     let catalog = Catalog::of_journal(&storage).map_err(refused)?;
     let start = match (args.position, args.time) {
         (Some(position), _) => {
@@ -476,7 +476,7 @@ pub(super) struct DiffArgs {
 
 /// Compares two copies of one log.
 pub(super) fn diff(args: &DiffArgs, global: &Global) -> anyhow::Result<Exit> {
-    let (left, right) = (disk(&args.left)?, disk(&args.right)?);
+    let (left, right) = (journal_in(&args.left)?, journal_in(&args.right)?);
     let mut meter = Meter::new("diff");
     let found =
         diff::diff(&left, &right, &mut |done, all| meter.tell(done, all)).map_err(refused)?;

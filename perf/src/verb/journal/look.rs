@@ -12,7 +12,7 @@ use lockstep_perf::args::quantity::counted;
 use lockstep_perf::exit::Exit;
 use serde_json::{Value, json};
 
-use super::{Journal, Meter, disk, print, refused};
+use super::{Journal, Meter, journal_in, print, refused};
 use crate::verb::Global;
 
 /// Arguments of `journal inspect`.
@@ -30,7 +30,7 @@ pub(super) struct InspectArgs {
 
 /// Shows what headers and footers say.
 pub(super) fn inspect(args: &InspectArgs, global: &Global) -> anyhow::Result<Exit> {
-    let storage = disk(&args.journal.dir)?;
+    let storage = journal_in(&args.journal.dir)?;
     let catalog = Catalog::of_journal(&storage).map_err(refused)?;
     print::result(
         global.format,
@@ -203,7 +203,7 @@ pub(super) struct StatsArgs {
 
 /// Counts.
 pub(super) fn stats(args: &StatsArgs, global: &Global) -> anyhow::Result<Exit> {
-    let storage = disk(&args.journal.dir)?;
+    let storage = journal_in(&args.journal.dir)?;
     let mut meter = Meter::new("stats");
     let stats = stats::stats(&storage, &mut |done, all| meter.tell(done, all)).map_err(refused)?;
     drop(meter);
@@ -339,7 +339,7 @@ pub(super) struct VerifyArgs {
 
 /// Checks everything.
 pub(super) fn verify(args: &VerifyArgs, global: &Global) -> anyhow::Result<Exit> {
-    let storage = disk(&args.journal.dir)?;
+    let storage = journal_in(&args.journal.dir)?;
     let options = VerifyOptions {
         threads: usize::from(args.parallel),
         since: Position(args.since),

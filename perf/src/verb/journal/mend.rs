@@ -10,7 +10,7 @@ use lockstep_perf::args::quantity::counted;
 use lockstep_perf::exit::Exit;
 use serde_json::json;
 
-use super::{Consent, Journal, Meter, disk, print, refused};
+use super::{Consent, Journal, Meter, disk, journal_in, print, refused};
 use crate::verb::Global;
 
 /// Arguments of `journal repair`.
@@ -42,7 +42,7 @@ pub(super) struct RepairArgs {
 /// Replaces damaged segments, or fills them.
 pub(super) fn repair(args: &RepairArgs, global: &Global) -> anyhow::Result<Exit> {
     let is_rehearsal = args.consent.is_rehearsal("repair")?;
-    let journal = disk(&args.journal.dir)?;
+    let journal = journal_in(&args.journal.dir)?;
     let mut segments: Vec<SegmentId> = args.segment.iter().copied().map(SegmentId).collect();
     if segments.is_empty() {
         let mut meter = Meter::new("verify");
@@ -140,7 +140,7 @@ pub(super) struct TruncateArgs {
 /// Gives up the end of the log.
 pub(super) fn truncate(args: &TruncateArgs, global: &Global) -> anyhow::Result<Exit> {
     let is_rehearsal = args.consent.is_rehearsal("truncate")?;
-    let storage = disk(&args.journal.dir)?;
+    let storage = journal_in(&args.journal.dir)?;
     let done = truncate::truncate(&storage, Position(args.at), is_rehearsal).map_err(refused)?;
     let files: Vec<String> = done.segments.iter().map(|id| id.file_name()).collect();
     print::result(
@@ -195,7 +195,7 @@ pub(super) struct SalvageArgs {
 
 /// Copies what holds.
 pub(super) fn salvage(args: &SalvageArgs, global: &Global) -> anyhow::Result<Exit> {
-    let journal = disk(&args.journal.dir)?;
+    let journal = journal_in(&args.journal.dir)?;
     let into = Disk::create(&args.out)?;
     let mut meter = Meter::new("salvage");
     let salvaged = salvage::salvage(&journal, &into, args.r#unsafe, &mut |done, all| {

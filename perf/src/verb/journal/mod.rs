@@ -100,7 +100,8 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
 pub(in crate::verb) fn disk(path: &Path) -> anyhow::Result<Disk> {
     Disk::at(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => {
-            Refusal::usage(format!("there is no directory {}", path.display()), "").into()
+            let hint = "name the directory that the engine or node was started on";
+            Refusal::usage(format!("there is no directory {}", path.display()), hint).into()
         }
         io::ErrorKind::NotADirectory => {
             let hint = "name the directory that the segment files are in";
@@ -108,6 +109,42 @@ pub(in crate::verb) fn disk(path: &Path) -> anyhow::Result<Disk> {
         }
         _ => anyhow::Error::new(error).context(path.display().to_string()),
     })
+}
+
+/// A directory with a journal in it, whole or not.
+pub(in crate::verb) fn journal_in(path: &Path) -> anyhow::Result<Disk> {
+    let storage = disk(path)?;
+    let names = std::fs::read_dir(path)?
+        .flatten()
+        .map(|entry| entry.file_name());
+    let is_of_journal = |name: std::ffi::OsString| {
+        let name = Path::new(&name);
+        name.extension().is_some_and(|end| end == "seg") || name == Path::new("journal.meta")
+    };
+    if names.into_iter().any(is_of_journal) {
+        return Ok(storage);
+    }
+    let what = format!(
+        "no journal in {}: neither segment files (NNNNNNNNNNNN.seg) nor journal.meta",
+        path.display()
+    );
+    Err(Refusal::usage(
+        what,
+        "name the directory that the engine or node was started on",
+    )
+    .into())
+}
+
+/// A directory that something is copied to.
+fn target(path: &Path) -> anyhow::Result<Disk> {
+    if path.exists() {
+        return disk(path);
+    }
+    let hint = format!(
+        "mkdir -p {}; it is not made unasked: where a disk is not mounted, the copy would lie on another one",
+        path.display()
+    );
+    Err(Refusal::usage(format!("there is no directory {}", path.display()), hint).into())
 }
 
 /// Gives a tool's error its exit code.

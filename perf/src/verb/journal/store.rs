@@ -15,7 +15,10 @@ use lockstep_perf::args::quantity::counted;
 use lockstep_perf::exit::{Exit, Refusal};
 use serde_json::{Value, json};
 
-use super::{Consent, Journal, Meter, bytes, disk, duration, print, refused, refused_snapshot};
+use super::{
+    Consent, Journal, Meter, bytes, disk, duration, journal_in, print, refused, refused_snapshot,
+    target,
+};
 use crate::verb::Global;
 
 /// Arguments of `journal snapshot`.
@@ -234,7 +237,7 @@ struct NeedsArgs {
 
 impl NeedsArgs {
     fn plan(&self) -> anyhow::Result<(Disk, retention::Plan)> {
-        let storage = disk(&self.journal.dir)?;
+        let storage = journal_in(&self.journal.dir)?;
         let catalog = Catalog::of_journal(&storage).map_err(refused)?;
         let archive = match &self.archive {
             None => None,
@@ -394,8 +397,8 @@ pub(super) struct ArchiveArgs {
 
 /// Archives sealed segments, or verifies an archive.
 pub(super) fn archive(args: &ArchiveArgs, global: &Global) -> anyhow::Result<Exit> {
-    let storage = disk(&args.journal.dir)?;
-    let archive = Archive::new(disk(&args.archive)?);
+    let storage = journal_in(&args.journal.dir)?;
+    let archive = Archive::new(target(&args.archive)?);
     if args.seal {
         seal::seal(&storage).map_err(refused)?;
     }
@@ -493,7 +496,7 @@ pub(super) struct RestoreArgs {
 /// Brings archived segments back.
 pub(super) fn restore(args: &RestoreArgs, global: &Global) -> anyhow::Result<Exit> {
     let archive = Archive::new(disk(&args.archive)?);
-    let into = disk(&args.into)?;
+    let into = target(&args.into)?;
     let wanted = match args.segment.as_slice() {
         [] => archive
             .list()
@@ -563,7 +566,7 @@ pub(super) struct ShipArgs {
 
 /// Ships what is new, or verifies what was shipped.
 pub(super) fn ship(args: &ShipArgs, global: &Global) -> anyhow::Result<Exit> {
-    let (journal, to) = (disk(&args.journal.dir)?, disk(&args.to)?);
+    let (journal, to) = (journal_in(&args.journal.dir)?, target(&args.to)?);
     if args.seal {
         seal::seal(&journal).map_err(refused)?;
     }

@@ -8,6 +8,8 @@ use lockstep_engine::core::StepError;
 use lockstep_engine::{Config, Error};
 use lockstep_journaler::{OpenError, ReadError};
 use lockstep_perf::exit::{Exit, Refusal};
+use lockstep_replicator::transport::TransportError;
+use lockstep_replicator::{Fatal, StartError};
 use lockstep_ringbuffer::BuildError;
 use toml::{Table, Value};
 
@@ -73,31 +75,69 @@ fn of_file(path: &Path) -> anyhow::Result<Config> {
 
 /// An engine's error with its exit code.
 pub(crate) fn refused(error: Error) -> anyhow::Error {
-    let (exit, hint) = match &error {
+    let (exit, hint) = meaning(&error);
+    Refusal::new(exit, error.to_string(), hint).into()
+}
+
+fn meaning(error: &Error) -> (Exit, &'static str) {
+    match error {
         Error::Config(ConfigError::Read { .. }) | Error::Directory { .. } => (Exit::Failed, ""),
         Error::Graph(BuildError::Lock { .. }) => (Exit::Refused, "lockstep doctor shows the limit"),
         Error::Config(_) | Error::Graph(_) => (Exit::Usage, ""),
-        Error::Journal(error) => match error {
-            OpenError::InUse { .. } => (Exit::Refused, "lockstep top shows what it does"),
-            OpenError::Corrupt(_) | OpenError::Missing { .. } => {
-                (Exit::Corrupt, "lockstep journal verify says what survives")
-            }
-            OpenError::Foreign { .. } | OpenError::Future { .. } | OpenError::Schema { .. } => {
-                (Exit::Refused, "lockstep journal inspect says whose it is")
-            }
-            OpenError::Options(_) => (Exit::Usage, ""),
-            _ => (Exit::Failed, ""),
-        },
-        Error::Read(ReadError::Damaged { .. }) => {
-            (Exit::Corrupt, "lockstep journal verify says what survives")
-        }
+        Error::Journal(error) | Error::Cluster(StartError::Open(error)) => of_opening(error),
+        Error::Read(ReadError::Damaged { .. }) => (Exit::Corrupt, VERIFY),
         Error::Read(ReadError::OtherType { .. })
         | Error::EventSize { .. }
-        | Error::OtherSchema { .. } => (Exit::Refused, "lockstep journal inspect says whose it is"),
+        | Error::OtherSchema { .. } => (Exit::Refused, INSPECT),
         Error::Step(StepError::Diverged { .. } | StepError::Broken { .. })
         | Error::NoStart { .. }
         | Error::OutputsGone { .. } => (Exit::Corrupt, ""),
+        Error::Cluster(error) => of_start(error),
+        Error::Agreement(error) => of_agreement(error),
+        Error::Transport(
+            TransportError::Listen { .. } | TransportError::PlaintextOutside { .. },
+        ) => (Exit::Refused, ""),
         _ => (Exit::Failed, ""),
-    };
-    Refusal::new(exit, error.to_string(), hint).into()
+    }
+}
+
+const VERIFY: &str = "lockstep journal verify says what survives";
+const INSPECT: &str = "lockstep journal inspect says whose it is";
+
+fn of_opening(error: &OpenError) -> (Exit, &'static str) {
+    match error {
+        OpenError::InUse { .. } => (Exit::Refused, "lockstep top shows what it does"),
+        OpenError::Corrupt(_) | OpenError::Missing { .. } => (Exit::Corrupt, VERIFY),
+        OpenError::Foreign { .. } | OpenError::Future { .. } | OpenError::Schema { .. } => {
+            (Exit::Refused, INSPECT)
+        }
+        OpenError::Options(_) => (Exit::Usage, ""),
+        _ => (Exit::Failed, ""),
+    }
+}
+
+/// Why a node does not fit its cluster, or its directory.
+fn of_start(error: &StartError) -> (Exit, &'static str) {
+    match error {
+        StartError::Fatal(error) => of_agreement(error),
+        StartError::NoCluster
+        | StartError::OtherCluster { .. }
+        | StartError::OtherNode { .. }
+        | StartError::OlderEpoch { .. }
+        | StartError::EpochNotAbove { .. } => (Exit::Refused, ""),
+        StartError::Index { .. } | StartError::Forgot { .. } => (Exit::Corrupt, ""),
+        StartError::Sites(_) | StartError::NoFounders | StartError::EventSize { .. } => {
+            (Exit::Usage, "")
+        }
+        _ => (Exit::Failed, ""),
+    }
+}
+
+/// Why a node cannot go on in its cluster.
+fn of_agreement(error: &Fatal) -> (Exit, &'static str) {
+    match error {
+        Fatal::Diverged { .. } | Fatal::Panicked { .. } | Fatal::Lost(_) => (Exit::Corrupt, ""),
+        Fatal::Read(ReadError::Damaged { .. }) | Fatal::NotThere { .. } => (Exit::Corrupt, VERIFY),
+        _ => (Exit::Failed, ""),
+    }
 }

@@ -1,5 +1,6 @@
 //! What the gateway asks of its owner, and what it is told.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use crate::ids::NodeId;
@@ -67,6 +68,17 @@ pub struct Principal {
     pub identity: Identity,
     /// Where it comes from.
     pub address: IpAddr,
+}
+
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let why = match self.identity {
+            Identity::Certificate => "by certificate",
+            Identity::Token => "by token",
+            Identity::Nobody => "unauthenticated",
+        };
+        write!(f, "{} ({why}, from {})", self.name, self.address)
+    }
 }
 
 /// How a node knows who a client is.

@@ -582,10 +582,11 @@ pub fn open(path: &Path, format: Option<Format>, options: Options) -> Result<Any
 }
 
 fn open_source(path: &Path, format: Option<Format>) -> Result<Box<dyn Source + Send>, Problem> {
+    // First: of a file that is not there, its format is not what is wrong.
+    let file = BufReader::with_capacity(1 << 18, File::open(path)?);
     let format = format
         .or_else(|| Format::of(path))
         .ok_or(Problem::UnknownFormat)?;
-    let file = BufReader::with_capacity(1 << 18, File::open(path)?);
     Ok(match format {
         Format::Lobster => Box::new(lobster::Lobster::new(unpack(file)?)),
         Format::Itch => Box::new(itch::Itch::new(unpack(file)?)),
