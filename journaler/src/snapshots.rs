@@ -27,24 +27,24 @@
 //! * `SN3` [`Snapshots::surplus`] never offers the newest [`KEEP_MIN`] that verify,
 //!   nor anything newer than the oldest of these.
 
-use std::fmt;
 use std::io;
-use std::io::IoSlice;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 
 use crate::position::{Position, Reached, Term};
-use crate::seekable::{SeekRow, SeekTable, SeekableWriter, read_frame, read_frame_by};
 use crate::storage::{File, Open, Storage, remove_in_steps};
 
 mod aside;
 mod incoming;
 mod manifest;
+mod reading;
+mod writing;
 
 pub use incoming::{INCOMING, SnapshotReceiver};
 pub use manifest::{Manifest, PartRow};
+pub use writing::SnapshotWriter;
 
 pub(crate) use incoming::take_in;
+
+use reading::{OpenPart, fill};
 
 /// The directory of all snapshots of a journal.
 pub const DIRECTORY: &str = "snap";
@@ -188,14 +188,7 @@ impl<S: Storage> Snapshots<S> {
     /// [`SnapshotError::Exists`] for a second one at one position; [`SnapshotError::Io`].
     pub fn create(&self, of: SnapshotOf) -> Result<SnapshotWriter<S>, SnapshotError> {
         let directory = self.begin(of.reached.position)?;
-        let storage = self.storage.clone();
-        Ok(SnapshotWriter {
-            storage,
-            directory,
-            of,
-            rows: Vec::new(),
-            part: None,
-        })
+        Ok(SnapshotWriter::begin(self.storage.clone(), directory, of))
     }
 
     /// Begins to take in a snapshot that another node has, whose manifest it sent: beside the journal's
@@ -494,124 +487,6 @@ impl<S: Storage> Snapshots<S> {
     }
 }
 
-/// A snapshot that is being written.
-pub struct SnapshotWriter<S: Storage> {
-    storage: S,
-    directory: String,
-    of: SnapshotOf,
-    rows: Vec<PartRow>,
-    part: Option<SeekableWriter<S::File>>,
-}
-
-impl<S: Storage> SnapshotWriter<S> {
-    /// Ends the part before and begins the next; the first is begun by the first byte.
-    ///
-    /// # Errors
-    ///
-    /// [`SnapshotError::Io`], [`SnapshotError::TooManyParts`].
-    pub fn next_part(&mut self) -> Result<(), SnapshotError> {
-        self.end_part()?;
-        if self.rows.len() == PARTS_MAX {
-            return Err(SnapshotError::TooManyParts);
-        }
-        let name = self.part_path();
-        let file = self
-            .storage
-            .open(&name, Open::CREATE)
-            .map_err(|error| failed("creating", &name, error))?;
-        let writer = SeekableWriter::new(file, FRAME_BYTES);
-        self.part = Some(writer.map_err(|error| failed("compressing", &name, error))?);
-        Ok(())
-    }
-
-    /// Adds bytes to the part.
-    ///
-    /// # Errors
-    ///
-    /// [`SnapshotError::Io`]. The snapshot is then not to be finished.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<(), SnapshotError> {
-        if self.part.is_none() {
-            self.next_part()?;
-        }
-        let name = self.part_path();
-        match &mut self.part {
-            Some(part) => part
-                .write(bytes)
-                .map_err(|error| failed("writing", &name, error)),
-            None => Ok(()),
-        }
-    }
-
-    /// Makes the snapshot appear, durably (`SN1`).
-    ///
-    /// # Errors
-    ///
-    /// [`SnapshotError::Io`]. There is then no snapshot, or none that anyone may rely on.
-    pub fn finish(mut self, state_hash: u64) -> Result<Manifest, SnapshotError> {
-        self.end_part()?;
-        let SnapshotWriter {
-            storage,
-            directory,
-            of,
-            rows,
-            ..
-        } = self;
-        let manifest = Manifest::new(&of, state_hash, rows);
-        appear(&storage, &directory, &manifest)?;
-        Ok(manifest)
-    }
-
-    fn end_part(&mut self) -> Result<(), SnapshotError> {
-        let Some(part) = self.part.take() else {
-            return Ok(());
-        };
-        let name = self.part_path();
-        let (file, summary) = part
-            .finish()
-            .map_err(|error| failed("writing", &name, error))?;
-        file.sync_all()
-            .map_err(|error| failed("syncing", &name, error))?;
-        file.forget(summary.stored_bytes);
-        self.rows.push(PartRow::of(&summary));
-        Ok(())
-    }
-
-    fn part_path(&self) -> String {
-        format!("{}/{}", self.directory, part_name(self.rows.len()))
-    }
-}
-
-impl<S: Storage> fmt::Debug for SnapshotWriter<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SnapshotWriter")
-            .field("of", &self.of)
-            .field("rows", &self.rows)
-            .finish_non_exhaustive()
-    }
-}
-
-/// The last steps, from synced parts to a snapshot; their order is `SN1`.
-fn appear<S: Storage>(
-    storage: &S,
-    directory: &str,
-    manifest: &Manifest,
-) -> Result<(), SnapshotError> {
-    sync_directory(storage, directory)?;
-    let unfinished = format!("{directory}/{UNFINISHED_NAME}");
-    let file = storage
-        .open(&unfinished, Open::CREATE)
-        .map_err(|error| failed("creating", &unfinished, error))?;
-    file.write_at(&[IoSlice::new(&manifest.encode())], 0)
-        .map_err(|error| failed("writing", &unfinished, error))?;
-    file.sync_all()
-        .map_err(|error| failed("syncing", &unfinished, error))?;
-    let name = format!("{directory}/{MANIFEST_NAME}");
-    storage
-        .rename(&unfinished, &name)
-        .map_err(|error| failed("renaming", &unfinished, error))?;
-    sync_directory(storage, directory)
-}
-
 fn sync_directory<S: Storage>(storage: &S, name: &str) -> Result<(), SnapshotError> {
     let shown = if name.is_empty() {
         "the journal's directory"
@@ -621,206 +496,6 @@ fn sync_directory<S: Storage>(storage: &S, name: &str) -> Result<(), SnapshotErr
     storage
         .sync_directory(name)
         .map_err(|error| failed("syncing", shown, error))
-}
-
-/// A part whose table and lengths fit the manifest.
-struct OpenPart<F> {
-    name: String,
-    file: F,
-    row: PartRow,
-    table: SeekTable,
-    raw_bytes: usize,
-}
-
-impl<F: File> OpenPart<F> {
-    fn open<S: Storage<File = F>>(
-        storage: &S,
-        name: String,
-        row: &PartRow,
-    ) -> Result<Self, SnapshotError> {
-        let file = storage
-            .open(&name, Open::READ)
-            .map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => {
-                    damaged(&name, "the manifest names it, and it is missing".to_owned())
-                }
-                _ => failed("opening", &name, error),
-            })?;
-        let length = file
-            .len()
-            .map_err(|error| failed("reading", &name, error))?;
-        if length != row.stored_bytes {
-            return Err(damaged(
-                &name,
-                format!("{length} bytes, the manifest says {}", row.stored_bytes),
-            ));
-        }
-        let table = SeekTable::read(&file).map_err(|error| unreadable(&name, error))?;
-        let raw_bytes = usize::try_from(row.raw_bytes)
-            .ok()
-            .filter(|_| table.raw_bytes() == row.raw_bytes);
-        let Some(raw_bytes) = raw_bytes else {
-            let what = format!(
-                "it holds {} bytes, the manifest says {}",
-                table.raw_bytes(),
-                row.raw_bytes
-            );
-            return Err(damaged(&name, what));
-        };
-        Ok(OpenPart {
-            name,
-            file,
-            row: *row,
-            table,
-            raw_bytes,
-        })
-    }
-
-    /// Reads and checks all of it, a frame at a time.
-    fn walk(self, between: &mut dyn FnMut()) -> Result<(), SnapshotError> {
-        let mut walk = PartWalk::new(self);
-        // Ends: each turn takes a frame.
-        while walk.step()? {
-            between();
-        }
-        walk.end()
-    }
-
-    /// What only the whole part shows.
-    fn check(&self, hash: u64, frame_crcs: &[u32]) -> Result<(), SnapshotError> {
-        let crc = self.table.stored_crc(frame_crcs);
-        if crc != self.row.stored_crc {
-            let what = format!(
-                "CRC {crc:08x}, the manifest says {:08x}",
-                self.row.stored_crc
-            );
-            return Err(damaged(&self.name, what));
-        }
-        if hash != self.row.raw_hash {
-            let what = format!(
-                "hash {hash:016x}, the manifest says {:016x}",
-                self.row.raw_hash
-            );
-            return Err(damaged(&self.name, what));
-        }
-        Ok(())
-    }
-}
-
-/// A look at a part from its first frame to its last, in steps.
-struct PartWalk<F> {
-    part: OpenPart<F>,
-    hasher: xxhash_rust::xxh3::Xxh3Default,
-    crcs: Vec<u32>,
-    stored: Vec<u8>,
-    into: Vec<u8>,
-}
-
-impl<F: File> PartWalk<F> {
-    fn new(part: OpenPart<F>) -> Self {
-        PartWalk {
-            crcs: Vec::with_capacity(part.table.rows.len()),
-            part,
-            hasher: xxhash_rust::xxh3::Xxh3Default::new(),
-            stored: Vec::new(),
-            into: Vec::new(),
-        }
-    }
-
-    /// Reads and checks the next frame; `false` if there is none.
-    fn step(&mut self) -> Result<bool, SnapshotError> {
-        let Some(row) = self.part.table.rows.get(self.crcs.len()) else {
-            return Ok(false);
-        };
-        self.into.resize(row.raw_bytes, 0);
-        let file = &self.part.file;
-        let crc = read_frame_by(file, row, &mut self.stored, &mut self.into)
-            .map_err(|error| unreadable(&self.part.name, error))?;
-        file.forget(row.at + row.stored_bytes as u64);
-        self.crcs.push(crc);
-        self.hasher.update(&self.into);
-        Ok(true)
-    }
-
-    fn end(self) -> Result<(), SnapshotError> {
-        self.part.check(self.hasher.digest(), &self.crcs)
-    }
-}
-
-/// One frame to decompress: from which part, and where to.
-struct Job<'a> {
-    part: usize,
-    frame: usize,
-    row: &'a SeekRow,
-    into: &'a mut [u8],
-}
-
-/// Decompresses all frames of all parts, several at a time, and checks each part.
-fn fill<F: File>(
-    opened: &[OpenPart<F>],
-    parts: &mut [Vec<u8>],
-    threads: usize,
-) -> Result<(), SnapshotError> {
-    let mut crcs: Vec<Vec<u32>> = opened
-        .iter()
-        .map(|part| vec![0; part.table.rows.len()])
-        .collect();
-    let jobs = Mutex::new(jobs_of(opened, parts).into_iter());
-    let done = Mutex::new(Ok(&mut crcs));
-    std::thread::scope(|scope| {
-        for _ in 1..threads {
-            scope.spawn(|| work(opened, &jobs, &done));
-        }
-        work(opened, &jobs, &done);
-    });
-    done.into_inner().unwrap_or_else(PoisonError::into_inner)?;
-    for ((part, raw), crcs) in opened.iter().zip(parts).zip(crcs) {
-        part.check(xxhash_rust::xxh3::xxh3_64(raw), &crcs)?;
-    }
-    Ok(())
-}
-
-fn jobs_of<'a, F>(opened: &'a [OpenPart<F>], parts: &'a mut [Vec<u8>]) -> Vec<Job<'a>> {
-    let mut jobs = Vec::new();
-    for (part, (open, raw)) in opened.iter().zip(parts).enumerate() {
-        let mut rest = &mut raw[..];
-        for (frame, row) in open.table.rows.iter().enumerate() {
-            let (into, behind) = rest.split_at_mut(row.raw_bytes);
-            rest = behind;
-            jobs.push(Job {
-                part,
-                frame,
-                row,
-                into,
-            });
-        }
-    }
-    jobs
-}
-
-/// Takes jobs until there are none, or one failed.
-fn work<'a, F: File>(
-    opened: &[OpenPart<F>],
-    jobs: &Mutex<std::vec::IntoIter<Job<'a>>>,
-    done: &Mutex<Result<&mut Vec<Vec<u32>>, SnapshotError>>,
-) {
-    // Ends: each turn takes a job from a finite list.
-    loop {
-        let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).next();
-        let Some(job) = next else { return };
-        let part = &opened[job.part];
-        let read = read_frame(&part.file, job.row, job.into)
-            .map_err(|error| unreadable(&part.name, error));
-        let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
-        match (&mut *done, read) {
-            (Err(_), _) => return,
-            (Ok(crcs), Ok(crc)) => crcs[job.part][job.frame] = crc,
-            (Ok(_), Err(error)) => {
-                *done = Err(error);
-                return;
-            }
-        }
-    }
 }
 
 fn failed(operation: &'static str, name: &str, source: io::Error) -> SnapshotError {
@@ -835,16 +510,6 @@ fn damaged(name: &str, what: String) -> SnapshotError {
     SnapshotError::Damaged {
         name: name.to_owned(),
         what,
-    }
-}
-
-/// Bytes that make no sense are damage; anything else is the storage's answer.
-fn unreadable(name: &str, error: io::Error) -> SnapshotError {
-    match error.kind() {
-        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
-            damaged(name, error.to_string())
-        }
-        _ => failed("reading", name, error),
     }
 }
 

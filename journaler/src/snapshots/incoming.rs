@@ -9,9 +9,11 @@
 use std::fmt;
 use std::io::{self, IoSlice};
 
+use super::reading::{OpenPart, PartWalk};
+use super::writing::appear;
 use super::{
-    DIRECTORY, MANIFEST_NAME, Manifest, OpenPart, PartWalk, SnapshotError, appear, damaged,
-    directory_of, failed, part_name, sync_directory,
+    DIRECTORY, MANIFEST_NAME, Manifest, SnapshotError, damaged, directory_of, failed, part_name,
+    sync_directory,
 };
 use crate::position::Position;
 use crate::storage::{File, Open, Storage};
