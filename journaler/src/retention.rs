@@ -23,7 +23,7 @@ use std::fmt;
 use crate::position::{Position, SegmentId};
 use crate::segment::{SegmentFooter, SegmentHeader};
 use crate::snapshots::{KEEP_MIN, SnapshotError, Snapshots};
-use crate::storage::{Storage, remove_in_steps};
+use crate::storage::{Storage, remove_in_steps_while};
 use crate::tools::{
     Catalog, CatalogSegment, Progress, ToolError, change_meta, failed, lock, read_whole,
     remove_if_there, write_whole,
@@ -255,6 +255,22 @@ pub fn apply<S: Storage>(
     give_up: impl FnOnce(SegmentId) -> Result<(), ToolError>,
     progress: Progress<'_>,
 ) -> Result<(), ToolError> {
+    apply_while(storage, plan, give_up, progress, &mut || true)
+}
+
+/// The same as long as `goes_on` says so, asked in front of each step of a file. What it leaves has no name as a segment any
+/// more, and [`finish`], or the next deed, goes on with it.
+///
+/// # Errors
+///
+/// As [`apply`].
+pub fn apply_while<S: Storage>(
+    storage: &S,
+    plan: &Plan,
+    give_up: impl FnOnce(SegmentId) -> Result<(), ToolError>,
+    progress: Progress<'_>,
+    goes_on: &mut dyn FnMut() -> bool,
+) -> Result<(), ToolError> {
     if let Some(last) = plan.remove.last() {
         give_up(last.segment.next())?;
     }
@@ -270,16 +286,27 @@ pub fn apply<S: Storage>(
         storage
             .sync_directory("")
             .map_err(failed("syncing the directory of", &name))?;
-        remove_going(storage, &going)?;
+        if !remove_going(storage, &going, goes_on)? {
+            return Ok(());
+        }
         done += segment.bytes;
         progress(done, all);
     }
+    finish(storage, goes_on)
+}
+
+/// Removes what an earlier deed left half done, as long as `goes_on` says so.
+///
+/// # Errors
+///
+/// [`ToolError::Io`]
+pub fn finish<S: Storage>(storage: &S, goes_on: &mut dyn FnMut() -> bool) -> Result<(), ToolError> {
     for entry in storage
         .list("")
         .map_err(failed("listing", "the journal's directory"))?
     {
-        if entry.name.ends_with(GOING) {
-            remove_going(storage, &entry.name)?;
+        if entry.name.ends_with(GOING) && !remove_going(storage, &entry.name, goes_on)? {
+            return Ok(());
         }
     }
     Ok(())
@@ -304,12 +331,19 @@ pub fn offline<S: Storage>(
     apply(storage, plan, give_up, progress)
 }
 
-/// Removes a file that has lost its name as a segment.
-fn remove_going<S: Storage>(storage: &S, name: &str) -> Result<(), ToolError> {
-    remove_in_steps(storage, name).map_err(failed("removing", name))?;
+/// Removes a file that has lost its name as a segment; whether it is gone.
+fn remove_going<S: Storage>(
+    storage: &S,
+    name: &str,
+    goes_on: &mut dyn FnMut() -> bool,
+) -> Result<bool, ToolError> {
+    if !remove_in_steps_while(storage, name, goes_on).map_err(failed("removing", name))? {
+        return Ok(false);
+    }
     storage
         .sync_directory("")
-        .map_err(failed("syncing the directory of", name))
+        .map_err(failed("syncing the directory of", name))?;
+    Ok(true)
 }
 
 /// Readers that retention waits for: a small file each, with the next event they will read.

@@ -30,7 +30,7 @@
 use std::io;
 
 use crate::position::{Position, Reached, Term};
-use crate::storage::{File, Open, Storage, remove_in_steps};
+use crate::storage::{File, Open, Storage, remove_in_steps_while};
 
 mod aside;
 mod incoming;
@@ -272,7 +272,8 @@ impl<S: Storage> Snapshots<S> {
     }
 
     /// The same one frame at a time, in the memory of one, and nothing of it stays in the cache of
-    /// files either, with `between` called behind each: for who lets others run meanwhile.
+    /// files either, with `between` called behind each: for who lets others run meanwhile. `None` as soon as
+    /// that says not to go on.
     ///
     /// # Errors
     ///
@@ -280,13 +281,31 @@ impl<S: Storage> Snapshots<S> {
     pub fn verify_slowly(
         &self,
         position: Position,
-        between: &mut dyn FnMut(),
-    ) -> Result<Manifest, SnapshotError> {
+        between: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<Manifest>, SnapshotError> {
         let manifest = self.manifest(position)?;
         let directory = directory_of(position);
         for (number, row) in manifest.parts.iter().enumerate() {
             let name = format!("{directory}/{}", part_name(number));
-            OpenPart::open(&self.storage, name, row)?.walk(between)?;
+            if !OpenPart::open(&self.storage, name, row)?.walk(between)? {
+                return Ok(None);
+            }
+        }
+        Ok(Some(manifest))
+    }
+
+    /// Whether all files of a snapshot are there, as long as they were, with tables that say so: what is
+    /// seen without reading them.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Snapshots::load).
+    pub fn glance(&self, position: Position) -> Result<Manifest, SnapshotError> {
+        let manifest = self.manifest(position)?;
+        let directory = directory_of(position);
+        for (number, row) in manifest.parts.iter().enumerate() {
+            let name = format!("{directory}/{}", part_name(number));
+            OpenPart::open(&self.storage, name, row)?;
         }
         Ok(manifest)
     }
@@ -357,6 +376,20 @@ impl<S: Storage> Snapshots<S> {
     ///
     /// [`SnapshotError::Io`] with the file that could not be removed.
     pub fn remove(&self, position: Position) -> Result<(), SnapshotError> {
+        self.remove_while(position, &mut || true).map(drop)
+    }
+
+    /// The same as long as `goes_on` says so, asked in front of each step; whether all of it is gone. It is no
+    /// snapshot any more in any case (`SN5`).
+    ///
+    /// # Errors
+    ///
+    /// As [`remove`](Snapshots::remove).
+    pub fn remove_while(
+        &self,
+        position: Position,
+        goes_on: &mut dyn FnMut() -> bool,
+    ) -> Result<bool, SnapshotError> {
         let directory = directory_of(position);
         let name = format!("{directory}/{MANIFEST_NAME}");
         match self.storage.remove(&name) {
@@ -365,7 +398,7 @@ impl<S: Storage> Snapshots<S> {
             }
             Ok(()) | Err(_) => self.sync_directory(&directory)?,
         }
-        self.clear(&directory)
+        self.clear(&directory, goes_on)
     }
 
     /// A file of a snapshot, to be sent to another node: its bytes from `at` on,
@@ -392,7 +425,6 @@ impl<S: Storage> Snapshots<S> {
             .map_err(|error| failed("reading", &name, error))
     }
 
-    /// Makes an empty directory for a new snapshot, and removes unfinished ones.
     /// Removes what a taker left behind that did not come to its end: it has room on the disk, and is
     /// nobody's snapshot. Nobody takes one meanwhile.
     ///
@@ -402,12 +434,13 @@ impl<S: Storage> Snapshots<S> {
     pub fn sweep(&self) -> Result<(), SnapshotError> {
         for (found, is_finished) in self.directories()? {
             if !is_finished {
-                self.clear(&directory_of(found))?;
+                self.clear(&directory_of(found), &mut || true)?;
             }
         }
         Ok(())
     }
 
+    /// Makes an empty directory for a new snapshot, and removes unfinished ones.
     fn begin(&self, position: Position) -> Result<String, SnapshotError> {
         let create = |name: &str| {
             self.storage
@@ -453,20 +486,30 @@ impl<S: Storage> Snapshots<S> {
         Ok(found)
     }
 
-    fn clear(&self, directory: &str) -> Result<(), SnapshotError> {
-        let inside = self
-            .storage
-            .list(directory)
-            .map_err(|error| failed("listing", directory, error))?;
+    /// Removes what is no snapshot any more, as long as that says so; whether it is gone. Somebody else may be about
+    /// it, too: the keeper, and who takes the next one.
+    fn clear(
+        &self,
+        directory: &str,
+        goes_on: &mut dyn FnMut() -> bool,
+    ) -> Result<bool, SnapshotError> {
+        let Some(inside) = unless_gone(self.storage.list(directory))
+            .map_err(|error| failed("listing", directory, error))?
+        else {
+            return Ok(true);
+        };
         for entry in inside {
             let name = format!("{directory}/{}", entry.name);
-            remove_in_steps(&self.storage, &name)
-                .map_err(|error| failed("removing", &name, error))?;
+            let removed = remove_in_steps_while(&self.storage, &name, goes_on);
+            let removed = unless_gone(removed).map_err(|error| failed("removing", &name, error))?;
+            if removed == Some(false) {
+                return Ok(false);
+            }
         }
-        self.storage
-            .remove_dir(directory)
+        unless_gone(self.storage.remove_dir(directory))
             .map_err(|error| failed("removing", directory, error))?;
-        self.sync_directory(DIRECTORY)
+        self.sync_directory(DIRECTORY)?;
+        Ok(true)
     }
 
     fn sync_directory(&self, name: &str) -> Result<(), SnapshotError> {
@@ -510,6 +553,15 @@ fn damaged(name: &str, what: String) -> SnapshotError {
     SnapshotError::Damaged {
         name: name.to_owned(),
         what,
+    }
+}
+
+/// Nothing, where it is not there any more.
+fn unless_gone<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
+    match outcome {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

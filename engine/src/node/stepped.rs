@@ -153,7 +153,7 @@ impl<L: Logic, S: Storage> Stepped<L, S> {
         self.look_for_faults();
         let moved = self.turn_shadow();
         let newest = self.newest_snapshot();
-        if let Some(keeper) = self.keeper.as_ref().filter(|_| self.kept != newest) {
+        if let Some(keeper) = self.keeper.as_mut().filter(|_| self.kept != newest) {
             self.kept = newest;
             keeper.turn();
         }

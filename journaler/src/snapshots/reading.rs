@@ -60,14 +60,16 @@ impl<F: File> OpenPart<F> {
         })
     }
 
-    /// Reads and checks all of it, a frame at a time.
-    pub(super) fn walk(self, between: &mut dyn FnMut()) -> Result<(), SnapshotError> {
+    /// Reads and checks all of it, a frame at a time, as long as `between` says so; whether it came to the end.
+    pub(super) fn walk(self, between: &mut dyn FnMut() -> bool) -> Result<bool, SnapshotError> {
         let mut walk = PartWalk::new(self);
         // Ends: each turn takes a frame.
         while walk.step()? {
-            between();
+            if !between() {
+                return Ok(false);
+            }
         }
-        walk.end()
+        walk.end().map(|()| true)
     }
 
     /// What only the whole part shows.

@@ -44,7 +44,7 @@ pub use disk::{Disk, DiskFile, DiskLock};
 pub use faulty::{Errno, Faulty, FaultyFile, Operation};
 #[cfg(test)]
 pub(crate) use removal::CUT_BYTES;
-pub use removal::remove_in_steps;
+pub use removal::{remove_in_steps, remove_in_steps_while};
 pub use simulated::{Fault, SECTOR_BYTES, Simulated, SimulatedFile, SimulatedLock, Unsynced};
 
 /// A directory of files, and the only clock this crate may look at.

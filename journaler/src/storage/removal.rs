@@ -36,11 +36,28 @@ const REST_MIN: Duration = Duration::from_micros(500);
 ///
 /// `NotFound` if there is none; whatever the file system says. The file may then be cut.
 pub fn remove_in_steps<S: Storage>(storage: &S, name: &str) -> io::Result<()> {
+    remove_in_steps_while(storage, name, &mut || true).map(drop)
+}
+
+/// The same as long as `goes_on` says so, asked in front of each step; whether the file is gone. One that is not
+/// is shorter, and goes on its way the next time.
+///
+/// # Errors
+///
+/// As [`remove_in_steps`].
+pub fn remove_in_steps_while<S: Storage>(
+    storage: &S,
+    name: &str,
+    goes_on: &mut dyn FnMut() -> bool,
+) -> io::Result<bool> {
     storage.set_writable(name)?;
     let file = storage.open(name, Open::WRITE)?;
     let mut length = file.len()?;
     // Ends: each turn makes the file shorter.
     while length > CUT_BYTES && file.is_alone() {
+        if !goes_on() {
+            return Ok(false);
+        }
         length -= CUT_BYTES;
         let before = storage.now_ns();
         file.set_len(length)?;
@@ -49,7 +66,7 @@ pub fn remove_in_steps<S: Storage>(storage: &S, name: &str) -> io::Result<()> {
         storage.pause(rest.max(REST_MIN));
     }
     drop(file);
-    storage.remove(name)
+    storage.remove(name).map(|()| true)
 }
 
 #[cfg(test)]
@@ -106,6 +123,20 @@ mod tests {
         lengths.dedup();
         let steps = (1..=4).rev().map(|step| step * CUT_BYTES);
         assert_eq!(lengths, steps.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn who_has_no_time_leaves_the_rest_to_the_next() {
+        let disk = file_of(5 * CUT_BYTES);
+        let mut steps = 2;
+        let mut goes_on = || {
+            steps -= 1;
+            steps >= 0
+        };
+        assert!(!remove_in_steps_while(&disk, "old", &mut goes_on).unwrap());
+        assert_eq!(disk.list("").unwrap()[0].length, 3 * CUT_BYTES);
+        assert!(remove_in_steps_while(&disk, "old", &mut || true).unwrap());
+        assert!(disk.list("").unwrap().is_empty());
     }
 
     #[test]
