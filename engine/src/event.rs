@@ -72,7 +72,34 @@ const _: () = assert!(size_of::<OutputHeader>() == HEADER_BYTES && align_of::<Ou
 ///
 /// [`Event64`] and [`Event128`] are the usual ones. A type of the application's own is a
 /// slot by `impl Slot for Mine {}`, if its first 24 bytes are the header; the compiler
-/// refuses a layout against `E1`.
+/// refuses a layout against `E1`. Bodies and kinds name it:
+///
+/// ```
+/// use lockstep_engine::bytemuck::{Pod, Zeroable};
+/// use lockstep_engine::prelude::*;
+///
+/// #[repr(C)]
+/// #[derive(Clone, Copy, Debug, Pod, Zeroable)]
+/// #[bytemuck(crate = "lockstep_engine::bytemuck")] // or a dependency of your own on it
+/// struct Wide {
+///     header: [u64; 3],
+///     body: [u64; 25], // room for bodies of 200 bytes
+/// }
+/// impl Slot for Wide {}
+///
+/// #[derive(Body)]
+/// #[body(kind = 1, version = 1, slot = Wide)]
+/// #[repr(C)]
+/// struct Note { account: u64, #[body(chars)] text: [u8; 192] }
+///
+/// #[derive(Kinds)]
+/// #[kinds(schema = "bank.notes", version = 1, slot = Wide)]
+/// enum Notes<'a> { Note(&'a Note) }
+/// # fn main() {
+/// let event = Wide::event(&Note::default());
+/// assert!(matches!(Notes::view(&event), Some(Notes::Note(note)) if note.account == 0));
+/// # }
+/// ```
 pub trait Slot: Pod + Send + Sync + fmt::Debug {
     /// Fails to compile for a layout against `E1`.
     const LAYOUT: () = assert!(
@@ -367,7 +394,8 @@ pub trait Body: Pod + fmt::Debug + Send + Sync {
 ///
 /// /// What customers ask for.
 /// #[derive(Kinds)]
-/// #[kinds(schema = "bank.requests", version = 1)] // raised with every change of a body
+/// #[kinds(schema = "bank.requests", version = 1)] // raised with every change of a body; `slot = Event128`,
+///                                                 // or one of your own, where the bodies say so
 /// enum Requests<'a> {
 ///     Deposit(&'a Deposit),
 ///     Close(&'a Close),

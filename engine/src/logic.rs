@@ -183,7 +183,32 @@ pub trait Logic: State + Send + 'static {
         Ok(())
     }
 
-    /// From the layouts of older versions to those of this one.
+    /// From the layouts of older versions to those of this one. A body that changes gets a higher version,
+    /// the kinds a higher version of their schema, and a step leads from the old body to the new one: a journal
+    /// from before goes on, in a new segment. What was written stays as it is.
+    ///
+    /// ```
+    /// # use lockstep_engine::prelude::*;
+    /// bodies! {
+    ///     DepositV1, kind 1, version 1: { account: u64, dollars: i64 }
+    ///     Deposit, kind 1, version 2: { account: u64, cents: i64 }
+    /// }
+    /// # #[derive(Default)]
+    /// # struct Bank { cents: i64 }
+    /// # snapshot!(Bank { cents });
+    /// impl Logic for Bank {
+    ///     type In = Deposit;
+    ///     type Out = Deposit;
+    ///
+    ///     fn upcasters() -> Upcasters<Event64> {
+    ///         Upcasters::new().step(|old: &DepositV1| Deposit { account: old.account, cents: old.dollars * 100 })
+    ///     }
+    ///
+    ///     fn apply(&mut self, deposit: &Deposit, _: &Context, _: &mut Outputs<'_, Deposit>) {
+    ///         self.cents += deposit.cents;
+    ///     }
+    /// }
+    /// ```
     #[must_use]
     fn upcasters() -> Upcasters<EventOf<Self>> {
         Upcasters::new()

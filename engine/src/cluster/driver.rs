@@ -21,6 +21,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::mpsc::TryRecvError;
 use std::time::Duration;
 
 use lockstep_journaler::Position;
@@ -41,6 +42,7 @@ use crate::counters::CounterFile;
 use crate::error::{Error, Result};
 use crate::event::Kinds;
 use crate::logic::{EventOf, Logic};
+use crate::node::face;
 use crate::node::recovery::Factory;
 use crate::node::watch::Rows;
 use crate::runtime::clock::{Clock, Stopwatch};
@@ -289,9 +291,7 @@ impl<L: Logic> Driver<L> {
     fn try_turn(&mut self) -> Result<()> {
         self.wait_for_work()?;
         let Some(node) = &mut self.node else {
-            return Err(Error::Stopped {
-                cause: "it was closed".to_owned(),
-            });
+            return Err(was_closed());
         };
         for incoming in self.incoming.drain(..) {
             take(node, &mut self.transport, incoming)?;
@@ -487,8 +487,39 @@ impl<L: Logic> Driver<L> {
         self.node.as_ref()
     }
 
-    /// Hands over, if this node leads and somebody can, and closes in order.
-    fn end(mut self) -> Result<()> {
+    /// Looks at the state between two events, on this node as far as it has applied; gives turns until that is
+    /// done.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run); the closure panicked.
+    pub fn read<R: Send + 'static>(
+        &mut self,
+        look: impl FnOnce(&L) -> R + Send + 'static,
+    ) -> Result<(Position, R)> {
+        let node = self.node.as_ref().ok_or_else(was_closed)?;
+        let answer = node.look(Position(0), face::state(look))?;
+        // Ends: with the look, or with the node.
+        loop {
+            match answer.try_recv() {
+                Ok(found) => return Ok(found),
+                Err(TryRecvError::Disconnected) => return Err(Error::LookPanicked),
+                Err(TryRecvError::Empty) => {}
+            }
+            if let Some(node) = &self.node {
+                node.ring_logic();
+            }
+            self.turn()?;
+        }
+    }
+
+    /// Hands over, if it leads and somebody can, and closes in order: what [`run`](Self::run) ends with, for who
+    /// gives the turns himself.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run).
+    pub fn end(mut self) -> Result<()> {
         let until = self.now_ns() + HAND_OVER_NS;
         // Ends: the others go on without it, or could not in this time.
         loop {
@@ -526,6 +557,12 @@ impl<L: Logic> Driver<L> {
         if let Some(node) = &mut self.node {
             let _to = node.hand_over();
         }
+    }
+}
+
+fn was_closed() -> Error {
+    Error::Stopped {
+        cause: "it was closed".to_owned(),
     }
 }
 

@@ -8,6 +8,43 @@
 //!                                                 └─ peers (committed) ───────┘
 //! ```
 //!
+//! A program of a node opens a [`Driver`] and runs it; `engine/examples/cluster.rs` has three of them in one
+//! process, with a client. `lockstep run --node` is the same from a file.
+//!
+//! ```no_run
+//! use std::collections::BTreeMap;
+//!
+//! use lockstep_engine::cluster::{ClientsOptions, Driver, DriverOptions, NodeOptions};
+//! use lockstep_engine::prelude::*;
+//! use lockstep_engine::replicator::transport::Security;
+//! use lockstep_engine::replicator::{NodeId, ReplicaOptions};
+//! use lockstep_engine::runtime::signals;
+//!
+//! # fn node<Bank: Logic + Default>() -> Result<(), Box<dyn std::error::Error>> {
+//! let nodes = [NodeId(1), NodeId(2), NodeId(3)];
+//! let options = DriverOptions {
+//!     node: NodeOptions::new(ReplicaOptions::new("paris".parse()?, NodeId(1), &nodes)),
+//!     directory: "/var/lib/bank".into(),
+//!     listen: "127.0.0.1:7101".parse()?,
+//!     peers: BTreeMap::from([(NodeId(2), "127.0.0.1:7102".parse()?), (NodeId(3), "127.0.0.1:7103".parse()?)]),
+//!     clients: ClientsOptions {
+//!         addresses: BTreeMap::from([
+//!             (NodeId(1), "127.0.0.1:7201".parse()?),
+//!             (NodeId(2), "127.0.0.1:7202".parse()?),
+//!             (NodeId(3), "127.0.0.1:7203".parse()?),
+//!         ]),
+//!         ..ClientsOptions::default()
+//!     },
+//!     security: Security::Loopback, // outside of loopback: Security::Tls, with certificates
+//!     has_back_thread: false,
+//! };
+//! signals::watch()?;
+//! let driver = Driver::<Bank>::open(&options, Vec::new(), Bank::default)?;
+//! driver.run(signals::is_asked_to_end)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! | file | question |
 //! |---|---|
 //! | `options` | what is chosen of a node before it starts? |
