@@ -5,6 +5,9 @@
 //!      ▲ snapshot, stays     ▲ snapshot        ▲ snapshot  these two go to quarantine/
 //! ```
 //!
+//! The same where a node that opens finds another state than its log says: there the last beacon in front of that was
+//! agreed on.
+//!
 //! # Invariants
 //!
 //! * `AS1` Behind such an end no snapshot stays of a position that the majority has not agreed on here: the

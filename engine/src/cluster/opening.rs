@@ -9,6 +9,7 @@ use lockstep_replicator::Replica;
 use lockstep_replicator::replica::Opened;
 
 use super::answers::Answers;
+use super::aside::set_aside;
 use super::back::Back;
 use super::builds::Builds;
 use super::handing_over::HandingOver;
@@ -19,8 +20,8 @@ use super::options::NodeOptions;
 use super::quarantine::Quarantining;
 use super::shadowing::Shadowing;
 use crate::config::ConfigError;
-use crate::core::Core;
-use crate::error::Result;
+use crate::core::{Core, StepError};
+use crate::error::{Error, Result};
 use crate::event::Kinds;
 use crate::graph::build::output_ring;
 use crate::ledger::Ledger;
@@ -139,7 +140,14 @@ impl<L: Logic, S: Storage> Ways<'_, L, S> {
             unmarked: Unmarked::EndsThere,
         };
         let found = crate::node::describe(&opened.journal);
-        recovery::recover_to(&mut source, opened.committed, None, &mut [], found)
+        let recovered = recovery::recover_to(&mut source, opened.committed, None, &mut [], found);
+        if let Err(Error::Step(StepError::Diverged { position, .. })) = &recovered
+            && let Ok(agreed) = source.beacon_before(*position)
+        {
+            // AS1: a beacon is in the log because a majority has that state.
+            set_aside(self.storage, agreed, opened.journal.oldest);
+        }
+        recovered
     }
 
     fn shadowing(

@@ -25,12 +25,12 @@ use lockstep_journaler::{From, Position, Reader, Tail};
 use crate::config::{Config, OnApplyPanic, OnValidatePanic};
 use crate::core::{Core, Scratch};
 use crate::error::{Error, Result};
-use crate::event::Slot;
+use crate::event::{Body, Slot};
 use crate::log::{Broken, chain_at, events_of, replay};
 use crate::logic::{EventOf, Logic, OutputOf};
 use crate::runtime::clock::Stopwatch;
 use crate::stage::egress::Sink;
-use crate::system::Quarantine;
+use crate::system::{Beacon, Quarantine};
 
 /// Events a second that a plan reckons with before anything was measured.
 const PLANNED_RATE: u64 = 5_000_000;
@@ -70,6 +70,9 @@ pub(crate) type Factory<L> = Arc<dyn Fn() -> L + Send + Sync>;
 
 /// Which output was the last that somebody has: position and index.
 pub type OutputId = (Position, u32);
+
+/// How far in front of a position a beacon is looked for at first.
+const BEACONS_WITHIN: u64 = 1 << 21;
 
 /// What is needed to make a state from a directory.
 pub(crate) struct Source<'a, L: Logic, S: Storage> {
@@ -233,7 +236,6 @@ impl<L: Logic, S: Storage> Source<'_, L, S> {
         end: Position,
         into: &mut BTreeSet<u64>,
     ) -> Result<()> {
-        use crate::event::Body;
         self.reader.seek(From::Position(start))?;
         // Ends: at `end`, or where the reader does.
         while self.reader.reached().position < end
@@ -246,6 +248,39 @@ impl<L: Logic, S: Storage> Source<'_, L, S> {
             into.extend(marks.map(|event| event.body_as::<Quarantine>().position));
         }
         Ok(())
+    }
+
+    /// Where the log says what the state is, the last time in front of this; 0: nowhere.
+    pub(crate) fn beacon_before(&mut self, position: Position) -> Result<Position> {
+        let mut span = BEACONS_WITHIN;
+        // Ends: each turn looks twice as far, down to the oldest.
+        loop {
+            let start = Position(position.0.saturating_sub(span)).max(self.oldest);
+            let found = self.last_beacon(start, position)?;
+            if found.0 != 0 || start == self.oldest {
+                return Ok(found);
+            }
+            span = span.saturating_mul(2);
+        }
+    }
+
+    fn last_beacon(&mut self, start: Position, end: Position) -> Result<Position> {
+        self.reader.seek(From::Position(start))?;
+        let mut last = Position(0);
+        // Ends: with the beacon of `end`, or where the reader does. A beacon comes into the log behind its position.
+        while let Some(frame) = self.reader.next_frame()? {
+            let events = events_of::<EventOf<L>>(&frame)?;
+            let beacons = events
+                .iter()
+                .filter(|event| event.header().kind == Beacon::KIND);
+            for beacon in beacons.map(|event| event.body_as::<Beacon>().position) {
+                if beacon >= end.0 {
+                    return Ok(last);
+                }
+                last = last.max(Position(beacon));
+            }
+        }
+        Ok(last)
     }
 
     /// The newest state that can be had at or before `newest`, and what is left to do to `until`.

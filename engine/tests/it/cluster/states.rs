@@ -1,8 +1,10 @@
 //! The state of one node is another than that of the others: a majority says which is right.
 
-use lockstep_journaler::snapshots::Snapshots;
-use lockstep_journaler::storage::Storage as _;
+use lockstep_engine::core::Core;
+use lockstep_journaler::snapshots::{SnapshotOf, Snapshots};
+use lockstep_journaler::storage::{Simulated, Storage as _};
 
+use super::flaky::Flaky;
 use super::world::{World, next_of};
 
 /// One node does another thing than the others, from some position on: it stops by name, whoever leads,
@@ -95,4 +97,74 @@ fn as1_a_snapshot_of_a_wrong_state_is_set_aside_and_the_node_comes_back_right() 
         world.finish(20);
         assert!(world.stopped(wrong).is_none());
     }
+}
+
+/// Another state in the newest snapshot, which says of itself that it is right.
+fn falsify(disk: &Simulated) {
+    let snapshots = Snapshots::new(disk.clone());
+    let Some(listed) = snapshots.list().unwrap().into_iter().next() else {
+        return;
+    };
+    let (position, of) = (listed.position, listed.manifest.unwrap());
+    let mut bytes = snapshots.load(&of, 1).unwrap().concat();
+    // Of the last field, a sum.
+    *bytes.last_mut().unwrap() ^= 1;
+    let state = Core::<Flaky<1>>::load(&bytes, position).unwrap();
+    snapshots.remove(position).unwrap();
+    let of = SnapshotOf {
+        log: of.log,
+        reached: of.reached,
+        index: of.index,
+        term: of.term,
+        chain: of.chain,
+        time_ns: of.time_ns,
+        schema_version: of.schema_version,
+        schema_hash: of.schema_hash,
+        build: of.build,
+    };
+    let mut writer = snapshots.create(of).unwrap();
+    writer.write(&bytes).unwrap();
+    writer.finish(state.state_hash()).unwrap();
+}
+
+#[test]
+fn as1_a_node_that_opens_with_another_state_than_its_log_says_sets_its_snapshots_aside_too() {
+    let mut world = World::new(2);
+    let mut answered = 10;
+    world.until_answered(answered);
+    let wrong = next_of(world.leader().unwrap());
+    let right = world.processes[wrong].disk.clone();
+    let positions = |disk: &Simulated| -> Vec<u64> {
+        let listed = Snapshots::new(disk.clone()).list().unwrap();
+        listed.iter().map(|one| one.position.0).collect()
+    };
+    // Ends: soon a beacon is in its log behind its newest snapshot.
+    let (disk, why, before) = loop {
+        world.kill(wrong);
+        let disk = right.fork();
+        falsify(&disk);
+        let before = positions(&disk);
+        world.processes[wrong].disk = disk.clone();
+        match world.try_start(wrong) {
+            Err(error) => break (disk, error.to_string(), before),
+            Ok(()) => world.kill(wrong),
+        }
+        world.processes[wrong].disk = right.clone();
+        world.start(wrong);
+        answered += 5;
+        assert!(answered < 500, "it never differs from its log");
+        world.until_answered(answered);
+    };
+    assert!(why.contains("the beacon in the log says"), "{why}");
+    let left = positions(&disk);
+    assert!(
+        left.len() < before.len() && before.ends_with(&left),
+        "{left:?}"
+    );
+    let moved = disk.list("quarantine").unwrap().len();
+    assert_eq!(moved, before.len() - left.len(), "nothing is deleted");
+    // The next start begins in front of it.
+    world.start(wrong);
+    world.finish(answered + 10);
+    assert!(world.stopped(wrong).is_none());
 }

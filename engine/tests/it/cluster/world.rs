@@ -5,7 +5,7 @@ use std::ops::Range;
 use lockstep_engine::cluster::NodeOptions;
 use lockstep_engine::prelude::*;
 use lockstep_engine::replay::{self, Replay};
-use lockstep_engine::{Clock, Config, Error, OnApplyPanic, Retention};
+use lockstep_engine::{Clock, Config, Error, OnApplyPanic, Result, Retention};
 use lockstep_journaler::Background;
 use lockstep_journaler::storage::Simulated;
 use lockstep_replicator::wire::{Decoder, Limits, Message};
@@ -210,6 +210,12 @@ impl World {
     }
 
     pub(super) fn start(&mut self, at: usize) {
+        self.try_start(at)
+            .unwrap_or_else(|error| panic!("seed {}: {error}", self.seed));
+    }
+
+    /// It starts, or says why it does not.
+    pub(super) fn try_start(&mut self, at: usize) -> Result<()> {
         let process = &mut self.processes[at];
         process.clock.set(self.now_ns);
         let mut options = options(id_of(at).0, self.seed, &process.clock);
@@ -228,8 +234,7 @@ impl World {
             options.config.retention = Retention::Snapshots;
         }
         let newest = process.newest;
-        let node = Build::open(newest, process.disk.clone(), &options, &process.faults);
-        let node = node.unwrap_or_else(|error| panic!("seed {}: {error}", self.seed));
+        let node = Build::open(newest, process.disk.clone(), &options, &process.faults)?;
         let plan = &node.recovery().plan;
         assert_eq!(plan.passed_over, [], "seed {}", self.seed);
         self.from_snapshots += u32::from(plan.snapshot.is_some());
@@ -237,6 +242,7 @@ impl World {
         process.node = Some(node);
         process.is_paused = false;
         self.greet();
+        Ok(())
     }
 
     /// Who runs says which versions it has, and hears it of the others.
