@@ -97,7 +97,13 @@ pub struct Machine {
     not_before_ns: u64,
     /// How often in a row it did not work.
     failures: u32,
+    /// Since when it has not worked (`M5`).
+    unserved_since_ns: Option<u64>,
+    /// Since when it is ready.
+    ready_ns: u64,
     heard_ns: u64,
+    /// Nodes that were asked a moment ago, and when (`M5`).
+    asked: Vec<(String, u64)>,
     /// Nodes that were silent, and until when they are passed over (`M3`).
     silent: Vec<(String, u64)>,
     counters: Counters,
@@ -160,7 +166,10 @@ impl Machine {
             sent: 0,
             not_before_ns: 0,
             failures: 0,
+            unserved_since_ns: None,
+            ready_ns: 0,
             heard_ns: 0,
+            asked: Vec::new(),
             silent: Vec::new(),
             counters: Counters::default(),
         })
@@ -242,6 +251,7 @@ impl Machine {
     pub fn dialing(&mut self, now_ns: u64) {
         self.state = State::Dialing;
         self.heard_ns = now_ns;
+        self.remember_asked(now_ns);
     }
 
     /// The connection is there.
@@ -443,6 +453,7 @@ impl Machine {
 
     fn ready(&mut self, now_ns: u64) {
         self.state = State::Ready;
+        self.ready_ns = now_ns;
         self.not_before_ns = now_ns;
         self.send_requests(now_ns);
     }
@@ -493,6 +504,7 @@ impl Machine {
             return Ok(());
         };
         self.failures = 0;
+        self.unserved_since_ns = None;
         pending.reply.get_or_insert_with(|| Reply {
             session,
             number: packet.number,

@@ -6,6 +6,9 @@
 //!   where another names it as the leader: a process that hangs, or is cut off, takes connections
 //!   and says nothing, and those that have not noticed yet name it. Where all were silent, they are
 //!   asked in turn.
+//! * `M5` Between two asks it waits an eighth of the time for which it has not been served: who is elected
+//!   has its clients soon, and a cluster that is away for long is asked seldom. A leader that is named is
+//!   asked at once, unless it was asked within that time.
 
 use super::{Machine, State};
 
@@ -38,28 +41,62 @@ impl Machine {
                 }
                 None => self.redirect = Some(address.to_owned()),
             }
-            // A leader that is named is asked at once; two that name each other are not, for ever.
-            if self.failures <= 4 {
-                self.not_before_ns = now_ns;
-            }
+            // A leader that is named is asked at once; two that name each other are not, for ever: it may be a
+            // moment before the one becomes it.
+            let asked_ns = self.asked_ns().filter(|_| self.failures > 4);
+            let least_ns = self.options.retry_ns / 16;
+            let again_ns =
+                asked_ns.map_or(0, |asked_ns| asked_ns + self.eighth_ns(now_ns, least_ns));
+            self.not_before_ns = again_ns.max(now_ns);
         }
     }
 
     /// Away, and to the next address; after a while, which grows.
     pub(super) fn go_on(&mut self, now_ns: u64) {
+        if self.state == State::Ready && now_ns.saturating_sub(self.ready_ns) > RETRY_NS_MAX {
+            // It had been served, or asked for nothing: what was before is over.
+            self.failures = 0;
+            self.unserved_since_ns = None;
+        }
         self.state = State::Away;
         self.sent = 0;
         self.out.clear();
         self.redirect = None;
         self.current = self.next(now_ns);
         self.failures = self.failures.saturating_add(1);
-        // The first round over all nodes does not wait: one of them may lead.
-        let rounds = self.failures / u32::try_from(self.addresses.len()).unwrap_or(1).max(1);
-        let wait = match rounds {
-            0 => 0,
-            rounds => self.options.retry_ns << (rounds - 1).min(6),
-        };
-        self.not_before_ns = now_ns.saturating_add(wait.min(RETRY_NS_MAX));
+        self.unserved_since_ns.get_or_insert(now_ns);
+        self.not_before_ns = now_ns.saturating_add(self.wait_ns(now_ns));
+    }
+
+    /// Between two asks (`M5`). The first round over all nodes does not wait: one of them may lead.
+    fn wait_ns(&self, now_ns: u64) -> u64 {
+        if usize::try_from(self.failures).unwrap_or(usize::MAX) < self.addresses.len() {
+            return 0;
+        }
+        self.eighth_ns(now_ns, self.options.retry_ns)
+    }
+
+    /// Of the time for which it has not been served, but so much at least.
+    fn eighth_ns(&self, now_ns: u64, least_ns: u64) -> u64 {
+        let since_ns = self.unserved_since_ns.unwrap_or(now_ns);
+        let eighth = now_ns.saturating_sub(since_ns) / 8;
+        eighth.max(least_ns).min(RETRY_NS_MAX)
+    }
+
+    /// The node at [`address`](Self::address) is being asked.
+    pub(super) fn remember_asked(&mut self, now_ns: u64) {
+        let own = self.address().to_owned();
+        let is_recent = |asked_ns: u64| now_ns < asked_ns.saturating_add(RETRY_NS_MAX);
+        self.asked
+            .retain(|(address, asked_ns)| *address != own && is_recent(*asked_ns));
+        self.asked.push((own, now_ns));
+    }
+
+    /// When the node at [`address`](Self::address) was asked, if it was a moment ago.
+    fn asked_ns(&self) -> Option<u64> {
+        let mut asked = self.asked.iter();
+        let own = asked.find(|(address, _)| address == self.address());
+        own.map(|(_, asked_ns)| *asked_ns)
     }
 
     /// The next node that was not silent just now; where all were, the next (`M3`).

@@ -312,6 +312,77 @@ fn who_does_not_lead_names_the_leader_who_is_asked_at_once() {
     assert!(waited);
 }
 
+/// A client of three nodes, of which `c` leads from some time on. Before, each of them names whom `named` says;
+/// behind it `a` and `b` name `c`. A question takes 100 µs. How late `c` is asked, and how many questions that took.
+fn asked_behind(elected_ns: u64, named: impl Fn(&str) -> &'static str) -> (u64, u32) {
+    let options = MachineOptions {
+        answer_within_ns: 1_000_000_000,
+        retry_ns: 10_000_000,
+        ..options()
+    };
+    let addresses = ["a:1".to_owned(), "b:1".to_owned(), "c:1".to_owned()];
+    let mut machine = Machine::new(options, &addresses).unwrap();
+    let (mut asks, mut now) = (0, 0);
+    loop {
+        now = machine.due_ns().max(now + 100_000);
+        let address = machine.wants_connection(now).unwrap().to_owned();
+        machine.dialing(now);
+        machine.connected(now);
+        sent(&mut machine);
+        asks += 1;
+        let is_elected = now >= elected_ns;
+        if is_elected && address == "c:1" {
+            return (now - elected_ns, asks);
+        }
+        let leader = if is_elected { "c:1" } else { named(&address) };
+        let not_leader = Packet {
+            body: leader.as_bytes(),
+            ..Packet::bare(PacketKind::NotLeader, 1, 77, 0)
+        };
+        assert!(!give(&mut machine, now, not_leader).unwrap());
+    }
+}
+
+#[test]
+fn m5_who_is_elected_is_asked_within_an_eighth_of_the_outage() {
+    for elected_ms in [0, 3, 15, 50, 120, 250, 333, 450, 700, 1_000, 2_000, 3_000] {
+        let elected_ns = elected_ms * 1_000_000;
+        let (late_ns, asks) = asked_behind(elected_ns, |_| "");
+        let most_ns = (elected_ns / 8).max(10_000_000) * 9 / 8 + 300_000;
+        assert!(late_ns <= most_ns, "{elected_ms} ms: {late_ns} ns late");
+        assert!(asks <= 60, "{elected_ms} ms: {asks} asks");
+    }
+}
+
+#[test]
+fn m5_an_heir_that_does_not_lead_yet_is_asked_again_soon_and_not_in_a_tight_loop() {
+    for elected_us in [150, 400, 700, 1_000, 2_000, 4_000, 8_000] {
+        let elected_ns = elected_us * 1_000;
+        let named = |address: &str| if address == "c:1" { "a:1" } else { "c:1" };
+        let (late_ns, asks) = asked_behind(elected_ns, named);
+        let most_ns = 2 * (elected_ns / 8).max(625_000) + 300_000;
+        assert!(late_ns <= most_ns, "{elected_us} µs: {late_ns} ns late");
+        assert!(asks <= 40, "{elected_us} µs: {asks} asks");
+    }
+}
+
+#[test]
+fn m5_an_outage_of_before_does_not_make_the_next_one_longer() {
+    let mut machine = machine();
+    machine.lost(0);
+    make_ready(&mut machine, 100);
+    machine.ask(&[1; 8], 200).unwrap();
+    machine.turn(200);
+    let later = 3 * super::nodes::RETRY_NS_MAX;
+    machine.lost(later);
+    for _ in 0..2 {
+        assert_eq!(machine.due_ns(), later, "the others are asked at once");
+        machine.dialing(later);
+        machine.lost(later);
+    }
+    assert_eq!(machine.due_ns(), later + options().retry_ns);
+}
+
 #[test]
 fn what_cannot_become_better_is_an_error() {
     let mut machine = machine();
