@@ -61,6 +61,8 @@ pub enum BrokenGate {
     NoGroups,
     /// Who is elected does not look into the log behind what is applied.
     NoLog,
+    /// Who is elected again goes by what it was told when it led before.
+    KeepsItsWord,
 }
 
 /// Agreement on the order of frames, of one node.

@@ -39,6 +39,8 @@ pub enum Mutation {
     AnewWithOldMembers,
     /// A leader is elected and does not look for the last word in the log behind what is applied.
     WordInTheLogNotSeen,
+    /// A leader that is elected again goes by the word that it was told when it led before.
+    WordOutlivesItsTerm,
     /// An event on which the logic panics is passed over without a mark in the log.
     PassesOverUnmarked,
     /// The mark of such an event counts before it is committed.
@@ -77,6 +79,7 @@ impl Mutation {
         Mutation::MarksAlone,
         Mutation::LeadsOnWhereItStands,
         Mutation::WordInTheLogNotSeen,
+        Mutation::WordOutlivesItsTerm,
         Mutation::OutputBeforeItsGate,
         Mutation::KeepsAStateThatDidNotCommit,
     ];
@@ -106,6 +109,7 @@ impl Mutation {
             Mutation::LeadsOnWhereItStands => "leads-on-where-it-stands",
             Mutation::AnewWithOldMembers => "anew-with-old-members",
             Mutation::WordInTheLogNotSeen => "word-in-the-log-not-seen",
+            Mutation::WordOutlivesItsTerm => "word-outlives-its-term",
             Mutation::OutputBeforeItsGate => "output-before-its-gate",
             Mutation::KeepsAStateThatDidNotCommit => "keeps-a-state-that-did-not-commit",
         }

@@ -181,6 +181,7 @@ impl<S: Storage> Replica<S> {
         let broken_gate = match options.mutation {
             Some(Mutation::ForgetGroups) => Some(BrokenGate::NoGroups),
             Some(Mutation::WordInTheLogNotSeen) => Some(BrokenGate::NoLog),
+            Some(Mutation::WordOutlivesItsTerm) => Some(BrokenGate::KeepsItsWord),
             _ => None,
         };
         if let Some(how) = broken_gate {

@@ -50,8 +50,12 @@ impl Consensus {
             return;
         }
         if is_elected {
+            let keeps_its_word =
+                self.assigned_in > 0 && self.broken_gate == Some(BrokenGate::KeepsItsWord);
             self.assigned_in = raft.term;
-            self.gating = self.last_word();
+            if !keeps_its_word {
+                self.gating = self.last_word();
+            }
         }
         if is_elected || self.must_assign {
             self.must_assign = false;

@@ -15,7 +15,7 @@ impl<N: Node> Cluster<N> {
         }
         let delay = self.random.between(1, self.plan.operator_every_ns);
         self.after(delay, Happening::Operator);
-        if self.plan.has_sites {
+        if self.plan.has_sites && !self.staging.is_about_a_word() {
             self.say_a_word()?;
         }
         if self.is_healed {
@@ -30,19 +30,26 @@ impl<N: Node> Cluster<N> {
                 .replica(leader)
                 .map(|replica| replica.members().voters.clone());
             let to = self.random.pick(&voters.unwrap_or_default()).copied();
-            if let (Some(to), Some(process)) = (to, self.processes.get_mut(&leader))
-                && let Some(node) = &mut process.node
-                && node.replica_mut().transfer_to(to).is_ok()
-            {
-                self.tally.transfers += u64::from(to != leader);
-                self.trace(|| format!("{leader} hands over to {to}"));
-            }
-            return self.begin(leader);
+            return match to {
+                Some(to) => self.hand_over(leader, to),
+                None => self.begin(leader),
+            };
         }
         let Some(change) = self.wanted_change(leader) else {
             return Ok(());
         };
         self.make(leader, change)
+    }
+
+    pub(super) fn hand_over(&mut self, leader: NodeId, to: NodeId) -> Outcome {
+        if let Some(process) = self.processes.get_mut(&leader)
+            && let Some(node) = &mut process.node
+            && node.replica_mut().transfer_to(to).is_ok()
+        {
+            self.tally.transfers += u64::from(to != leader);
+            self.trace(|| format!("{leader} hands over to {to}"));
+        }
+        self.begin(leader)
     }
 
     /// The other site is given up where it is lost, and now and then without need; and is waited for again.
@@ -71,6 +78,11 @@ impl<N: Node> Cluster<N> {
             Gating::Degraded if !is_lost && self.random.chance(200) => Gating::Sites,
             Gating::Sites | Gating::Degraded => return Ok(()),
         };
+        self.tell(leader, word)
+    }
+
+    /// A leader is told whether the other site is waited for.
+    pub(super) fn tell(&mut self, leader: NodeId, word: Gating) -> Outcome {
         let Some(process) = self.processes.get_mut(&leader) else {
             return Ok(());
         };

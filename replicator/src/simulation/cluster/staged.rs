@@ -9,14 +9,20 @@
 //!   WritesAlone       leader ╳ all           the next leader ╳ all as it is elected; then the first one again
 //!   LagsBehind        one ╳ all              then whoever sends it the log goes silent in the midst, or its own
 //!                                            power goes
+//!   SaysAWordAlone    leader ╳ all, is told  the next leader puts its own in the place of that word; the first one
+//!   not to wait for the other site           leads again, and hears nothing of the other site
 //! ```
+//!
+//! Beside the scenarios power goes now and then in the midst of a cut: few are long enough for chance to meet one.
 
 use super::super::node::Node;
 use super::super::random::Random;
-use super::{Cluster, MS, Outcome};
+use super::{Cluster, MS, Outcome, sites};
 use crate::consensus::Role;
 use crate::ids::NodeId;
 use crate::policy::Policy;
+use crate::sites::Gating;
+use crate::wire::Message;
 
 /// Which faults, in which order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +34,9 @@ pub(super) enum Scenario {
     WritesAlone,
     /// A node hears nothing for long, and the node that brings it up to date goes silent.
     LagsBehind,
+    /// A leader that nobody hears is told not to wait for the other site; the next one replaces that word,
+    /// and hands over to the first one, which lives on and hears nothing of the other site.
+    SaysAWordAlone,
 }
 
 /// A scenario under way.
@@ -39,11 +48,11 @@ pub(super) struct Staged {
     until_ns: u64,
     /// Who leads when it begins.
     leader: NodeId,
-    /// The follower that it is about; in [`Scenario::WritesAlone`] the next leader, once there is one.
+    /// The follower that it is about; where the next leader is waited for that one, once it is there.
     one: NodeId,
     /// With leader and `one` a bare majority.
     with: Vec<NodeId>,
-    /// The other voters.
+    /// The other voters; in [`Scenario::SaysAWordAlone`] those at the other site.
     rest: Vec<NodeId>,
     /// How far the log was that is waited for.
     index: u64,
@@ -67,6 +76,12 @@ impl Staging {
 
     pub(super) fn is_busy(&self) -> bool {
         self.staged.is_some()
+    }
+
+    /// Whether a leader was told a word that no other is to hear: nobody tells it another one meanwhile.
+    pub(super) fn is_about_a_word(&self) -> bool {
+        let staged = self.staged.as_ref();
+        staged.is_some_and(|staged| staged.what == Scenario::SaysAWordAlone)
     }
 }
 
@@ -93,14 +108,25 @@ impl<N: Node> Cluster<N> {
         } else {
             4
         };
-        let what = match self.staging.random.below(2 + forgets) {
+        let says = if self.plan.has_sites { 4 } else { 0 };
+        let drawn = self.staging.random.below(2 + says + forgets);
+        let what = match drawn {
             0 => Scenario::WritesAlone,
             1 => Scenario::LagsBehind,
+            _ if drawn < 2 + says => Scenario::SaysAWordAlone,
             _ => Scenario::ForgetsAndMeets,
         };
         if what == Scenario::ForgetsAndMeets && !self.may_lose_power(*one) {
             return false;
         }
+        let (with, rest) = if what == Scenario::SaysAWordAlone {
+            let Some(rest) = self.at_the_other_site(leader) else {
+                return false;
+            };
+            (&[][..], rest)
+        } else {
+            (with, rest.to_vec())
+        };
         self.trace(|| format!("{what:?} begins: {leader} leads, it is about {one}"));
         self.tally.staged += 1;
         self.staging.staged = Some(Staged {
@@ -110,7 +136,7 @@ impl<N: Node> Cluster<N> {
             leader,
             one: *one,
             with: with.to_vec(),
-            rest: rest.to_vec(),
+            rest,
             index: 0,
         });
         true
@@ -129,6 +155,38 @@ impl<N: Node> Cluster<N> {
         let can_be = voters.len() >= 3 && !members.is_joint() && voters.iter().all(is_awake);
         let others = voters.iter().copied().filter(|&id| id != leader);
         can_be.then(|| others.collect())
+    }
+
+    /// A node is about to cut back what it wrote, for the frames of this message: now and then its power goes
+    /// in the midst of that.
+    pub(super) fn stage_a_torn_cut(&mut self, id: NodeId, message: &Message) {
+        let Some(replica) = self.replica(id) else {
+            return;
+        };
+        let index = replica.index();
+        let conflicts = message.frames().iter().any(|frame| {
+            let header = frame.header();
+            let own = index.term_at(header.index);
+            own.is_some_and(|own| own != header.term)
+        });
+        let is_staged = self.plan.stages && self.plan.policy == Policy::Disks && !self.is_healed;
+        if is_staged && conflicts && self.staging.random.chance(500) {
+            let after = self.staging.random.below(12);
+            self.hurt(id, |disk| disk.cut_power_after(after));
+            self.tally.power_cut += 1;
+        }
+    }
+
+    /// The voters at the other site than this leader, where it waits for them and its own is a majority.
+    fn at_the_other_site(&self, leader: NodeId) -> Option<Vec<NodeId>> {
+        let replica = self.replica(leader)?;
+        let (members, sites) = (replica.members(), sites());
+        let is_near = |id: &NodeId| sites.of(*id) == sites.of(leader);
+        let (near, far): (Vec<NodeId>, Vec<NodeId>) =
+            members.voters.iter().copied().partition(is_near);
+        let can_be =
+            members.is_quorum(&near) && !far.is_empty() && replica.gating() == Some(Gating::Sites);
+        can_be.then_some(far)
     }
 
     /// Goes on with the scenario that is under way, behind each step of the simulation.
@@ -152,6 +210,7 @@ impl<N: Node> Cluster<N> {
             Scenario::ForgetsAndMeets => self.forgets_and_meets(staged)?,
             Scenario::WritesAlone => self.writes_alone(staged)?,
             Scenario::LagsBehind => self.lags_behind(staged)?,
+            Scenario::SaysAWordAlone => self.says_a_word_alone(staged)?,
         };
         if next.is_none() {
             self.trace(|| "what was staged is over".to_owned());
@@ -195,6 +254,10 @@ impl<N: Node> Cluster<N> {
                 let one = self.replica(staged.one);
                 one.is_none_or(|replica| replica.has_more() || replica.has_unwritten())
             }
+            (Scenario::SaysAWordAlone, 1) => self.next_leader(staged).is_some(),
+            (Scenario::SaysAWordAlone, 2) => leader
+                .is_none_or(|view| view.leader == Some(staged.one) && view.durable >= staged.index),
+            (Scenario::SaysAWordAlone, 3) => leads(staged.leader),
             _ => false,
         }
     }
@@ -311,6 +374,42 @@ impl<N: Node> Cluster<N> {
                     self.isolate(leader);
                 }
                 staged.until_ns = self.until(50, 500);
+            }
+            _ => return Ok(None),
+        }
+        staged.stage += 1;
+        Ok(Some(staged))
+    }
+
+    fn says_a_word_alone(
+        &mut self,
+        mut staged: Staged,
+    ) -> Result<Option<Staged>, Box<super::Failure>> {
+        match staged.stage {
+            0 => {
+                self.isolate(staged.leader);
+                self.tell(staged.leader, Gating::Degraded)?;
+                staged.until_ns = self.until(300, 600);
+            }
+            1 => {
+                let Some(next) = self.next_leader(&staged) else {
+                    return Ok(None);
+                };
+                staged.one = next;
+                staged.index = self.last_of(next);
+                self.network.unblock_all();
+                self.reconnect_all();
+                staged.until_ns = self.until(200, 500);
+            }
+            2 => {
+                self.hand_over(staged.one, staged.leader)?;
+                staged.until_ns = self.until(200, 400);
+            }
+            3 => {
+                for &far in &staged.rest {
+                    self.isolate(far);
+                }
+                staged.until_ns = self.until(100, 400);
             }
             _ => return Ok(None),
         }

@@ -157,6 +157,7 @@ impl<N: Node> Cluster<N> {
             },
         };
         self.tally.delivered += 1;
+        self.stage_a_torn_cut(to, &message);
         let Some(process) = self.processes.get_mut(&to) else {
             return Ok(());
         };
