@@ -115,9 +115,15 @@ impl<S: Storage> Reader<S> {
     pub fn open(storage: S, from: From) -> Result<Reader<S>, ReadError> {
         let slot = match read_meta(&storage)? {
             MetaFound::Slot(slot) => slot,
-            MetaFound::Missing | MetaFound::Damaged | MetaFound::Future(_) => {
-                let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
+            MetaFound::Missing | MetaFound::Damaged => {
+                let text = "it is missing, or no slot of it holds: it says what was durable";
+                let missing = std::io::Error::new(std::io::ErrorKind::NotFound, text);
                 return Err(IoFault::new("read", META, missing).into());
+            }
+            MetaFound::Future(found) => {
+                let text = format!("it has format {found}: use the version that wrote it");
+                let newer = std::io::Error::new(std::io::ErrorKind::Unsupported, text);
+                return Err(IoFault::new("read", META, newer).into());
             }
         };
         let meta = storage

@@ -239,6 +239,45 @@ impl Report {
             };
             before = Some((segment.id, tail));
         }
+        let newest = used.map(|used| &catalog.segments[used]);
+        if let Some((newest, Some(footer))) = newest.map(|one| (one, &one.footer)) {
+            self.behind_a_seal(newest, footer, known);
+        }
+    }
+
+    /// The newest segment that holds anything is sealed: the next one may be fresh, or all of it is lost.
+    fn behind_a_seal(&mut self, newest: &CatalogSegment, footer: &SegmentFooter, known: &Known) {
+        let Ok(header) = &newest.header else { return };
+        let (next, here) = (newest.id.next(), footer.summary().tail.reached);
+        let x = Suspected {
+            segment: next,
+            from: 0,
+            here,
+        };
+        let seen = Behind {
+            at: 0,
+            fault: None,
+            end: None,
+            marks: &[],
+            window_bytes: window_bytes(header, known.window_bytes, None, false),
+        };
+        let Some(why) = known.against(&x, &seen) else {
+            return;
+        };
+        let expected = here.position;
+        self.add(Finding {
+            severity: Severity::Corrupt,
+            file: next.file_name(),
+            offset: None,
+            position: Some(expected),
+            what: format!("expected the log to go on there, found nothing of it; {why}"),
+            resumes: None,
+            help: vec![
+                Help::RestoreSegment(next),
+                Help::TruncateAt(expected),
+                Help::Salvage,
+            ],
+        });
     }
 
     pub(super) fn no_header(&mut self, id: SegmentId, fault: BlockFault, why: &str) {

@@ -354,6 +354,33 @@ fn a_cut_tail_is_torn_where_a_write_was_in_flight_and_damage_where_it_was_durabl
 }
 
 #[test]
+fn a_newest_segment_of_which_nothing_is_left_is_damage() {
+    for how in ["emptied", "removed"] {
+        let place = closed(&format!("newest-{how}"));
+        let dir = place.journal();
+        let held = json(0, &["verify", shown(&dir)]);
+        let all = segments(&dir);
+        let newest = all.last().unwrap();
+        let end = held["to"].as_u64().unwrap();
+        match how {
+            "emptied" => fs::write(newest, "").unwrap(),
+            _ => fs::remove_file(newest).unwrap(),
+        }
+        let found = json(5, &["verify", shown(&dir)]);
+        assert_eq!(found["verdict"], "corrupt", "{how}: {found}");
+        let what = found["findings"][0]["what"].as_str().unwrap();
+        assert!(
+            what.contains(&format!("journal.meta says durable up to {end}")),
+            "{how}: {what}"
+        );
+        // What it advises goes through, and leaves a journal that holds.
+        let at = found["to"].to_string();
+        expect(0, &["truncate", shown(&dir), "--at", &at, "--yes"]);
+        json(0, &["verify", shown(&dir)]);
+    }
+}
+
+#[test]
 fn the_copy_of_another_node_mends_a_damaged_journal() {
     let place = closed("peer");
     let (dir, copy) = (place.journal(), place.dir("copy"));

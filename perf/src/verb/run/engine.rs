@@ -1,5 +1,6 @@
 //! The engine's configuration, from a file and from flags, and what its errors mean.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -86,6 +87,10 @@ fn meaning(error: &Error) -> (Exit, &'static str) {
         Error::Config(_) | Error::Graph(_) => (Exit::Usage, ""),
         Error::Journal(error) | Error::Cluster(StartError::Open(error)) => of_opening(error),
         Error::Read(ReadError::Damaged { .. }) => (Exit::Corrupt, VERIFY),
+        // A file of the journal's that is not there.
+        Error::Read(ReadError::Io(fault)) if fault.source.kind() == ErrorKind::NotFound => {
+            (Exit::Corrupt, VERIFY)
+        }
         Error::Read(ReadError::OtherType { .. })
         | Error::EventSize { .. }
         | Error::OtherSchema { .. } => (Exit::Refused, INSPECT),
