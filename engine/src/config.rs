@@ -159,7 +159,8 @@ pub enum GateAt {
     /// In front of the logic: it sees only what is durable, and committed.
     #[default]
     Logic,
-    /// In front of the outputs: the logic runs ahead, nothing leaves.
+    /// In front of the outputs: the logic runs ahead, nothing leaves. In a cluster a leader that is deposed takes back
+    /// what did not commit, and makes its state anew from snapshot and log.
     Output,
 }
 

@@ -11,6 +11,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError, mpsc};
 
+use lockstep_journaler::Position;
+
 use crate::core::Core;
 use crate::error::panic_text;
 use crate::logic::Logic;
@@ -70,6 +72,14 @@ impl<L: Logic> Mailbox<L> {
     pub(crate) fn has_letters(&self) -> bool {
         // ORDERING: Relaxed, as in `send`.
         self.has_letters.load(Ordering::Relaxed)
+    }
+
+    /// Whether there is anything to open for a state at this position.
+    #[cold]
+    pub(crate) fn is_due(&self, at: Position) -> bool {
+        let letters = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = letters.iter().flatten();
+        all.any(|(position, _)| *position <= at.0)
     }
 
     /// Opens what the state is far enough for (`MB1`); whether there was anything.

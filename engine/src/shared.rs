@@ -3,7 +3,8 @@
 //! | field | who writes | who reads |
 //! |---|---|---|
 //! | `durable` | *journal*, or its worker | *egress* under `gate = output`, the shadow, anyone |
-//! | `applied` | *logic* | anyone |
+//! | `promised` | the thread of a node in a cluster | *logic* and *egress* under `gate = output` |
+//! | `applied` | *logic*; it goes back where a state is taken back | anyone |
 //! | `outcomes` | *logic*, before `applied` | who waits for an answer |
 //! | `answered` | *egress*, behind the gate | who waits for an answer |
 //! | `fault` | the first who fails | anyone |
@@ -58,6 +59,10 @@ impl Mark {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) durable: Mark,
+    /// In a cluster: everything before it is committed and durable here, and stays.
+    pub(crate) promised: Mark,
+    /// In a cluster: how often a state that had run ahead was made anew.
+    pub(crate) taken_back: Mark,
     pub(crate) applied: Mark,
     /// Of the logic's rules, as the log says.
     pub(crate) version: Mark,
@@ -133,6 +138,8 @@ impl Shared {
         let cells = (slots * 4).max(OUTCOMES_MIN).next_power_of_two();
         let shared = Self {
             durable: Mark::default(),
+            promised: Mark::default(),
+            taken_back: Mark::default(),
             applied: Mark::default(),
             version: Mark::default(),
             answered: Mark::default(),
@@ -164,7 +171,12 @@ impl Shared {
             is_abandoned: AtomicBool::new(false),
             alarm: OnceLock::new(),
         };
-        for mark in [&shared.durable, &shared.applied, &shared.answered] {
+        for mark in [
+            &shared.durable,
+            &shared.promised,
+            &shared.applied,
+            &shared.answered,
+        ] {
             mark.set(position);
         }
         shared

@@ -3,6 +3,7 @@
 use lockstep_journaler::storage::Storage;
 use lockstep_journaler::{From, Position, Reader, Tail};
 use lockstep_replicator::consensus::Role;
+use lockstep_replicator::replica::Mutation;
 use lockstep_replicator::{NodeId, OfferError, Replica};
 
 use crate::error::Error;
@@ -50,6 +51,11 @@ pub(crate) trait Agreement {
 
     /// As [`offer`](Self::offer) for a change of members, one event.
     fn offer_change(&mut self, event: &[u8], time_ns: u64) -> Result<Position, NotNow>;
+
+    /// A fault that is planted: a deposed leader keeps the state that its logic made ahead of the promises.
+    fn keeps_what_did_not_commit(&self) -> bool {
+        false
+    }
 }
 
 impl<S: Storage> Agreement for Replica<S> {
@@ -89,6 +95,10 @@ impl<S: Storage> Agreement for Replica<S> {
 
     fn agreed_panic(&self) -> Option<Position> {
         Replica::agreed_panic(self)
+    }
+
+    fn keeps_what_did_not_commit(&self) -> bool {
+        self.options().mutation == Some(Mutation::KeepsAStateThatDidNotCommit)
     }
 
     fn offer_change(&mut self, event: &[u8], time_ns: u64) -> Result<Position, NotNow> {

@@ -67,7 +67,7 @@ const HAND_OVER_NS: u64 = 1_000_000_000;
 
 /// What is seen of a node in its cluster, in the order of its rows; behind them stand those of every
 /// engine.
-const ROWS: [&str; 19] = [
+const ROWS: [&str; 20] = [
     "cluster.node",
     "cluster.leader",
     "cluster.is_leading",
@@ -87,6 +87,7 @@ const ROWS: [&str; 19] = [
     "cluster.site_lag_events",
     "cluster.site_lag_ns",
     "cluster.version",
+    "cluster.taken_back",
 ];
 
 /// Opens the node on what the directory has.
@@ -475,6 +476,7 @@ impl<L: Logic> Driver<L> {
             lag.map_or(0, |lag| lag.events),
             lag.map_or(0, |lag| lag.time_ns),
             u64::from(node.version()),
+            node.taken_back(),
         ];
         debug_assert!(values.len() == ROWS.len(), "as many numbers as names");
         node.count(rows, &mut values);

@@ -11,14 +11,16 @@
 //! a follower never holds an event that could be replaced: when its node is elected it goes on, and
 //! nothing is built while clients wait. What it holds behind the door was offered by this leader, in
 //! this term. When that leadership ends, the ring goes, with all that was not committed; no stage knows
-//! how to undo.
+//! how to undo. Under `gate = output` the logic is fed by a third promise, *offered*, and *egress* waits for the
+//! two; then the state that was made ahead of them is made anew ([`Kept::take_back_behind`]).
 //!
 //! # Invariants
 //!
 //! * `LF1` Events enter the ring in the order of their positions, each once: position = base + sequence.
-//! * `LF2` `released(journal) ≤ durable`, `released(replicate) ≤ committed`: the logic sees nothing
-//!   before both, and never an event of another ring.
+//! * `LF2` `released(journal) ≤ durable`, `released(replicate) ≤ committed`: nothing is seen before
+//!   both, by the logic or of its outputs, and never an event of another ring.
 //! * `LF3` The door is open only when all of the log in front of it is committed, durable and in the ring.
+//! * `LF4` Ahead of both promises the logic sees only what this leader offered, in this term.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,7 +38,7 @@ use lockstep_ringbuffer::{
 use super::agreement::{Agreement, NotNow};
 use super::back::Back;
 use super::lent::Home;
-use crate::config::Config;
+use crate::config::{Config, GateAt};
 use crate::error::{Error, Result, of_fault};
 use crate::event::{Body, Slot};
 use crate::graph::build::ring;
@@ -55,6 +57,23 @@ pub(crate) struct Kept<L: Logic> {
     pub(crate) egress: Egress<OutputOf<L>>,
 }
 
+impl<L: Logic> Kept<L> {
+    /// Everything that was made of events at or behind this position is taken back, if there is any: they may
+    /// become others.
+    pub(crate) fn take_back_behind(&mut self, promised: Position) -> Result<()> {
+        let taken_back = self.logic.take_back_behind(promised);
+        let outputs_end = taken_back.map_err(|cause| Error::Stopped {
+            cause: format!(
+                "the state could not be made anew in front of position {promised}: {cause}"
+            ),
+        })?;
+        if let Some(end) = outputs_end {
+            self.egress.forget_behind(promised, end);
+        }
+        Ok(())
+    }
+}
+
 /// See the module.
 pub(crate) struct Life<L: Logic> {
     ledger: Ledger,
@@ -65,6 +84,8 @@ pub(crate) struct Life<L: Logic> {
     egress_home: Home<Egress<OutputOf<L>>>,
     durable: Gate<EventOf<L>>,
     committed: Gate<EventOf<L>>,
+    /// Where the logic runs ahead of those two: what it waits for instead.
+    ahead: Option<Gate<EventOf<L>>>,
     /// The door of the logic's own events, filled when the door opens.
     decided: MultiDoor<L>,
     /// The newest parameters that went from the log into the ring.
@@ -126,7 +147,7 @@ impl<L: Logic> Life<L> {
         let mut graph = ring(config, config.slots, EventOf::<L>::zeroed)?;
         graph.on_full(OnFull::Reject).wait(config.wait);
         let order = graph.stage_mut("order", &[], order);
-        let (mut durable, mut committed) = (None, None);
+        let (mut durable, mut committed, mut ahead) = (None, None, None);
         let take_all = |_: View<'_, EventOf<L>>| Progress::All;
         let journal = graph.late_stage("journal", &[order], |gate| {
             durable = Some(gate);
@@ -136,11 +157,22 @@ impl<L: Logic> Life<L> {
             committed = Some(gate);
             take_all
         });
-        let logic = graph.stage("logic", &[journal, replicate], logic_home.lend(logic));
-        let egress = graph.stage("egress", &[logic], egress_home.lend(egress));
-        graph
-            .together(&[order, journal, replicate])
-            .wait(config.wait_at(0));
+        let (mut front, promises) = (vec![order, journal, replicate], vec![journal, replicate]);
+        let (before_logic, mut before_egress) = match config.gate {
+            GateAt::Logic => (promises, Vec::new()),
+            GateAt::Output => {
+                let offered = graph.late_stage("offered", &[order], |gate| {
+                    ahead = Some(gate);
+                    take_all
+                });
+                front.push(offered);
+                (vec![offered], promises)
+            }
+        };
+        let logic = graph.stage("logic", &before_logic, logic_home.lend(logic));
+        before_egress.push(logic);
+        let egress = graph.stage("egress", &before_egress, egress_home.lend(egress));
+        graph.together(&front).wait(config.wait_at(0));
         let placed = graph.together(&[logic, egress]);
         placed.wait(config.wait_at(1));
         if let Some(&cpu) = config.pin.get(1) {
@@ -159,6 +191,7 @@ impl<L: Logic> Life<L> {
             egress_home,
             durable: durable.expect("LF: late_stage makes its stage"),
             committed: committed.expect("LF: late_stage makes its stage"),
+            ahead,
             decided,
             parameters: None,
             quotas: None,
@@ -205,6 +238,12 @@ impl<L: Logic> Life<L> {
     /// Everything before it was offered to the others, or comes from the log.
     pub(crate) fn offered(&self) -> Position {
         self.ledger.position(self.offered)
+    }
+
+    /// Everything before it both promises had let through: it stays, whatever comes of the rest.
+    pub(crate) fn promised(&self) -> Position {
+        let both = self.durable.released().min(self.committed.released());
+        self.ledger.position(both)
     }
 
     /// Puts events of the log into the ring, up to `limit`, as far as there is room (`LF1`);
@@ -358,6 +397,7 @@ impl<L: Logic> Life<L> {
             "LF1: the log goes on where the ring does: the ring is at {position}, the log at {given}"
         );
         self.offered = self.offered + (head.len() + tail.len()) as u64;
+        self.let_ahead();
         Ok(true)
     }
 
@@ -369,6 +409,14 @@ impl<L: Logic> Life<L> {
         }
         if let Some(to) = self.ledger.sequence(committed) {
             self.committed.release_to(to.min(self.offered));
+        }
+        self.let_ahead();
+    }
+
+    /// `LF4`
+    fn let_ahead(&mut self) {
+        if let Some(ahead) = &mut self.ahead {
+            ahead.release_to(self.offered);
         }
     }
 

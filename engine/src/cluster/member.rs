@@ -13,9 +13,12 @@
 //!
 //! # Invariants
 //!
-//! * `MB1` `applied ≤ min(durable, committed)`, on every node, in every role.
+//! * `MB1` `applied ≤ min(durable, committed)`, on every node, in every role; under `gate = output` a leader's state may be
+//!   ahead of that, and what is told of it is not.
 //! * `MB2` The state lives on from ring to ring: no event is applied twice, none is left out.
 //! * `MB3` A ring is left before the promises are looked at that belong to the next one.
+//! * `MB4` What is kept of a state is what both promises had let through in the ring that ends: what is committed
+//!   later at the same positions may be other events.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -273,6 +276,7 @@ impl<L: Logic, A: Agreement> Member<L, A> {
         }
         worked |= life.turn();
         life.promise(stand.durable, stand.committed);
+        self.shared.promised.set(life.promised().0);
         if life.open_door(agreement.tail().reached.position, both) {
             tracing::info!(
                 term = stand.leading,
@@ -323,9 +327,13 @@ impl<L: Logic, A: Agreement> Member<L, A> {
             self.life = Some(life);
             return Ok(true);
         }
-        let within = self.within();
-        let (kept, offered) = life.end(&mut self.back, within)?;
+        let (within, promised) = (self.within(), life.promised());
+        let (mut kept, offered) = life.end(&mut self.back, within)?;
         self.answers.end(offered, asker);
+        // MB4
+        if !agreement.keeps_what_did_not_commit() {
+            kept.take_back_behind(promised)?;
+        }
         let position = kept.logic.core().position();
         self.parameters = *kept.logic.core().parameters();
         self.sessions_per_principal = kept.logic.core().sessions_per_principal();

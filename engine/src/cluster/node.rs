@@ -224,7 +224,8 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
         self.face.shared.cuts.set(self.replica.cuts());
         let worked = member.follow(&self.replica, asker)?;
         // Ends: the logic makes at most one beacon for each 64 events.
-        while let Some(beacon) = self.beacons.take() {
+        let promised = Position(self.face.shared.promised.get());
+        while let Some(beacon) = self.beacons.take(promised) {
             self.replica
                 .state_is(Position(beacon.position), beacon.hash)?;
         }
@@ -246,7 +247,9 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
             self.replica.went_past(position, true)?;
         }
         // VD2: first how far, then what is in quarantine of it.
-        let applied = self.applied();
+        let applied = self
+            .applied()
+            .min(Position(self.face.shared.promised.get()));
         for position in self.replica.asked_about() {
             if position < applied {
                 let is_quarantined = self.verdicts.is_quarantined(position);
@@ -470,10 +473,17 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
         &mut self.replica
     }
 
-    /// Everything before it is in the state.
+    /// Everything before it is in the state. Under `gate = output` a leader's may be ahead of what is committed and
+    /// durable, and go back when it leads no more.
     #[must_use]
     pub fn applied(&self) -> Position {
         self.face.applied()
+    }
+
+    /// How often the state had run ahead of what was committed, and was made anew when this node led no more.
+    #[must_use]
+    pub fn taken_back(&self) -> u64 {
+        self.face.shared.taken_back.get()
     }
 
     /// Everything before it is answered: its outputs have left.
@@ -530,7 +540,7 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
     }
 
     /// Asks for a look at the state between two events, once everything before `position` is applied;
-    /// the answer comes with turns.
+    /// the answer comes with turns. Nothing is seen that may be taken back.
     ///
     /// # Errors
     ///

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use lockstep_journaler::storage::Storage;
 use lockstep_journaler::{From, Options, Position};
 use lockstep_replicator::Replica;
-use lockstep_replicator::replica::Opened;
+use lockstep_replicator::replica::{Mutation, Opened};
 
 use super::answers::Answers;
 use super::aside::set_aside;
@@ -157,7 +157,8 @@ impl<L: Logic, S: Storage> Ways<'_, L, S> {
         shared: &Arc<Shared>,
         verdicts: &Arc<Verdicts>,
     ) -> Result<Option<Shadowing<L, S>>> {
-        let rebuild = self.rebuild(replica)?;
+        let rebuilds = self.options.quarantines();
+        let rebuild = rebuilds.then(|| self.rebuild(replica)).transpose()?;
         let quarantine = rebuild.map(|rebuild| (rebuild, Arc::clone(verdicts)));
         Shadowing::start(
             self.storage,
@@ -181,8 +182,10 @@ impl<L: Logic, S: Storage> Ways<'_, L, S> {
         let config = &self.options.config;
         let ledger = Ledger::starting_at(core.position());
         let (outputs, poller) = output_ring(config)?;
-        let rebuild = self.rebuild(replica)?;
-        let verdicts = rebuild.is_some().then(|| Arc::clone(verdicts));
+        let (quarantines, runs_ahead) = (self.options.quarantines(), self.options.runs_ahead());
+        let rebuilds = quarantines || runs_ahead;
+        let rebuild = rebuilds.then(|| self.rebuild(replica)).transpose()?;
+        let verdicts = quarantines.then(|| Arc::clone(verdicts));
         let quarantining = verdicts.clone().map(Quarantining::new);
         let exceptions = Exceptions {
             on_validate: config.on_validate_panic,
@@ -201,22 +204,23 @@ impl<L: Logic, S: Storage> Ways<'_, L, S> {
             &[],
         );
         logic.report_beacons(beacons);
+        if runs_ahead {
+            logic.run_ahead();
+        }
+        let planted = self.options.replica.mutation;
         let egress = Egress::new(
             poller,
             Vec::new(),
             Arc::clone(&face.desk),
             ledger,
             Arc::clone(&face.shared),
-            false,
+            runs_ahead && planted != Some(Mutation::OutputBeforeItsGate),
         );
         Ok((Kept { logic, egress }, quarantining))
     }
 
-    /// What makes the state again behind a panic, where that is the policy.
-    fn rebuild(&self, replica: &Replica<S>) -> Result<Option<Rebuild<L>>> {
-        if !self.options.quarantines() {
-            return Ok(None);
-        }
+    /// What makes the state again: behind a panic where that is the policy, and where it had run ahead.
+    fn rebuild(&self, replica: &Replica<S>) -> Result<Rebuild<L>> {
         let ground = Ground {
             storage: self.storage,
             journal: replica.journal(),
@@ -227,6 +231,6 @@ impl<L: Logic, S: Storage> Ways<'_, L, S> {
             // What went by here without a mark did not panic.
             unmarked: Unmarked::Refused,
         };
-        ground.rebuild().map(Some)
+        ground.rebuild()
     }
 }

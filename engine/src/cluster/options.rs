@@ -47,12 +47,6 @@ impl NodeOptions {
 
     pub(super) fn checked(&self) -> Result<(), ConfigError> {
         self.config.checked()?;
-        if self.config.gate != GateAt::Logic {
-            return Err(ConfigError::Contradiction(
-                "gate = output in a cluster: a deposed leader would have to take back what its logic has applied; \
-                 choose gate = logic",
-            ));
-        }
         if !matches!(
             self.config.journal,
             JournalMode::Sync | JournalMode::Direct | JournalMode::Async
@@ -75,6 +69,11 @@ impl NodeOptions {
 
     pub(super) fn is_stepped(&self) -> bool {
         self.background == Background::Stepped
+    }
+
+    /// Whether the logic runs ahead of the gates.
+    pub(super) fn runs_ahead(&self) -> bool {
+        self.config.gate == GateAt::Output
     }
 
     pub(super) fn quarantines(&self) -> bool {

@@ -14,7 +14,7 @@ use super::answers::{Answers, Asker, Done};
 use super::back::{Back, BackThread};
 use super::life::Kept;
 use super::member::{Member, Parts, Refused};
-use crate::config::Config;
+use crate::config::{Config, GateAt};
 use crate::core::Core;
 use crate::error::Error;
 use crate::event::{Event64, Kinds, Slot};
@@ -22,17 +22,27 @@ use crate::graph::build::output_ring;
 use crate::ledger::Ledger;
 use crate::logic::{Context, Logic};
 use crate::mailbox::Mailbox;
+use crate::node::rebuild::Ground;
+use crate::node::recovery::{Factory, Unmarked};
 use crate::outputs::Outputs;
 use crate::runtime::clock::Clock;
 use crate::shared::Shared;
 use crate::stage::egress::{Desk, Egress, Slow};
-use crate::stage::logic::{Exceptions, LogicStage};
+use crate::stage::logic::{Exceptions, LogicStage, Rebuild};
 use crate::system::{Beacon, Quotas};
+
+mod ahead;
 
 crate::bodies! {
     Add, kind 1, version 1: { amount: u64 }
     Sum, kind 101, version 1: { sum: u64 }
 }
+
+/// Slots of the output ring.
+const OUTPUT_SLOTS: usize = 64;
+
+/// From here on an amount makes more outputs than the ring has slots.
+const MANY: u64 = 1 << 32;
 
 /// Adds up, and remembers in which order.
 #[derive(Default, Debug)]
@@ -50,12 +60,18 @@ impl Logic for Adder {
         assert_ne!(add.amount, u64::MAX, "a number that this logic cannot bear");
         self.sum += add.amount;
         self.order = self.order.wrapping_mul(31).wrapping_add(add.amount);
-        out.emit(Sum { sum: self.sum });
+        let outputs = if add.amount >= MANY {
+            OUTPUT_SLOTS + 9
+        } else {
+            1
+        };
+        (0..outputs).for_each(|_| out.emit(Sum { sum: self.sum }));
     }
 }
 
 /// The log of one node, with a quorum that the test plays.
 struct Scripted {
+    disk: Simulated,
     journal: Journal<Simulated>,
     cutter: Cutter,
     stand: Stand,
@@ -73,6 +89,7 @@ impl Scripted {
         };
         let (journal, _) = Journal::open(disk.clone(), &options).unwrap();
         Self {
+            disk: disk.clone(),
             cutter: journal.cutter(),
             stand: Stand {
                 leading: None,
@@ -115,6 +132,21 @@ impl Scripted {
 
     fn commit_all(&mut self) {
         self.stand.committed = self.journal.tail().reached.position;
+    }
+
+    /// What makes a state of this log again.
+    fn rebuild(&self, config: &Config) -> Rebuild<Adder> {
+        let factory: Factory<Adder> = Arc::new(Adder::default);
+        let ground = Ground {
+            storage: &self.disk,
+            journal: &self.journal,
+            factory: &factory,
+            config,
+            end: *self.journal.tail(),
+            oldest: Position(0),
+            unmarked: Unmarked::Refused,
+        };
+        ground.rebuild().unwrap()
     }
 
     fn cut_back(&mut self, to: Reached) {
@@ -193,6 +225,8 @@ impl Asker<Event64> for Heard {
 
 struct Bench {
     member: Member<Adder, Scripted>,
+    mailbox: Arc<Mailbox<Adder>>,
+    desk: Arc<Desk<Event64>>,
     log: Scripted,
     heard: Heard,
     shared: Arc<Shared>,
@@ -211,7 +245,7 @@ impl Bench {
     fn config() -> Config {
         Config {
             slots: 64,
-            output_slots: 64,
+            output_slots: OUTPUT_SLOTS,
             // As a fresh state has it: nothing to agree on.
             sessions_max: 0,
             session_replies: 0,
@@ -228,24 +262,30 @@ impl Bench {
         let ledger = Ledger::starting_at(Position(0));
         let desk = Arc::new(Desk::default());
         let subscription = desk.subscribe("answers", Slow::Wait, 64).unwrap();
+        let log = Scripted::new(&Simulated::new(1));
+        let runs_ahead = config.gate == GateAt::Output;
         let exceptions = Exceptions {
             on_validate: config.on_validate_panic,
             on_apply: config.on_apply_panic,
-            rebuild: None,
+            rebuild: runs_ahead.then(|| log.rebuild(&config)),
             verdicts: None,
         };
-        let logic = LogicStage::new(
+        let mailbox = Arc::new(Mailbox::new());
+        let mut logic = LogicStage::new(
             Core::new(Adder::default()),
             ledger,
             Arc::clone(&shared),
-            Arc::new(Mailbox::new()),
+            Arc::clone(&mailbox),
             outputs,
             exceptions,
             Arc::default(),
             &[],
         );
-        let egress = Egress::new(poller, Vec::new(), desk, ledger, Arc::clone(&shared), false);
-        let log = Scripted::new(&Simulated::new(1));
+        if runs_ahead {
+            logic.run_ahead();
+        }
+        let (sinks, outputs_desk) = (Vec::new(), Arc::clone(&desk));
+        let egress = Egress::new(poller, sinks, desk, ledger, Arc::clone(&shared), runs_ahead);
         let parts = Parts {
             config,
             clock: clock.clone(),
@@ -259,6 +299,8 @@ impl Bench {
         };
         Self {
             member: Member::new(parts, &log).unwrap(),
+            mailbox,
+            desk: outputs_desk,
             log,
             heard: Heard::default(),
             shared,

@@ -14,6 +14,7 @@
 //! * `EG2` Every consumer gets every output once, in order, up to its cut; none is dropped in
 //!   silence.
 //! * `EG3` `answered` moves behind the outputs: who has the answer, its outputs have left.
+//! * `EG4` Outputs of a state that was taken back never leave; those in front of it do.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -248,8 +249,16 @@ pub(crate) struct Egress<O> {
     is_gate: bool,
     /// Behind the last batch that came through the gate: what it stands for, by whatever promises.
     allowed: u64,
+    /// What was taken back and lies in the output ring yet.
+    voids: Vec<Void>,
     /// A closure of the application's panicked: what it had is not given to it again.
     is_broken: bool,
+}
+
+/// Outputs of events at or behind a position, up to where the ring was then (`EG4`).
+struct Void {
+    from: u64,
+    end: Sequence,
 }
 
 /// Everyone who gets outputs.
@@ -282,6 +291,7 @@ impl<O: Slot> Egress<O> {
             shared,
             is_gate,
             allowed: ledger.position(Sequence(0)).0,
+            voids: Vec::new(),
             is_broken: false,
         }
     }
@@ -290,6 +300,11 @@ impl<O: Slot> Egress<O> {
     pub(crate) fn enter(&mut self, ledger: Ledger) {
         self.ledger = ledger;
         self.allowed = ledger.position(Sequence(0)).0;
+    }
+
+    /// What lies in the output ring up to `end`, of events at or behind `from`, is not to leave (`EG4`).
+    pub(crate) fn forget_behind(&mut self, from: Position, end: Sequence) {
+        self.voids.push(Void { from: from.0, end });
     }
 
     /// Lets out everything that may leave; whether nothing of that is left, and whether there was any.
@@ -303,17 +318,33 @@ impl<O: Slot> Egress<O> {
     }
 
     fn let_out_all(&mut self) -> (bool, bool) {
-        let limit = if self.is_gate { self.allowed } else { u64::MAX };
+        // An event of more outputs than the ring has slots is not released before they have left.
+        let limit = match self.is_gate {
+            true => self.allowed.max(self.shared.promised.get()),
+            false => u64::MAX,
+        };
+        if !self.voids.is_empty() {
+            let released = self.poller.released();
+            self.voids.retain(|void| released < void.end);
+        }
         let mut any = false;
         // What the logic has emitted ahead of the gate stays, and is nobody's fault.
         let mut is_at_gate = false;
         // Ends: each turn lets something out, or returns.
         loop {
-            let exits = &mut self.exits;
+            let (exits, voids) = (&mut self.exits, &self.voids);
             let polled = self.poller.poll(CHUNK, |batch| {
                 for (at, output) in batch.iter() {
+                    let position = output.output().position;
+                    // EG4
+                    if voids
+                        .iter()
+                        .any(|void| at < void.end && position >= void.from)
+                    {
+                        continue;
+                    }
                     // EG1
-                    is_at_gate = output.output().position >= limit;
+                    is_at_gate = position >= limit;
                     if is_at_gate || !exits.deliver(output) {
                         return Progress::To(at);
                     }

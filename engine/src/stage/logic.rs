@@ -16,6 +16,8 @@
 //! * `LS2` Outputs enter the output ring in the order of their positions, each once, and those
 //!   of an event that failed never do.
 //! * `LS3` What the engine decides here (beacon, quarantine) becomes an event.
+//! * `LS4` Where the logic runs ahead of the promises, whatever is told of an event waits until that is promised: a
+//!   panic, a beacon, a look. What was never promised is taken back with the ring.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -72,6 +74,8 @@ pub(crate) struct LogicStage<L: Logic> {
     decided: VecDeque<EventOf<L>>,
     /// In a cluster: where beacons go, for the nodes to judge before one enters the log.
     beacons: Option<Arc<Reports>>,
+    /// Whether events come here before they are promised (`LS4`).
+    runs_ahead: bool,
     /// The event that is next made the logic panic: what it said. The state is not to be
     /// used before that is settled.
     panicked: Option<String>,
@@ -96,16 +100,25 @@ impl Reports {
         self.waiting.store(!waiting.is_empty(), Ordering::Relaxed);
     }
 
-    /// The oldest, once.
-    pub(crate) fn take(&self) -> Option<Beacon> {
+    /// The oldest, once, if all in front of it is promised (`LS4`).
+    pub(crate) fn take(&self, promised: Position) -> Option<Beacon> {
         // ORDERING: Relaxed, as above; who misses it looks again in the next turn.
         if !self.waiting.load(Ordering::Relaxed) {
             return None;
         }
         let mut waiting = self.beacons.lock().unwrap_or_else(PoisonError::into_inner);
-        let oldest = waiting.pop_front();
+        let oldest = match waiting.front() {
+            Some(beacon) if beacon.position <= promised.0 => waiting.pop_front(),
+            _ => None,
+        };
         self.waiting.store(!waiting.is_empty(), Ordering::Relaxed);
         oldest
+    }
+
+    /// The state behind `promised` is taken back.
+    fn forget_behind(&self, promised: Position) {
+        let mut waiting = self.beacons.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.retain(|beacon| beacon.position <= promised.0);
     }
 }
 
@@ -155,6 +168,7 @@ impl<L: Logic> LogicStage<L> {
             door,
             decided: marks.collect(),
             beacons: None,
+            runs_ahead: false,
             panicked: None,
             is_told: false,
             refused: 0,
@@ -174,6 +188,44 @@ impl<L: Logic> LogicStage<L> {
         // A node that came up says where it is: the others may wait for its word.
         to.put(self.core.newest_beacon().into_iter());
         self.beacons = Some(to);
+    }
+
+    /// From now on events come before they are promised.
+    pub(crate) fn run_ahead(&mut self) {
+        self.runs_ahead = true;
+    }
+
+    /// Whether everything before `position` is promised (`LS4`).
+    fn is_promised(&self, position: Position) -> bool {
+        !self.runs_ahead || position.0 <= self.shared.promised.get()
+    }
+
+    /// Between two rings: what was not promised by the end of the last one is taken back, and the state is that in
+    /// front of it. Where the outputs end that are not to leave, if there was anything.
+    pub(crate) fn take_back_behind(
+        &mut self,
+        promised: Position,
+    ) -> Result<Option<Sequence>, Cause> {
+        let position = self.core.position();
+        // Behind a panic the event that is next is half in the state.
+        if position < promised || position == promised && self.panicked.is_none() {
+            return Ok(None);
+        }
+        if let Some(reports) = &self.beacons {
+            reports.put(self.core.take_due_beacons().into_iter().flatten());
+            reports.forget_behind(promised);
+        }
+        (self.panicked, self.is_told) = (None, false);
+        self.spill.clear();
+        self.spilled = 0;
+        let skip = self.core.quarantined().clone();
+        if !self.rebuild(promised, &skip)? {
+            return Err(format!("what is promised before {promised} is not durable").into());
+        }
+        self.shared.taken_back.add(1);
+        self.show();
+        tracing::warn!(%position, %promised, "the state had run ahead, and was made anew in front of what is not committed");
+        Ok(Some(self.outputs.next_sequence()))
     }
 
     /// The state, between two rings.
@@ -294,7 +346,7 @@ impl<L: Logic> LogicStage<L> {
     /// The log has a mark for an event that this logic applied, since it does not panic here: what the log
     /// says holds, and the state becomes one in which that event was passed over.
     #[cold]
-    fn take_back(&mut self, marked: Position) -> Result<bool, Cause> {
+    fn pass_over_late(&mut self, marked: Position) -> Result<bool, Cause> {
         let position = self.core.position();
         tracing::error!(%marked, %position, "an event that was applied here is in quarantine: the state is rebuilt");
         let mut skip = self.core.quarantined().clone();
@@ -407,13 +459,32 @@ impl<L: Logic> LogicStage<L> {
         }
     }
 
+    /// Whether the next event has to wait until all in front of it is promised, or it itself (`LS4`).
+    fn waits(&self) -> bool {
+        let position = self.core.position();
+        if self.panicked.is_some() {
+            return !self.is_promised(Position(position.0 + 1));
+        }
+        self.mailbox.has_letters() && !self.is_promised(position) && self.mailbox.is_due(position)
+    }
+
+    /// Lets those look who asked to, if the state may be seen (`LS4`); whether there was anybody.
+    fn show_state(&self) -> bool {
+        self.mailbox.has_letters()
+            && self.is_promised(self.core.position())
+            && self.mailbox.open(&self.core)
+    }
+
     fn batch(&mut self, first: Sequence, events: &[EventOf<L>]) -> Result<Progress, Cause> {
+        if self.panicked.is_none() {
+            self.show_state();
+        }
         // LS1: what is applied already and was not released.
         let ahead = self.core.position().0 - self.ledger.position(first).0;
         let mut done = usize::try_from(ahead).map_err(|_| "LS1: at most one event is ahead")?;
         // Ends: each turn steps over an event, or returns.
         loop {
-            if !self.flush()? || done == events.len() {
+            if !self.flush()? || done == events.len() || self.waits() {
                 return Ok(self.progress(first, done));
             }
             if let Some(panic) = self.panicked.take() {
@@ -430,7 +501,7 @@ impl<L: Logic> LogicStage<L> {
                 Ok(Ran::Stopped(cause)) => return Err(cause),
                 Ok(Ran::Panicked(panic)) => self.panicked = Some(panic),
                 Ok(Ran::Marked(marked)) => {
-                    if !self.take_back(marked)? {
+                    if !self.pass_over_late(marked)? {
                         return Ok(self.progress(first, done));
                     }
                 }
@@ -453,14 +524,33 @@ impl<L: Logic> Stage<EventOf<L>> for LogicStage<L> {
             return false;
         }
         let told = self.tell();
-        let opened = self.mailbox.has_letters() && self.mailbox.open(&self.core);
-        told | opened
+        told | self.show_state()
     }
 
     fn on_stop(&mut self) {
         if self.panicked.is_none() {
-            self.mailbox.open(&self.core);
+            self.show_state();
         }
         self.mailbox.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ls4_a_beacon_is_told_when_all_in_front_of_it_is_promised_and_not_once_it_is_taken_back() {
+        let at = |position| Beacon { position, hash: 7 };
+        let reports = Reports::default();
+        reports.put([at(64), at(128), at(192)].into_iter());
+        assert_eq!(reports.take(Position(63)), None);
+        assert_eq!(reports.take(Position(64)), Some(at(64)));
+        assert_eq!(reports.take(Position(127)), None);
+        reports.forget_behind(Position(128));
+        reports.put([at(192)].into_iter());
+        assert_eq!(reports.take(Position(u64::MAX)), Some(at(128)));
+        assert_eq!(reports.take(Position(u64::MAX)), Some(at(192)));
+        assert_eq!(reports.take(Position(u64::MAX)), None);
     }
 }

@@ -29,18 +29,23 @@ pub(super) struct Client {
 
 /// What the clients heard in one turn.
 #[derive(Default)]
-pub(super) struct Heard(pub(super) Vec<(u64, Result<Done, bool>)>);
+pub(super) struct Heard {
+    pub(super) what: Vec<(u64, Result<Done, bool>)>,
+    pub(super) outputs: Vec<Event64>,
+}
 
 impl Asker<Event64> for Heard {
-    fn output(&mut self, _: u64, _: &Event64) {}
+    fn output(&mut self, _: u64, output: &Event64) {
+        self.outputs.push(*output);
+    }
     fn done(&mut self, token: u64, done: Done) {
-        self.0.push((token, Ok(done)));
+        self.what.push((token, Ok(done)));
     }
     fn not_led(&mut self, token: u64) {
-        self.0.push((token, Err(true)));
+        self.what.push((token, Err(true)));
     }
     fn unknown(&mut self, token: u64) {
-        self.0.push((token, Err(false)));
+        self.what.push((token, Err(false)));
     }
 }
 

@@ -212,6 +212,10 @@ impl Build {
         each!(self, node => node.applied())
     }
 
+    pub(super) fn taken_back(&self) -> u64 {
+        each!(self, node => node.taken_back())
+    }
+
     pub(super) fn replica(&self) -> &Replica<Simulated> {
         each!(self, node => node.replica())
     }

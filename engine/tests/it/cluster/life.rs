@@ -2,16 +2,16 @@
 
 use super::clients::is_bomb;
 use super::seeds;
-use super::world::{ALL, World, id_of, next_of};
+use super::world::{ALL, World, id_of, next_of, runs_ahead};
 
-/// A life full of trouble; then all is well, and everything is compared. How many starts began with a
-/// snapshot.
-fn run(seed: u64, bomb_every: u32) -> u32 {
+/// A life full of trouble; then all is well, and everything is compared.
+fn run(seed: u64, bomb_every: u32) -> World {
     let mut world = World::with_bombs(seed, bomb_every);
     world.until_led();
     for _ in 0..25 {
-        for _ in 0..80 {
-            world.step();
+        for _ in 0..8 {
+            (0..10).for_each(|_| world.step());
+            world.look_around();
         }
         world.trouble();
     }
@@ -31,14 +31,21 @@ fn run(seed: u64, bomb_every: u32) -> u32 {
         let positions: Vec<u64> = client.answers.values().copied().collect();
         assert!(positions.is_sorted(), "seed {seed}: {positions:?}");
     }
-    world.from_snapshots
+    world
 }
 
 #[test]
 fn what_clients_were_told_holds_through_crashes_partitions_and_transfers() {
     let seeds = 1..=seeds().unwrap_or(20);
-    let from_snapshots: u32 = seeds.map(|seed| run(seed, 0)).sum();
+    let (mut from_snapshots, mut ahead) = (0, 0);
+    for seed in seeds {
+        let world = run(seed, 0);
+        from_snapshots += world.from_snapshots;
+        ahead += world.ahead;
+        assert!(runs_ahead(seed) || world.ahead == 0, "seed {seed}");
+    }
     assert!(from_snapshots > 10, "only {from_snapshots}");
+    assert!(ahead > 1000, "only {ahead}");
 }
 
 #[test]

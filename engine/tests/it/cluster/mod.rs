@@ -7,12 +7,14 @@
 //! | `clients` | who asks, and what was heard |
 //! | `flaky` | the logic, in two versions, wrong on one node if a test says so |
 //! | `life` | crashes, partitions, transfers, starts: what clients were told holds |
+//! | `ahead` | the gates in front of the outputs: leaders that ran ahead are deposed |
 //! | `states`, `panics` | one node does another thing than the others, or panics |
 //! | `lagging` | a node that lags behind the beginning of the log |
 //! | `upgrade` | a version of the logic takes over, under load |
 //! | `sites` | answers that wait for the other site |
 //! | `refusals` | what cannot work is refused by name |
 
+mod ahead;
 mod clients;
 mod flaky;
 mod lagging;

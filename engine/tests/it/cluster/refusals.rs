@@ -1,7 +1,7 @@
 //! What cannot work in a cluster is refused by name.
 
 use lockstep_engine::cluster::{ClusterNode, NodeOptions};
-use lockstep_engine::{Clock, GateAt, JournalMode};
+use lockstep_engine::{Clock, JournalMode};
 use lockstep_journaler::storage::Simulated;
 use lockstep_replicator::{NodeId, Sites};
 
@@ -17,8 +17,6 @@ fn what_cannot_work_in_a_cluster_is_refused_by_name() {
         let node = ClusterNode::open(Simulated::new(1), &options, Bank::default);
         node.unwrap_err().to_string()
     };
-    let gate = refused(|options| options.config.gate = GateAt::Output);
-    assert!(gate.contains("gate = output in a cluster"), "{gate}");
     let journal = refused(|options| options.config.journal = JournalMode::None);
     assert!(journal.contains("journal = none in a cluster"), "{journal}");
     let segment = refused(|options| options.config.segment_bytes = 1 << 19);

@@ -1,13 +1,16 @@
 //! Three nodes, their disks, the network between them, and what goes wrong: all of it from a seed.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::mpsc::{Receiver, TryRecvError};
 
 use lockstep_engine::cluster::NodeOptions;
 use lockstep_engine::prelude::*;
 use lockstep_engine::replay::{self, Replay};
-use lockstep_engine::{Clock, Config, Error, OnApplyPanic, Result, Retention};
+use lockstep_engine::{Clock, Config, Error, GateAt, OnApplyPanic, Result, Retention};
 use lockstep_journaler::Background;
 use lockstep_journaler::storage::Simulated;
+use lockstep_replicator::replica::Mutation;
 use lockstep_replicator::wire::{Decoder, Limits, Message};
 use lockstep_replicator::{Fatal, NodeId, ReceiveError, ReplicaOptions, Sites};
 
@@ -67,6 +70,8 @@ pub(super) struct Process {
     /// Which build is started: the newest version of the logic that it has.
     pub(super) newest: u32,
     pub(super) is_paused: bool,
+    /// Its gates stand in front of the logic, whatever the seed says.
+    pub(super) is_gated_in_front: bool,
 }
 
 struct Flight {
@@ -97,6 +102,22 @@ pub(super) struct World {
     pub(super) begun_anew: u32,
     /// One request of so many is one on which the logic panics; 0: none.
     pub(super) bomb_every: u32,
+    /// What is wrong with every node.
+    mutation: Option<Mutation>,
+    /// States that had run ahead of what was committed, and were made anew.
+    pub(super) taken_back: u64,
+    /// Steps of nodes whose state was ahead of what was committed.
+    pub(super) ahead: u64,
+    /// Every output that a client was given, by position and index.
+    outputs: BTreeMap<(u64, u32), Event64>,
+    /// What was asked of states, and which hash was seen at which position.
+    looks: Vec<Receiver<Seen>>,
+    hashes: BTreeMap<u64, u64>,
+}
+
+/// Whether the gates stand in front of the outputs.
+pub(super) fn runs_ahead(seed: u64) -> bool {
+    seed % 4 >= 2
 }
 
 pub(super) fn options(node: u16, seed: u64, clock: &Clock) -> NodeOptions {
@@ -112,6 +133,12 @@ pub(super) fn options(node: u16, seed: u64, clock: &Clock) -> NodeOptions {
             beacon_every: 64,
             // Half of the seeds take snapshots, and start behind them.
             snapshot_every: if seed.is_multiple_of(2) { 40 } else { 0 },
+            // On half of them the logic of whoever leads runs ahead.
+            gate: if runs_ahead(seed) {
+                GateAt::Output
+            } else {
+                GateAt::Logic
+            },
             ..Config::default()
         },
         clock: clock.clone(),
@@ -135,6 +162,7 @@ impl World {
             newest: 1,
             node: None,
             is_paused: false,
+            is_gated_in_front: false,
         });
         let mut world = Self {
             seed,
@@ -151,6 +179,12 @@ impl World {
             bomb_every,
             gives_up: false,
             begun_anew: 0,
+            mutation: None,
+            taken_back: 0,
+            ahead: 0,
+            outputs: BTreeMap::new(),
+            looks: Vec::new(),
+            hashes: BTreeMap::new(),
         };
         ALL.for_each(|at| world.start(at));
         world
@@ -170,6 +204,13 @@ impl World {
     pub(super) fn gated(seed: u64) -> Self {
         let mut world = Self::new(seed);
         world.is_gated = true;
+        world.begin_again()
+    }
+
+    /// Nodes that are all wrong in this way.
+    pub(super) fn mutated(seed: u64, mutation: Mutation) -> Self {
+        let mut world = Self::new(seed);
+        world.mutation = Some(mutation);
         world.begin_again()
     }
 
@@ -223,6 +264,10 @@ impl World {
             let of = [(1, "paris"), (2, "paris"), (3, "lyon")];
             let of = of.map(|(node, site)| (NodeId(node), site.to_owned()));
             options.replica.sites = Sites::new(of).gated();
+        }
+        options.replica.mutation = self.mutation;
+        if process.is_gated_in_front {
+            options.config.gate = GateAt::Logic;
         }
         if self.bomb_every != 0 {
             options.config.on_apply_panic = OnApplyPanic::Quarantine;
@@ -345,7 +390,14 @@ impl World {
         };
         process.clock.set(now);
         let (mut outbox, mut heard) = (Vec::new(), Heard::default());
-        if let Err(error) = node.turn(now, &mut outbox, &mut heard) {
+        let before = node.taken_back();
+        let turned = node.turn(now, &mut outbox, &mut heard);
+        self.taken_back += node.taken_back() - before;
+        let replica = node.replica();
+        let both = replica.committed().min(replica.durable());
+        self.ahead += u64::from(node.applied() > both);
+        self.hear_outputs(at, both, &heard.outputs);
+        if let Err(error) = turned {
             if matches!(error, Error::Agreement(Fatal::BegunAnew { .. })) {
                 self.begun_anew += 1;
                 self.kill(at);
@@ -354,9 +406,46 @@ impl World {
             return self.stop(at, &error.to_string());
         }
         self.send(at, outbox);
-        for (token, what) in heard.0 {
+        for (token, what) in heard.what {
             self.hear(at, token, what);
         }
+    }
+
+    /// An output that a client is given is committed and durable, and nobody is ever given another in its place.
+    fn hear_outputs(&mut self, at: usize, both: Position, outputs: &[Event64]) {
+        for output in outputs {
+            let (position, index) = (output.output().position, output.output().index);
+            assert!(
+                position < both.0,
+                "seed {}: node {} gives an output of position {position}, and {both} is committed and durable there",
+                self.seed,
+                at + 1
+            );
+            let first = self.outputs.entry((position, index)).or_insert(*output);
+            assert!(
+                bytemuck::bytes_of(first) == bytemuck::bytes_of(output),
+                "seed {}: node {} gives another output {index} of position {position}",
+                self.seed,
+                at + 1
+            );
+        }
+    }
+
+    /// Whoever looks at a state sees what stays: at one position all see the same.
+    pub(super) fn look_around(&mut self) {
+        let nodes = self.processes.iter();
+        let nodes = nodes.filter_map(|process| process.node.as_ref());
+        self.looks.extend(nodes.map(Build::state));
+        let hashes = &mut self.hashes;
+        self.looks.retain(|look| match look.try_recv() {
+            Ok(seen) => {
+                let hash = *hashes.entry(seen.position).or_insert(seen.hash);
+                assert_eq!(hash, seen.hash, "seed {}: at {}", self.seed, seen.position);
+                false
+            }
+            Err(TryRecvError::Empty) => true,
+            Err(TryRecvError::Disconnected) => false,
+        });
     }
 
     pub(super) fn step(&mut self) {
@@ -482,8 +571,20 @@ impl World {
         };
         for process in &self.processes {
             let replay = Replay::open_on(process.disk.clone(), Flaky::<2>::default, range);
-            let summary = replay.unwrap().run(|_| ()).unwrap();
-            assert_eq!(summary.state_hash, seen.hash, "seed {}", self.seed);
+            let mut told = self.outputs.clone();
+            let summary = replay.unwrap().run(|output| {
+                let header = output.output();
+                let told = told.remove(&(header.position, header.index));
+                let is_it =
+                    told.is_none_or(|told| bytemuck::bytes_of(&told) == bytemuck::bytes_of(output));
+                assert!(is_it, "seed {}: {header:?} was told otherwise", self.seed);
+            });
+            assert_eq!(summary.unwrap().state_hash, seen.hash, "seed {}", self.seed);
+            assert!(
+                told.is_empty(),
+                "seed {}: outputs of no event: {told:?}",
+                self.seed
+            );
         }
     }
 

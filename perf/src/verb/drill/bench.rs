@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use lockstep_engine::GateAt;
 use lockstep_perf::exit::Refusal;
 
 use super::apart::{self, Apart};
@@ -339,6 +340,9 @@ fn engine(args: &Args, own: u16) -> String {
         "[engine]\nsegment_bytes = {segment_bytes}\nslots = 16384\noutput_slots = 16384\n\
          session_replies = 256\nallow_volatile = true\nwait = \"park\"\n"
     );
+    if args.gate == GateAt::Output {
+        text.push_str("gate = \"output\"\n");
+    }
     if args.what.gives_up() {
         let twice_a_second = args.rate() / 2;
         text += &format!("snapshot_every = {twice_a_second}\n");

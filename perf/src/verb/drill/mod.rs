@@ -35,6 +35,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use lockstep_engine::GateAt;
+use lockstep_perf::args::wish::Log;
 use lockstep_perf::exit::{Exit, Refusal};
 use lockstep_perf::machine::interrupt;
 
@@ -49,7 +51,7 @@ use told::{Document, Each, Place, Runs};
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:\n  lockstep drill kill --runs 50\n  \
                         lockstep drill partition --cut one-way --runs 10\n  \
-                        lockstep drill pause --runs 5 --format json\n  \
+                        lockstep drill pause --gate output --runs 5 --format json\n  \
                         lockstep drill all --runs 20\n\n\
                         Exit codes: 0 nothing lost or done twice, everything answered · 1 failed · \
                         4 something was lost, done twice, answered wrongly or never · 5 logs differ · \
@@ -76,6 +78,9 @@ pub(crate) struct Args {
     /// What a partition cuts
     #[arg(long, value_enum, default_value_t = Cut::Full)]
     cut: Cut,
+    /// What waits for disk and quorum: `logic`, or the outputs, while the leader's logic runs ahead (`output`)
+    #[arg(long, default_value = "logic", value_parser = Log::gate, value_name = "STAGE")]
+    gate: GateAt,
     /// A network for each node, or one loopback for all
     #[arg(long, value_enum, default_value_t = Network::Auto)]
     network: Network,
