@@ -3,7 +3,11 @@
 //! | file | asks |
 //! |---|---|
 //! | `support` | – what the others share: an event, a log to compare with |
-//! | `journal` | does it write, roll, read, seek, follow, cut back, remember, refuse |
+//! | `journal` | does it write, sync, roll, remember, refuse |
+//! | `reading` | does a reader find everything, and nothing that is not durable |
+//! | `cutting` | is a log cut back to any frame, wherever it crashes |
+//! | `schemas` | are events of another layout, and of another application, refused |
+//! | `room` | are segments there when they are wanted, and what is done without room |
 //! | `anew` | does a log that begins behind another node's snapshot do so whole, wherever power is cut |
 //! | `recovery_table` | does every row of the decision table decide as it should |
 //! | `corruption` | is any damage refused or harmless, every bit and every sector subset |
@@ -21,9 +25,13 @@ mod anew;
 mod campaign;
 mod corruption;
 mod crash;
+mod cutting;
 mod formats;
 mod journal;
 mod mend;
+mod reading;
 mod recovery_table;
+mod room;
 mod scanner;
+mod schemas;
 mod support;
