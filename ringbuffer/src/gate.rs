@@ -195,7 +195,7 @@ impl<E: Send + Sync> Gate<E> {
     }
 
     /// Wakes the threads that sleep behind this gate though nothing moved: their stages have something else to
-    /// look at, in `on_turn`. A thread that is about to sleep may miss it, so whoever waits says it again.
+    /// look at, in `on_turn`, and what was written before this is seen in the next one (`W2`).
     pub fn wake(&self) {
         if let Some(wake) = self.late.wake.get() {
             wake.signal();

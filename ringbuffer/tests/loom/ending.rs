@@ -48,19 +48,13 @@ fn r6_the_last_of_two_producers_ends_the_ring() {
 #[test]
 fn r6_what_is_published_before_a_drain_is_done_before_its_halt() {
     explore(Some(3), || {
-        let seen = Arc::new(Count::new(0));
         let mut graph = spinning(1);
-        let count = Arc::clone(&seen);
-        graph.stage(
-            "stage",
-            &[],
-            each(move |_: &u64, _| {
-                count.fetch_add(1, Relaxed);
-            }),
-        );
-        let (mut producer, pipeline) = graph.build().unwrap();
-        let (mut runners, running) = pipeline.into_runners();
-        let runner = runners.pop().unwrap();
+        let seen = counts(&mut graph);
+        let OneStage {
+            mut producer,
+            runner,
+            running,
+        } = one_stage(graph);
         let stage = thread::spawn(move || run_to_the_end(runner));
         publish(&mut producer, 2);
         let probe = running.probe();

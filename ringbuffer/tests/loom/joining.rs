@@ -5,12 +5,7 @@ use super::*;
 #[test]
 fn r7_a_reader_that_joins_is_never_overtaken() {
     explore(Some(3), || {
-        let mut graph = spinning(1);
-        let sink = graph.poller("sink", &[], OnDrop::Halt);
-        graph.readers(1, &[]);
-        let (mut producer, mut pipeline) = graph.build().unwrap();
-        let mut sink = pipeline.poller(sink).unwrap();
-        let readers = pipeline.readers().unwrap();
+        let (mut producer, mut sink, readers) = joinable(1);
         publish(&mut producer, 1);
         let joins = thread::spawn(move || {
             let mut reader = readers.join(JoinAt::Oldest).unwrap();
@@ -31,12 +26,7 @@ fn r7_a_reader_that_joins_is_never_overtaken() {
 #[test]
 fn r7_a_reader_that_joins_at_the_next_event_misses_none_behind_it() {
     explore(Some(3), || {
-        let mut graph = spinning(2);
-        let sink = graph.poller("sink", &[], OnDrop::Halt);
-        graph.readers(1, &[]);
-        let (mut producer, mut pipeline) = graph.build().unwrap();
-        let mut sink = pipeline.poller(sink).unwrap();
-        let readers = pipeline.readers().unwrap();
+        let (mut producer, mut sink, readers) = joinable(2);
         let joins = thread::spawn(move || {
             let mut reader = readers.join(JoinAt::Next).unwrap();
             until(|| {
@@ -56,12 +46,7 @@ fn r7_a_reader_that_joins_at_the_next_event_misses_none_behind_it() {
 #[test]
 fn r7_a_seat_that_is_taken_again_carries_what_was_read_from_it() {
     explore(Some(3), || {
-        let mut graph = spinning(1);
-        let sink = graph.poller("sink", &[], OnDrop::Halt);
-        graph.readers(1, &[]);
-        let (mut producer, mut pipeline) = graph.build().unwrap();
-        let mut sink = pipeline.poller(sink).unwrap();
-        let readers = pipeline.readers().unwrap();
+        let (mut producer, mut sink, readers) = joinable(1);
         let mut first = readers.join(JoinAt::Oldest).unwrap();
         publish(&mut producer, 1);
         read_until(&mut sink, 1);

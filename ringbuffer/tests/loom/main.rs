@@ -40,7 +40,7 @@ use std::sync::atomic::{AtomicU64 as Count, Ordering::Relaxed};
 use lockstep_ringbuffer::orderings::weaken;
 use lockstep_ringbuffer::{
     Batch, ClaimError, FaultKind, Gate, Graph, JoinAt, LateStage, OnDrop, Poller, Producer,
-    Progress, Runner, Sequence, Tapped, Turn, View, Wait, each, tap,
+    Progress, Readers, Runner, Running, Sequence, Tapped, Turn, View, Wait, each, tap,
 };
 use loom::thread;
 
@@ -97,6 +97,49 @@ fn one_to_one(capacity: usize) -> (Producer<u64>, Poller<u64>) {
     let id = graph.poller("reader", &[], OnDrop::Detach);
     let (producer, mut pipeline) = graph.build().unwrap();
     (producer, pipeline.poller(id).unwrap())
+}
+
+/// What whoever gives turns to one stage by hand, or on a thread, has of a ring.
+struct OneStage {
+    producer: Producer<u64>,
+    runner: Runner,
+    running: Running,
+}
+
+/// A ring whose only runner is not started.
+fn one_stage(graph: Graph<u64>) -> OneStage {
+    let (producer, pipeline) = graph.build().unwrap();
+    let (mut runners, running) = pipeline.into_runners();
+    OneStage {
+        producer,
+        runner: runners.pop().unwrap(),
+        running,
+    }
+}
+
+/// A stage that counts what it has seen.
+fn counts(graph: &mut Graph<u64>) -> Arc<Count> {
+    let seen = Arc::new(Count::new(0));
+    let count = Arc::clone(&seen);
+    graph.stage(
+        "stage",
+        &[],
+        each(move |_: &u64, _| {
+            count.fetch_add(1, Relaxed);
+        }),
+    );
+    seen
+}
+
+/// A ring that a sink reads to the end, and one more reader may join.
+fn joinable(capacity: usize) -> (Producer<u64>, Poller<u64>, Readers<u64>) {
+    let mut graph = spinning(capacity);
+    let sink = graph.poller("sink", &[], OnDrop::Halt);
+    graph.readers(1, &[]);
+    let (producer, mut pipeline) = graph.build().unwrap();
+    let sink = pipeline.poller(sink).unwrap();
+    let readers = pipeline.readers().unwrap();
+    (producer, sink, readers)
 }
 
 /// Reads up to `end`; every event is ten more than its sequence.

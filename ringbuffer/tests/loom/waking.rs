@@ -1,5 +1,9 @@
 //! R4 (W2): nobody sleeps through what it waits for. loom's park has no backstop.
 
+use std::sync::OnceLock;
+
+use lockstep_ringbuffer::{Halter, Stage, Standing};
+
 use super::*;
 
 /// Halts the pipeline at its first event, so that a parked runner can end by nothing else.
@@ -14,9 +18,11 @@ fn w2_a_runner_that_parks_is_woken_by_what_is_published() {
         let mut graph = Graph::new(1, || 0_u64).unwrap();
         graph.wait(Wait::Park).producer_wait(Wait::Spin);
         graph.stage("stage", &[], halt_at_once);
-        let (mut producer, pipeline) = graph.build().unwrap();
-        let (mut runners, _running) = pipeline.into_runners();
-        let runner = runners.pop().unwrap();
+        let OneStage {
+            mut producer,
+            runner,
+            running: _running,
+        } = one_stage(graph);
         let stage = thread::spawn(move || runner.run());
         publish(&mut producer, 1);
         stage.join().unwrap();
@@ -44,20 +50,14 @@ fn w2_a_producer_that_parks_is_woken_by_what_is_released() {
 #[test]
 fn w2_a_runner_that_parks_is_woken_by_the_end() {
     explore(Some(3), || {
-        let seen = Arc::new(Count::new(0));
         let mut graph = Graph::new(1, || 0_u64).unwrap();
         graph.wait(Wait::Park).producer_wait(Wait::Spin);
-        let count = Arc::clone(&seen);
-        graph.stage(
-            "stage",
-            &[],
-            each(move |_: &u64, _| {
-                count.fetch_add(1, Relaxed);
-            }),
-        );
-        let (mut producer, pipeline) = graph.build().unwrap();
-        let (mut runners, _running) = pipeline.into_runners();
-        let runner = runners.pop().unwrap();
+        let seen = counts(&mut graph);
+        let OneStage {
+            mut producer,
+            runner,
+            running: _running,
+        } = one_stage(graph);
         let stage = thread::spawn(move || runner.run());
         publish(&mut producer, 1);
         drop(producer);
@@ -67,5 +67,58 @@ fn w2_a_runner_that_parks_is_woken_by_the_end() {
             1,
             "R6: every stage finishes what was published"
         );
+    });
+}
+
+/// Ends when it is told to beside the ring, which it looks at in each turn.
+struct Told {
+    is_told: Arc<loom::sync::atomic::AtomicBool>,
+    halter: Arc<OnceLock<Halter>>,
+}
+
+impl Stage<u64> for Told {
+    fn on_batch(&mut self, _: Batch<'_, u64>) -> Progress {
+        Progress::All
+    }
+
+    fn on_turn(&mut self, _: Standing) -> bool {
+        if self.is_told.load(Relaxed)
+            && let Some(halter) = self.halter.get()
+        {
+            halter.halt();
+        }
+        false
+    }
+}
+
+#[test]
+fn w2_a_runner_that_parks_behind_a_gate_is_woken_though_nothing_moves() {
+    explore(Some(3), || {
+        let is_told = Arc::new(loom::sync::atomic::AtomicBool::new(false));
+        let halter = Arc::new(OnceLock::new());
+        let mut graph = Graph::new(1, || 0_u64).unwrap();
+        graph.wait(Wait::Park).producer_wait(Wait::Spin);
+        let mut gate = None;
+        let late = graph.late_stage("late", &[], |own| {
+            gate = Some(own);
+            |_: View<'_, u64>| Progress::All
+        });
+        let told = Told {
+            is_told: Arc::clone(&is_told),
+            halter: Arc::clone(&halter),
+        };
+        let told = graph.stage("told", &[late], told);
+        graph.together(&[told]);
+        let (_producer, pipeline) = graph.build().unwrap();
+        let (mut runners, running) = pipeline.into_runners();
+        assert!(halter.set(running.halter()).is_ok());
+        let runner = runners.remove(0);
+        let stage = thread::spawn(move || runner.run());
+        let gate = gate.unwrap();
+        is_told.store(true, Relaxed);
+        gate.wake();
+        stage.join().unwrap();
+        // Dropped, it would have woken everybody.
+        drop(gate);
     });
 }
