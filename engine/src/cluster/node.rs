@@ -553,8 +553,7 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
         self.face.look(position, look)
     }
 
-    /// Wakes the logic, if it sleeps on a thread of its own, for who has asked for a [`look`](Self::look). One
-    /// that is about to sleep may miss it: whoever waits says it again.
+    /// Wakes the logic, if it sleeps on a thread of its own, for who has asked for a [`look`](Self::look).
     pub(crate) fn ring_logic(&self) {
         if let Some(member) = &self.member {
             member.ring_logic();
