@@ -27,7 +27,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use crate::exit::Refusal;
+use crate::exit::{Refusal, one_line};
 use anyhow::{Context as _, bail};
 use lockstep_engine::Config;
 use lockstep_engine::cluster::{ClientsOptions, DriverOptions, NodeOptions};
@@ -297,7 +297,7 @@ impl NodeFile {
 /// A file that makes no sense.
 fn usage(error: &anyhow::Error) -> anyhow::Error {
     let hint = "docs/CLUSTER.md tells every key";
-    Refusal::usage(format!("{error:#}").trim_end(), hint).into()
+    Refusal::usage(one_line(error).trim_end(), hint).into()
 }
 
 /// Another number at each start of the machine: what was written before has survived since. 0 where the

@@ -97,6 +97,19 @@ impl Refusal {
     }
 }
 
+/// An error and its causes in one line; a cause that was told already is left out.
+#[must_use]
+pub fn one_line(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.what)?;
@@ -112,6 +125,16 @@ impl std::error::Error for Refusal {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let inner = std::io::Error::other("no such file");
+        let error = anyhow::Error::new(inner).context("a.pem: no such file; make one");
+        assert_eq!(
+            one_line(&error.context("tls")),
+            "tls: a.pem: no such file; make one"
+        );
+    }
 
     #[test]
     fn a_refusal_says_what_and_then_what_to_do() {

@@ -8,7 +8,7 @@ mod verb;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use lockstep_perf::exit::{Exit, Refusal};
+use lockstep_perf::exit::{Exit, Refusal, one_line};
 
 fn main() -> ExitCode {
     let cli = match verb::parse(std::env::args_os()) {
@@ -47,6 +47,6 @@ fn explain(error: &anyhow::Error) -> Exit {
         let _ = writeln!(stderr, "error: {refusal}");
         return refusal.exit;
     }
-    let _ = writeln!(stderr, "error: {error:#}");
+    let _ = writeln!(stderr, "error: {}", one_line(error));
     Exit::Failed
 }

@@ -38,6 +38,7 @@ use super::equal;
 use super::front::Front;
 use super::node::ClusterNode;
 use super::options::{DriverOptions, NodeOptions};
+use super::repeats::Repeats;
 use crate::counters::CounterFile;
 use crate::error::{Error, Result};
 use crate::event::Kinds;
@@ -120,6 +121,7 @@ pub struct Driver<L: Logic> {
     /// In which term it was said who leads.
     led_in_term: u64,
     was_member: bool,
+    repeats: Repeats,
     /// Since when frames wait for the other site, and whether that was said.
     held_since_ns: Option<(u64, bool)>,
 }
@@ -228,6 +230,7 @@ impl<L: Logic> Driver<L> {
             disputed: None,
             led_in_term: 0,
             was_member: false,
+            repeats: Repeats::default(),
             held_since_ns: None,
         })
     }
@@ -294,7 +297,14 @@ impl<L: Logic> Driver<L> {
         let Some(node) = &mut self.node else {
             return Err(was_closed());
         };
+        let came_ns = u64::try_from(self.watch.elapsed().as_nanos()).unwrap_or(u64::MAX);
         for incoming in self.incoming.drain(..) {
+            if let Incoming::Refused { line, .. } = &incoming {
+                if let Some(since) = self.repeats.is_due(line, came_ns) {
+                    tracing::warn!(line, repeated = (since > 0).then_some(since), "refused");
+                }
+                continue;
+            }
             take(node, &mut self.transport, incoming)?;
         }
         let now_ns = u64::try_from(self.watch.elapsed().as_nanos()).unwrap_or(u64::MAX);
@@ -614,8 +624,8 @@ fn take<L: Logic>(
             tracing::info!(peer = peer.0, why, "connection lost");
             node.replica_mut().reconnected(peer);
         }
-        Incoming::Connected { .. } | Incoming::Lost { .. } => {}
-        Incoming::Refused { line, .. } => tracing::warn!(line, "refused"),
+        // What is refused was told before.
+        Incoming::Connected { .. } | Incoming::Lost { .. } | Incoming::Refused { .. } => {}
     }
     Ok(())
 }

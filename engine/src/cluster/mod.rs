@@ -67,6 +67,7 @@
 //! | `leaving` | when may a node end that has led? |
 //! | `back`, `lent` | where do the stages behind the gate run, and how do they outlive a ring? |
 //! | `shadowing` | who takes the snapshots? |
+//! | `repeats` | which of the lines that come again and again are said? |
 //! | `aside` | what becomes of those that may hold a wrong state? |
 
 pub(crate) mod administration;
@@ -91,6 +92,7 @@ pub(crate) mod operators;
 mod options;
 mod owners;
 pub(crate) mod quarantine;
+mod repeats;
 pub(crate) mod shadowing;
 
 #[cfg(test)]

@@ -274,7 +274,7 @@ fn status<L: Logic, S: Storage>(node: &ClusterNode<L, S>) -> String {
             let lag = replica.lag_of(&peer);
             // A leader that has heard nothing of a node since it leads does not know how far that is.
             let is_known = peer.is_active || peer.matched > 0;
-            let or_null = |number: u64| {
+            let or_null = |is_known: bool, number: u64| {
                 if is_known {
                     number.to_string()
                 } else {
@@ -290,8 +290,9 @@ fn status<L: Logic, S: Storage>(node: &ClusterNode<L, S>) -> String {
                 peer.is_active,
                 peer.is_learner,
                 site.map_or("null".to_owned(), |site| format!("\"{site}\"")),
-                or_null(lag.events),
-                or_null(lag.time_ns / 1_000_000)
+                or_null(is_known, lag.events),
+                // Nothing of the log has no time.
+                or_null(peer.matched > 0, lag.time_ns / 1_000_000)
             )
         })
         .collect();

@@ -77,11 +77,14 @@ impl Transport {
         let is_tls =
             matches!(error, Broken::Io(error) if error.kind() == io::ErrorKind::InvalidData);
         if is_damage || is_tls {
-            let node = self.links.get(&id).and_then(|link| link.peer);
-            let whom = node.map_or_else(
-                || "a peer".to_owned(),
-                |(node, connection)| format!("node {node} ({connection})"),
-            );
+            let link = self.links.get(&id);
+            let node = link.and_then(|link| link.peer);
+            let from = link.and_then(|link| link.stream.socket().peer_addr().ok());
+            let whom = match (node, from) {
+                (Some((node, connection)), _) => format!("node {node} ({connection})"),
+                (None, Some(from)) => format!("a peer from {}", from.ip()),
+                (None, None) => "a peer".to_owned(),
+            };
             let line = format!("{whom} is cut off: {error}");
             self.told_refused(node.map(|(node, _)| node), None, line);
         }

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::{Format, Global};
 use load::{Outcome, Plan};
-use reach::ReachFlags;
+use reach::{ReachFlags, failed};
 
 /// Arguments of `lockstep client`.
 #[derive(Debug, clap::Args)]
@@ -24,8 +24,8 @@ use reach::ReachFlags;
                         lockstep client --connect 127.0.0.1:7201,127.0.0.1:7202 --cluster demo --rate 500 --duration 30s\n\n\
                         Orders are answered exactly once: when a node dies, the client asks the next one\n\
                         with the same numbers, and goes on.\n\n\
-                        Exit codes: 0 all answered · 1 nobody answered, or refused · 2 bad arguments · \
-                        4 some orders were never answered · 130 interrupted"
+                        Exit codes: 0 all answered · 1 nobody answered · 2 bad arguments · 4 some orders were never \
+                        answered · 6 the nodes refuse this client · 130 interrupted"
 )]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -104,7 +104,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
         duration: args.duration.unwrap_or(Duration::MAX),
         rate: args.rate.unwrap_or(0),
     };
-    let outcome = load::run(&reach, &plan, signals::is_asked_to_end)?;
+    let outcome = load::run(&reach, &plan, signals::is_asked_to_end).map_err(failed)?;
     let told = Told::of(args, &outcome);
     let mut out = std::io::stdout().lock();
     match global.format {

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use lockstep_perf::args::quantity::duration;
 use lockstep_perf::cluster_file::NodeFile;
-use lockstep_perf::exit::Refusal;
+use lockstep_perf::exit::{Exit, Refusal};
 use lockstep_replicator::IdError;
-use lockstep_replicator::client::ClientOptions;
+use lockstep_replicator::client::{ClientError, ClientOptions};
 use lockstep_replicator::tls::TlsFiles;
 
 /// Flags of everything that talks with a cluster.
@@ -51,6 +51,17 @@ pub(crate) struct ReachFlags {
 
 /// How long nobody may answer, unless told.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A client's error with its exit code.
+pub(crate) fn failed(error: ClientError) -> anyhow::Error {
+    let (exit, hint) = match &error {
+        ClientError::Refused { .. } => (Exit::Refused, ""),
+        ClientError::NoAddress | ClientError::Tls(_) => (Exit::Usage, ""),
+        ClientError::NoAnswer { .. } => (Exit::Failed, "lockstep cluster status says who is there"),
+        _ => (Exit::Failed, ""),
+    };
+    Refusal::new(exit, error.to_string(), hint).into()
+}
 
 /// A cluster that can be asked.
 #[derive(Debug, Clone)]

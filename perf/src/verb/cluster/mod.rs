@@ -23,7 +23,7 @@ use lockstep_replicator::Epoch;
 use lockstep_replicator::client::admin;
 use serde_json::{Value, json};
 
-use super::client::reach::{Reach, ReachFlags};
+use super::client::reach::{Reach, ReachFlags, failed};
 use super::journal::disk;
 use super::run::engine::refused;
 use super::{Format, Global};
@@ -323,7 +323,7 @@ fn ask_leader(reach: &Reach, command: &str, is_dry: bool) -> anyhow::Result<(u16
     }
     match (first_refusal, last_error) {
         (Some(refusal), _) => Ok(refusal),
-        (None, Some(error)) => Err(error.into()),
+        (None, Some(error)) => Err(failed(error)),
         (None, None) => bail!("no address of a node"),
     }
 }

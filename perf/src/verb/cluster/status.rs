@@ -44,7 +44,7 @@ const WIDTH: usize = 80;
         unapplied  events of these that are not yet in its state\n\
         behind     events that it has not acknowledged to the leader, and for how long\n\n\
         Exit codes: 0 somebody answered · 1 nobody did · 2 bad arguments · 4 not level within that time · \
-        130 interrupted")]
+        6 all refuse this client · 130 interrupted")]
 pub(super) struct Args {
     #[command(flatten)]
     reach: ReachFlags,
@@ -59,6 +59,8 @@ struct Told {
     /// Its id, as the file says it or as it says itself.
     node: Option<u64>,
     answer: Result<Value, String>,
+    /// It is there, and does not talk with this client.
+    is_refusal: bool,
 }
 
 /// Asks, and shows; with `--level-within` until all is well.
@@ -85,9 +87,14 @@ pub(super) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
     };
     show(&cluster, global)?;
     if cluster.answers().next().is_none() {
+        // Who is refused by all has reached a cluster.
+        let exit = match cluster.told.iter().all(|told| told.is_refusal) {
+            true => Exit::Refused,
+            false => Exit::Failed,
+        };
         let what = "no node answered";
         let hint = "is one running, is this its clients' port, and may this client come?";
-        return Err(Refusal::new(Exit::Failed, what, hint).into());
+        return Err(Refusal::new(exit, what, hint).into());
     }
     Ok(exit)
 }
@@ -131,12 +138,17 @@ fn look(reach: &Reach) -> anyhow::Result<Cluster> {
 /// Every node says what it sees.
 fn ask(reach: &Reach) -> anyhow::Result<Vec<Told>> {
     let one = |(address, node): (&String, &Option<u16>)| {
+        let mut is_refusal = false;
         let answer = match admin(address, &reach.options, "status", false, reach.patience) {
             Ok((0, answer)) => serde_json::from_str(&answer)
                 .with_context(|| format!("{address} answers something else"))
                 .map_err(|error| format!("{error:#}")),
             Ok((code, answer)) => Err(format!("{answer} (code {code})")),
             Err(ClientError::NoAnswer { last, .. }) => Err(last),
+            Err(ClientError::Refused { text, code, .. }) => {
+                is_refusal = true;
+                Err(format!("it refuses this client: {text} (code {code:#06x})"))
+            }
             Err(error) => Err(error.to_string()),
         };
         let said = answer
@@ -147,6 +159,7 @@ fn ask(reach: &Reach) -> anyhow::Result<Vec<Told>> {
             address: address.clone(),
             node: said.or(node.map(u64::from)),
             answer,
+            is_refusal,
         }
     };
     std::thread::scope(|scope| {
@@ -290,7 +303,13 @@ impl Cluster {
                 count(&leader["committed"]),
                 count(&leader["waiting"])
             ),
-            None => format!("leader    nobody, term {}\n", best["term"]),
+            None => match best["leader"].as_u64() {
+                Some(named) => format!(
+                    "leader    node {named}, term {}, as others say\n",
+                    best["term"]
+                ),
+                None => format!("leader    nobody, term {}\n", best["term"]),
+            },
         });
         let lists = [("voters", &best["voters"]), ("learners", &best["learners"])];
         for (name, list) in lists {
@@ -369,6 +388,7 @@ impl Cluster {
                 let age = Units::Auto.show(ms.saturating_mul(1_000_000));
                 format!("{} {age}", show_count(events))
             }
+            (Some(events), None) => show_count(events),
             _ => "unknown".to_owned(),
         }
     }
@@ -401,7 +421,7 @@ impl Cluster {
                  they are lost for ever, cluster force-single",
                 voters.len()
             ));
-        } else if self.leader().is_none() {
+        } else if self.leader().is_none() && best["leader"].is_null() {
             alarms.push(
                 "nobody leads: an election takes fractions of a second; if it stays so, look at the nodes' logs"
                     .to_owned(),
@@ -524,6 +544,7 @@ mod tests {
                 "disputed": null, "stands_at": null, "waiting": 0,
                 "peers": if role == "leader" { peers } else { json!([]) },
             })),
+            is_refusal: false,
         }
     }
 
@@ -532,6 +553,7 @@ mod tests {
             address: format!("192.168.100.{id}:7201"),
             node: Some(id),
             answer: Err("Connection refused (os error 111)".to_owned()),
+            is_refusal: false,
         }
     }
 
@@ -568,7 +590,11 @@ mod tests {
 
     #[test]
     fn without_a_majority_it_says_so() {
-        let cluster = Cluster::of(vec![node(1, "candidate", 5), silent(2), silent(3)]);
+        let mut candidate = node(1, "candidate", 5);
+        if let Ok(it) = &mut candidate.answer {
+            it["leader"] = Value::Null;
+        }
+        let cluster = Cluster::of(vec![candidate, silent(2), silent(3)]);
         let alarms = cluster.alarms();
         assert!(
             alarms
@@ -577,6 +603,16 @@ mod tests {
             "{alarms:?}"
         );
         assert!(cluster.text().contains("leader    nobody, term 7"));
+        let cluster = Cluster::of(vec![
+            silent(1),
+            node(2, "follower", 5),
+            node(3, "follower", 5),
+        ]);
+        let text = cluster.text();
+        assert!(
+            text.contains("leader    node 1, term 7, as others say"),
+            "{text}"
+        );
     }
 
     #[test]
