@@ -303,6 +303,8 @@ impl<L: Logic> Front<L> {
             return;
         }
         self.shown = shown;
+        // Who waits for an answer is let go, and asks again, here or elsewhere.
+        self.owners.forget();
         self.gateway.lead(match shown {
             Shown::Here => Leadership::Here,
             Shown::Soon => Leadership::Soon,

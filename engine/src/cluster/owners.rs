@@ -97,6 +97,11 @@ impl Owners {
         });
     }
 
+    /// Nobody waits any more.
+    pub(crate) fn forget(&mut self) {
+        self.asked.clear();
+    }
+
     /// Whether somebody waits.
     pub(crate) fn are_asked(&self) -> bool {
         !self.asked.is_empty()

@@ -23,7 +23,7 @@
 //! * `G9` Of one principal no more is in flight than it may have: what is over that is refused, by a code of its
 //!   own, and not written.
 //! * `G10` Nothing of a session is asked for a connection before the owner said that its client may use it: neither
-//!   its requests nor its answers are another's.
+//!   its requests nor its answers are another's. What the owner said counts as long as it leads.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -174,6 +174,8 @@ impl Gateway {
         self.leadership = leadership;
         for client in self.clients.values_mut() {
             client.has_more |= std::mem::take(&mut client.is_held);
+            // G10: what was said of a log that may be cut back counts for as long as that leadership.
+            client.sessions.clear();
         }
         if matches!(self.leadership, Leadership::Here | Leadership::Soon) {
             return;

@@ -45,19 +45,21 @@ impl Model {
     }
 
     fn ask(&mut self, asked: Asked<'_>) -> Admit {
+        if let Asked::Whose {
+            client, session, ..
+        } = asked
+        {
+            let Some(whose) = self.whose else {
+                return Admit::Taken;
+            };
+            self.asked_whose.push((client, session));
+            return whose;
+        }
         if self.waiting.len() >= self.room {
             return Admit::Busy;
         }
         match asked {
-            Asked::Whose {
-                client, session, ..
-            } => {
-                let Some(whose) = self.whose else {
-                    return Admit::Taken;
-                };
-                self.asked_whose.push((client, session));
-                return whose;
-            }
+            Asked::Whose { .. } => unreachable!("it is answered above"),
             Asked::Open { route, .. } => {
                 self.waiting.push((Waits::Open(route), self.position));
                 self.last.insert(self.position + 1, 0);

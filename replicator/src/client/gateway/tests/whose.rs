@@ -99,6 +99,14 @@ fn g10_who_may_use_it_goes_on_without_asking_again() {
     let numbers: Vec<u32> = model.log.iter().map(|(_, number, _)| *number).collect();
     assert_eq!(numbers, [1, 2, 3], "the first one is a repetition");
     assert!(model.asked_whose.is_empty());
+    // Under another leadership it is asked again.
+    gateway.lead(Leadership::Soon);
+    gateway.lead(Leadership::Here);
+    request(&mut back, PacketKind::Request, session, 4);
+    turns_until(&mut gateway, &mut model, |gateway| {
+        gateway.clients.values().any(|client| client.is_held)
+    });
+    assert_eq!((model.asked_whose.len(), model.log.len()), (1, 3));
 }
 
 #[test]
