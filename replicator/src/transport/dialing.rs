@@ -17,6 +17,10 @@ pub(super) const RETRY_NS: u64 = 20_000_000;
 /// And no later than after so long.
 pub(super) const RETRY_NS_MAX: u64 = 500_000_000;
 
+/// An attempt is given up so soon where the peer is heard meanwhile, and each further one behind twice as long:
+/// some peers are far.
+const HURRY_NS: u64 = 100_000_000;
+
 /// Sockets that have not greeted: more are closed at once.
 const STRANGERS_MAX: usize = 64;
 
@@ -76,6 +80,7 @@ impl Transport {
         );
         link.stage = Stage::Dialing;
         link.is_dialed = true;
+        link.begun_ns = now_ns;
         link.peer = Some((node, connection));
         link.deadline_ns = now_ns.saturating_add(nanos(self.settings.greet_within));
         // An empty queue takes it (Q1).
@@ -97,6 +102,27 @@ impl Transport {
                 let name = node_name(&self.settings.hello.cluster, node);
                 let tls = tls.dial(&name).map_err(io::Error::other)?;
                 Ok(Stream::tls(socket, tls))
+            }
+        }
+    }
+
+    /// This peer is heard: what it was dialed for may have been lost in a network that is whole again, and the
+    /// system would ask anew behind a second (`T5`).
+    pub(super) fn hurry(&mut self, node: NodeId) {
+        let Some(peer) = self.peers.get_mut(&node) else {
+            return;
+        };
+        for line in &mut peer.lines {
+            let link = line.link.and_then(|link| self.links.get_mut(&link));
+            let Some(link) = link.filter(|link| link.is_dialed && link.stage != Stage::Up) else {
+                continue;
+            };
+            let by_ns = link
+                .begun_ns
+                .saturating_add(HURRY_NS << line.hurried.min(4));
+            if by_ns < link.deadline_ns {
+                link.deadline_ns = by_ns;
+                line.hurried = line.hurried.saturating_add(1);
             }
         }
     }

@@ -47,6 +47,7 @@ impl Transport {
                 retry_at_ns: now_ns.saturating_add(RETRY_NS),
                 failures: 0,
                 has_knocked: true,
+                hurried: 0,
             };
         }
         into.append(&mut self.told);

@@ -35,6 +35,8 @@ pub(crate) struct Link {
     /// Who it says it is.
     pub(crate) claimed: Option<NodeId>,
     pub(crate) is_dialed: bool,
+    /// When it was dialed.
+    pub(crate) begun_ns: u64,
     /// A greeting must be over by then, and a refusal gone.
     pub(crate) deadline_ns: u64,
     /// The last turn left bytes that no socket will report.
@@ -65,6 +67,7 @@ impl Link {
             peer: None,
             claimed: None,
             is_dialed: false,
+            begun_ns: 0,
             deadline_ns: u64::MAX,
             has_more: false,
             is_full: false,

@@ -25,6 +25,8 @@
 //! * `T3` At most one socket for each peer and connection is in use: a newer one replaces it.
 //! * `T4` Each loss is told once as [`Incoming::Lost`], and each fresh connection as
 //!   [`Incoming::Connected`] before the first message from it.
+//! * `T5` A peer that is heard on one connection is there: another that was dialed a while ago, and has not
+//!   greeted, was dialed in vain, and is dialed anew.
 
 mod dialing;
 mod ending;
@@ -89,6 +91,8 @@ struct Line {
     failures: u32,
     /// It was dialed, or has come by itself: a higher number is not dialed any more.
     has_knocked: bool,
+    /// How often an attempt was given up since the peer was heard (`T5`).
+    hurried: u32,
 }
 
 /// The sockets of one node.
@@ -373,7 +377,11 @@ impl Transport {
             matches!(verdict, Verdict::Stays)
         });
         self.traffic.received += (into.len() - before) as u64;
+        let heard = link.peer.filter(|_| into.len() > before);
         self.links.insert(id, link);
+        if let Some((node, _)) = heard {
+            self.hurry(node);
+        }
         match (verdict, result) {
             (Verdict::Refuse(code, right), _) => self.refuse_link(id, code, right),
             (Verdict::Ends(line), _) => self.lose(id, &line),

@@ -397,6 +397,62 @@ fn t3_t4_a_peer_that_comes_back_is_told_as_lost_and_connected() {
 }
 
 #[test]
+fn t5_a_peer_that_is_heard_is_dialed_anew_where_it_was_dialed_in_vain() {
+    let mut nodes = two(|_| {});
+    connect_all(&mut nodes);
+    let there = nodes[0].transport.address().unwrap();
+    // Takes connections, and says nothing.
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = |address| [(NodeId(1), address)].into();
+    let transport = &mut nodes[1].transport;
+    transport
+        .set_peers(&to(nobody.local_addr().unwrap()))
+        .unwrap();
+    let log = transport.line(NodeId(1), Connection::Log).unwrap().link;
+    transport.lose(log.unwrap(), "the network is cut");
+    // The times are the test's own, from here on.
+    let cut_ns = nanos(LIMIT) * 2;
+    let poll = |nodes: &mut [Node], behind_ms: u64| {
+        let now_ns = cut_ns + behind_ms * 1_000_000;
+        for node in nodes {
+            let wait = Duration::from_millis(1);
+            node.transport.poll(now_ns, wait, &mut node.came).unwrap();
+        }
+    };
+    let hears = |nodes: &mut [Node], behind_ms: u64| {
+        nodes[1].came.clear();
+        let heartbeat = Message::bare(Head::new(Kind::Heartbeat, NodeId(1)));
+        nodes[0].transport.send(NodeId(2), heartbeat).unwrap();
+        let started = Instant::now();
+        while messages(&nodes[1]).is_empty() {
+            assert!(started.elapsed() < LIMIT);
+            poll(nodes, behind_ms);
+        }
+    };
+    poll(&mut nodes, 0);
+    let dialed = |nodes: &[Node]| {
+        nodes[1]
+            .transport
+            .line(NodeId(1), Connection::Log)
+            .unwrap()
+            .link
+    };
+    let in_vain = dialed(&nodes);
+    assert!(in_vain.is_some() && in_vain != log);
+    nodes[1].transport.set_peers(&to(there)).unwrap();
+    hears(&mut nodes, 50);
+    poll(&mut nodes, 50);
+    assert_eq!(dialed(&nodes), in_vain, "it may be far");
+    hears(&mut nodes, 150);
+    let started = Instant::now();
+    // Long before a greeting is late.
+    while !nodes[1].transport.is_connected(NodeId(1), Connection::Log) {
+        assert!(started.elapsed() < LIMIT, "it is not dialed anew");
+        poll(&mut nodes, 150);
+    }
+}
+
+#[test]
 fn a_node_that_is_no_member_any_more_is_disconnected() {
     let mut nodes = two(|_| {});
     connect_all(&mut nodes);
