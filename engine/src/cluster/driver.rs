@@ -68,7 +68,7 @@ const HAND_OVER_NS: u64 = 1_000_000_000;
 
 /// What is seen of a node in its cluster, in the order of its rows; behind them stand those of every
 /// engine.
-const ROWS: [&str; 20] = [
+const ROWS: [&str; 21] = [
     "cluster.node",
     "cluster.leader",
     "cluster.is_leading",
@@ -89,6 +89,7 @@ const ROWS: [&str; 20] = [
     "cluster.site_lag_ns",
     "cluster.version",
     "cluster.taken_back",
+    "cluster.stands_at",
 ];
 
 /// Opens the node on what the directory has.
@@ -487,6 +488,7 @@ impl<L: Logic> Driver<L> {
             lag.map_or(0, |lag| lag.time_ns),
             u64::from(node.version()),
             node.taken_back(),
+            node.stands_at().map_or(0, |at| at.0),
         ];
         debug_assert!(values.len() == ROWS.len(), "as many numbers as names");
         node.count(rows, &mut values);

@@ -6,10 +6,34 @@ use lockstep_engine::Clock;
 
 use super::journal::print;
 
+/// How much is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Loud {
+    /// What fails
+    Error,
+    /// And what somebody should look at
+    Warn,
+    /// And what happens: roles, peers, operators, snapshots
+    Info,
+    /// And each message of a peer that is not taken, with the reason
+    Debug,
+}
+
+impl From<Loud> for tracing::Level {
+    fn from(loud: Loud) -> Self {
+        match loud {
+            Loud::Error => Self::ERROR,
+            Loud::Warn => Self::WARN,
+            Loud::Info => Self::INFO,
+            Loud::Debug => Self::DEBUG,
+        }
+    }
+}
+
 /// From here on every event of at least this level is told.
-pub(crate) fn listen(level: tracing::Level) {
+pub(crate) fn listen(loud: Loud) {
     // Somebody else's, if there is one already: a test's.
-    let _set = tracing::subscriber::set_global_default(Stderr(level));
+    let _set = tracing::subscriber::set_global_default(Stderr(loud.into()));
 }
 
 /// A line for each event of at least this level, on stderr.
@@ -48,28 +72,9 @@ impl tracing::Subscriber for Stderr {
         let mut line = Line::default();
         event.record(&mut line);
         let level = event.metadata().level();
-        let when = now();
+        // A node's lines are read beside another's, and beside its log.
+        let when = print::time_to_ms(Clock::System.now_ns().unwrap_or(0));
         // A closed stderr must not end what runs.
         let _closed = writeln!(std::io::stderr().lock(), "{when}  {level:<5}{}", line.0);
-    }
-}
-
-/// The time of day as the log's own times are written, to the millisecond: a node's lines are read beside another's.
-fn now() -> String {
-    let now_ns = Clock::System.now_ns().unwrap_or(0);
-    let text = print::time(now_ns);
-    match text.split_once('.') {
-        Some((seconds, rest)) if rest.len() > 3 => format!("{seconds}.{}Z", &rest[..3]),
-        _ => text,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn a_line_says_when_to_the_millisecond() {
-        let now = super::now();
-        assert_eq!(now.len(), "2026-11-25T17:34:00.123Z".len(), "{now}");
-        assert!(now.ends_with('Z'), "{now}");
     }
 }

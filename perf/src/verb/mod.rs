@@ -83,6 +83,9 @@ pub(crate) struct Global {
     /// Defaults from a TOML file, as tune writes; flags and LOCKSTEP_<FLAG> win
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<std::path::PathBuf>,
+    /// What was typed of verbs: `journal verify`.
+    #[arg(skip)]
+    pub(crate) verb: String,
 }
 
 /// Units of latencies.
@@ -119,6 +122,7 @@ impl Global {
             color: When::Never,
             units: UnitsFlag::Auto,
             config: None,
+            verb: String::new(),
         }
     }
 }
@@ -184,10 +188,23 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Re
     let command = command.color(colour_of(&arguments).into());
     let matches = command.try_get_matches_from(arguments)?;
     let mut cli = Cli::from_arg_matches(&matches)?;
+    cli.global.verb = verbs_of(&matches);
     if cli.global.quiet {
         cli.global.format = Format::Quiet;
     }
     Ok(cli)
+}
+
+/// The verbs that were typed, one behind the other.
+fn verbs_of(matches: &clap::ArgMatches) -> String {
+    let mut verbs: Vec<&str> = Vec::new();
+    let mut at = matches;
+    // Ends: each turn goes one verb down.
+    while let Some((verb, below)) = at.subcommand() {
+        verbs.push(verb);
+        at = below;
+    }
+    verbs.join(" ")
 }
 
 /// What `--color` says, before the command line is read: errors of reading it have colours too.
@@ -263,6 +280,12 @@ pub(crate) fn is_closed_pipe(error: &anyhow::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_verbs_that_were_typed_are_known() {
+        let typed = ["lockstep", "journal", "verify", "./x"].map(OsString::from);
+        assert_eq!(parse(typed).unwrap().global.verb, "journal verify");
+    }
 
     #[test]
     fn the_definition_of_the_command_line_is_consistent() {

@@ -13,9 +13,10 @@ use lockstep_perf::cluster_file::NodeFile;
 use lockstep_perf::exit::Exit;
 use serde_json::json;
 
+use super::ear::{self, Loud};
 use super::run::engine::refused;
 use super::run::held;
-use super::{Format, Global, ear};
+use super::{Format, Global};
 
 /// Accounts that a new exchange has: 0 to 63.
 pub(crate) const ACCOUNTS: u32 = 64;
@@ -36,8 +37,8 @@ const BOUNDS: Bounds = Bounds {
 };
 
 /// Runs the node until SIGTERM or SIGINT, or until it fails.
-pub(crate) fn run(file: &Path, global: &Global) -> anyhow::Result<Exit> {
-    ear::listen(tracing::Level::INFO);
+pub(crate) fn run(file: &Path, loud: Loud, global: &Global) -> anyhow::Result<Exit> {
+    ear::listen(loud);
     signals::watch()?;
     let file = NodeFile::read(file)?;
     let options = file.options()?;

@@ -242,7 +242,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
         seconds: took.as_secs_f64(),
     };
     print::result(
-        global.format,
+        global,
         || summary.json(),
         |out| out.write_all(summary.text().as_bytes()),
     )?;
@@ -285,7 +285,7 @@ fn compared(
     };
     let verdict = verdict.map_err(refused)?;
     print::result(
-        global.format,
+        global,
         || verdict_json(&args.dir, version, &verdict),
         |out| {
             let name = version.name();

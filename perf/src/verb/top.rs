@@ -302,6 +302,13 @@ impl Look<'_> {
                 show_count(disputed)
             ));
         }
+        let stands_at = self.get("cluster.stands_at");
+        if stands_at > 0 {
+            text.push_str(&format!(
+                "         the logic panicked at {}; a majority decides\n",
+                show_count(stands_at)
+            ));
+        }
         let held = self.get("cluster.held_by_site");
         if held > 0 {
             text.push_str(&format!(
@@ -325,7 +332,7 @@ impl Look<'_> {
                     "behind": allowed.saturating_sub(at),
                     "follows": self.follows(stage),
                     "slowest": slowest,
-                    "rate": self.rate(&format!("stage.{stage}.released")),
+                    "events_per_second": self.rate(&format!("stage.{stage}.released")),
                 });
                 (stage.to_owned(), value)
             })
@@ -400,6 +407,7 @@ mod tests {
             ("cluster.term", 7),
             ("cluster.committed", 18_446_744_073_000),
             ("cluster.disputed", 18_446_744_000_000),
+            ("cluster.stands_at", 18_446_744_000_001),
         ]);
         let now = counters(&rows);
         let look = Look {
@@ -419,6 +427,7 @@ mod tests {
             text.contains("states differ at 18,446,744,000,000"),
             "{text}"
         );
+        assert!(text.contains("panicked at 18,446,744,000,001;"), "{text}");
     }
 
     #[test]

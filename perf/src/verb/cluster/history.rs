@@ -66,7 +66,7 @@ pub(super) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
     let is_damaged = ending.fault.is_some() && ending.is_sealed;
     let damage = ending.fault.filter(|_| ending.is_sealed);
     print::result(
-        global.format,
+        global,
         || {
             json!({
                 "verb": "cluster history",
@@ -112,7 +112,7 @@ fn chosen(entries: Vec<Entry>, args: &Args) -> VecDeque<Entry> {
 }
 
 fn text(out: &mut dyn Write, entry: &Entry) -> io::Result<()> {
-    let (position, time) = (entry.position, print::time(entry.time_ns));
+    let (position, time) = (entry.position, print::time_to_ms(entry.time_ns));
     write!(out, "{position:>12}  {time}  ")?;
     match &entry.what {
         What::Term { is_first: true } => writeln!(out, "read from here on, in term {}", entry.term),

@@ -185,7 +185,7 @@ fn make(
         Format::Json => {
             let verb = command.split(' ').next().unwrap_or(command);
             let value = json!({
-                "verb": format!("cluster {verb}"), "command": command, "is_dry_run": change.dry_run,
+                "verb": format!("cluster {verb}"), "command": command, "dry_run": change.dry_run,
                 "code": code, "answer": told,
             });
             writeln!(out, "{}", serde_json::to_string_pretty(&value)?)?;
@@ -257,7 +257,7 @@ fn force_single(node: &Path, epoch: u32, is_dry: bool, global: &Global) -> anyho
         Format::Json => {
             let voters: Vec<u16> = voters.iter().map(|one| one.0).collect();
             let told = json!({
-                "verb": "cluster force-single", "is_dry_run": is_dry,
+                "verb": "cluster force-single", "dry_run": is_dry,
                 "node": file.node, "cluster": file.cluster, "directory": directory,
                 "epoch": epoch, "epoch_before": forced.from_epoch.0, "voters_before": voters,
                 "position": forced.position.0, "known_committed_before": forced.committed_before.0,

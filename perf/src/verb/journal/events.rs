@@ -412,11 +412,7 @@ pub(super) fn seek(args: &SeekArgs, global: &Global) -> anyhow::Result<Exit> {
         );
         return Err(Refusal::usage(what, "lockstep journal inspect shows what there is").into());
     };
-    print::result(
-        global.format,
-        || found.clone(),
-        |out| seek_text(out, &found),
-    )?;
+    print::result(global, || found.clone(), |out| seek_text(out, &found))?;
     Ok(Exit::Done)
 }
 
@@ -481,11 +477,7 @@ pub(super) fn diff(args: &DiffArgs, global: &Global) -> anyhow::Result<Exit> {
     let found =
         diff::diff(&left, &right, &mut |done, all| meter.tell(done, all)).map_err(refused)?;
     drop(meter);
-    print::result(
-        global.format,
-        || diff_json(&found),
-        |out| diff_text(out, &found),
-    )?;
+    print::result(global, || diff_json(&found), |out| diff_text(out, &found))?;
     Ok(if found.first.is_some() {
         Exit::Corrupt
     } else {

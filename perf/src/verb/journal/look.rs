@@ -33,7 +33,7 @@ pub(super) fn inspect(args: &InspectArgs, global: &Global) -> anyhow::Result<Exi
     let storage = journal_in(&args.journal.dir)?;
     let catalog = Catalog::of_journal(&storage).map_err(refused)?;
     print::result(
-        global.format,
+        global,
         || inspect_json(&catalog),
         |out| inspect_text(out, &catalog, args.fields),
     )?;
@@ -207,11 +207,7 @@ pub(super) fn stats(args: &StatsArgs, global: &Global) -> anyhow::Result<Exit> {
     let mut meter = Meter::new("stats");
     let stats = stats::stats(&storage, &mut |done, all| meter.tell(done, all)).map_err(refused)?;
     drop(meter);
-    print::result(
-        global.format,
-        || stats_json(&stats),
-        |out| stats_text(out, &stats),
-    )?;
+    print::result(global, || stats_json(&stats), |out| stats_text(out, &stats))?;
     Ok(Exit::Done)
 }
 
@@ -351,7 +347,7 @@ pub(super) fn verify(args: &VerifyArgs, global: &Global) -> anyhow::Result<Exit>
     let report = report.map_err(refused)?;
     let dir = args.journal.dir.display().to_string();
     print::result(
-        global.format,
+        global,
         || report_json(&report, &dir),
         |out| report_text(out, &report, &dir),
     )?;

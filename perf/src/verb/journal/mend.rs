@@ -87,7 +87,7 @@ pub(super) fn repair(args: &RepairArgs, global: &Global) -> anyhow::Result<Exit>
         })
     };
     print::result(
-        global.format,
+        global,
         || json!({ "dry_run": is_rehearsal, "repaired": repaired.iter().map(row).collect::<Vec<_>>() }),
         |out| {
             if repaired.is_empty() {
@@ -144,7 +144,7 @@ pub(super) fn truncate(args: &TruncateArgs, global: &Global) -> anyhow::Result<E
     let done = truncate::truncate(&storage, Position(args.at), is_rehearsal).map_err(refused)?;
     let files: Vec<String> = done.segments.iter().map(|id| id.file_name()).collect();
     print::result(
-        global.format,
+        global,
         || {
             json!({
                 "dry_run": is_rehearsal,
@@ -205,7 +205,7 @@ pub(super) fn salvage(args: &SalvageArgs, global: &Global) -> anyhow::Result<Exi
     let salvaged = salvaged.map_err(refused)?;
     let gap = |(from, to): &(Position, Position)| json!({ "from": from.0, "to": to.0 });
     print::result(
-        global.format,
+        global,
         || {
             json!({
                 "frames": salvaged.frames,

@@ -6,17 +6,26 @@ use lockstep_journaler::Schema;
 use lockstep_journaler::schema::Value;
 use serde_json::json;
 
-use crate::verb::Format;
+use crate::verb::{Format, Global};
 
-/// The result document on stdout, in the format asked for; `quiet` prints nothing.
+/// The result document on stdout, in the format asked for; `quiet` prints nothing. An object says which verb
+/// it is of.
 pub(in crate::verb) fn result(
-    format: Format,
+    global: &Global,
     json: impl FnOnce() -> serde_json::Value,
     text: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> io::Result<()> {
     let mut out = io::BufWriter::new(io::stdout().lock());
-    match format {
-        Format::Json => writeln!(out, "{:#}", json())?,
+    match global.format {
+        Format::Json => {
+            let mut told = json();
+            if let Some(object) = told.as_object_mut() {
+                object
+                    .entry("verb")
+                    .or_insert_with(|| global.verb.clone().into());
+            }
+            writeln!(out, "{told:#}")?;
+        }
         Format::Text => text(&mut out)?,
         Format::Quiet => {}
     }
@@ -46,6 +55,15 @@ pub(in crate::verb) fn time(ns: u64) -> String {
         "-".to_owned()
     } else {
         Value::Time(ns).to_string()
+    }
+}
+
+/// The same to the millisecond, for who reads lines.
+pub(in crate::verb) fn time_to_ms(ns: u64) -> String {
+    let text = time(ns);
+    match text.split_once('.') {
+        Some((seconds, rest)) if rest.len() > 3 => format!("{seconds}.{}Z", &rest[..3]),
+        _ => text,
     }
 }
 
@@ -107,5 +125,12 @@ mod tests {
         assert_eq!(nanoseconds(177_400), "177.4 us");
         assert_eq!(nanoseconds(5_182_000), "5.18 ms");
         assert_eq!(cell("a,b\"c"), "\"a,b\"\"c\"");
+    }
+
+    #[test]
+    fn times_are_cut_to_the_millisecond() {
+        let ns = 1_795_631_282_123_456_789;
+        assert_eq!(time_to_ms(ns), "2026-11-25T18:28:02.123Z");
+        assert_eq!(time_to_ms(0), "-");
     }
 }

@@ -120,7 +120,7 @@ pub(super) fn snapshot(args: &SnapshotArgs, global: &Global) -> anyhow::Result<E
                 "removed"
             };
             print::result(
-                global.format,
+                global,
                 || json!({ "dry_run": is_rehearsal, "removed": position }),
                 |out| writeln!(out, "{verb} the snapshot at position {position}"),
             )?;
@@ -150,7 +150,7 @@ fn show_snapshots(
         Err(error) => json!({ "position": position.0, "error": error.to_string() }),
     };
     print::result(
-        global.format,
+        global,
         || json!({ "snapshots": rows.iter().map(row).collect::<Vec<_>>() }),
         |out| {
             if rows.is_empty() {
@@ -283,7 +283,7 @@ pub(super) fn retention(args: &RetentionArgs, global: &Global) -> anyhow::Result
             let readers = Readers::new(disk(&journal.dir)?).list().map_err(refused)?;
             let row = |(name, at): &(String, Position)| json!({ "name": name, "position": at.0 });
             print::result(
-                global.format,
+                global,
                 || json!({ "readers": readers.iter().map(row).collect::<Vec<_>>() }),
                 |out| {
                     readers
@@ -312,7 +312,7 @@ pub(super) fn retention(args: &RetentionArgs, global: &Global) -> anyhow::Result
                 readers.forget(reader).map_err(refused)?;
             }
             print::result(
-                global.format,
+                global,
                 || json!({ "dry_run": is_rehearsal, "forgotten": reader }),
                 |out| {
                     writeln!(
@@ -341,7 +341,7 @@ fn show_plan(global: &Global, plan: &retention::Plan, is_rehearsal: bool) -> any
         })
     };
     print::result(
-        global.format,
+        global,
         || {
             json!({
                 "dry_run": is_rehearsal,
@@ -417,7 +417,7 @@ pub(super) fn archive(args: &ArchiveArgs, global: &Global) -> anyhow::Result<Exi
     }
     let mark = archive.mark(&catalog).map_err(refused)?;
     print::result(
-        global.format,
+        global,
         || {
             json!({
                 "segments": rows.iter().map(archived_json).collect::<Vec<_>>(),
@@ -522,7 +522,7 @@ pub(super) fn restore(args: &RestoreArgs, global: &Global) -> anyhow::Result<Exi
         format!("lockstep journal salvage {into} NEW")
     });
     print::result(
-        global.format,
+        global,
         || json!({ "restored": rows.iter().map(archived_json).collect::<Vec<_>>(), "next": next }),
         |out| {
             for one in &rows {
@@ -582,7 +582,7 @@ pub(super) fn ship(args: &ShipArgs, global: &Global) -> anyhow::Result<Exit> {
     // What was shipped can be verified where the journal is gone.
     let catalog = Catalog::read(&journal).map_err(refused)?;
     print::result(
-        global.format,
+        global,
         || {
             json!({
                 "segments": shipped.segments.len(),
@@ -635,7 +635,7 @@ pub(super) fn probe(args: &ProbeArgs, global: &Global) -> anyhow::Result<Exit> {
     };
     let row = |row: &probe::ProbeRow| json!({ "bytes": row.bytes, "sync": latencies(&row.sync), "direct": row.direct.as_ref().map(latencies) });
     print::result(
-        global.format,
+        global,
         || {
             json!({
                 "file_system": found.medium.name,

@@ -76,7 +76,7 @@ pub(super) fn run(
         None => wished.unwrap_or_default(),
     };
     let outputs = flags.outputs.as_deref().map(OutputFile::open).transpose()?;
-    ear::listen(tracing::Level::INFO);
+    ear::listen(args.log);
     let _flag = interrupt::flag();
     let how = format!(
         "journal {}, gate {}",
@@ -152,7 +152,7 @@ pub(super) fn run(
         latency,
     };
     print::result(
-        global.format,
+        global,
         || summary.json(),
         |out| out.write_all(summary.text(global.units.into()).as_bytes()),
     )?;

@@ -24,6 +24,7 @@ use lockstep_perf::args::quantity::rate;
 use lockstep_perf::exit::{Exit, Refusal};
 
 use super::Global;
+use super::ear::Loud;
 use super::flags::{Pages, check_directory};
 pub(super) use source::day;
 use source::{FormatFlag, Load, OnBadFlag};
@@ -35,7 +36,7 @@ use source::{FormatFlag, Load, OnBadFlag};
         lockstep run --load AAPL_message_10.csv --dir ./x --outputs ./x.jsonl\n  \
         lockstep run --load 01302019.NASDAQ_ITCH50.gz --dir ./x --bounds orders=4Mi,instruments=16Ki\n  \
         lockstep run --load orders.csv.xz --dir ./x --rate 100k --format json\n  \
-        lockstep run --node node1.toml\n\n\
+        lockstep run --node node1.toml --log warn\n\n\
         The same command again goes on behind what is in the log. lockstep replay DIR goes through it \
         again, lockstep journal examines it, lockstep top DIR watches a run.\n\n\
         Exit codes: 0 loaded · 1 failed, or a bad row with --on-bad stop · 2 bad command line or \
@@ -52,6 +53,9 @@ pub(crate) struct Args {
     /// One node of a cluster, as this TOML file says it, until SIGTERM
     #[arg(long, value_name = "FILE", conflicts_with_all = ["load", "dir"])]
     node: Option<PathBuf>,
+    /// How much of what the engine has to say goes to stderr
+    #[arg(long, value_enum, default_value_t = Loud::Info, value_name = "LEVEL")]
+    log: Loud,
     #[command(flatten)]
     load_flags: LoadFlags,
     #[command(flatten)]
@@ -164,7 +168,7 @@ impl From<GateFlag> for GateAt {
 /// Loads, and says what came of it.
 pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
     if let Some(file) = &args.node {
-        return super::node::run(file, global);
+        return super::node::run(file, args.log, global);
     }
     let config = engine::config(&args.engine_flags, global)?;
     let directory = match (&args.dir, config.journal) {
