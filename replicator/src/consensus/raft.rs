@@ -71,6 +71,7 @@ pub struct Consensus {
     raw: RawNode<Log>,
     settings: Settings,
     may_campaign: bool,
+    stands_back: bool,
     remembered: (u64, u64),
     handed_out: u64,
     held: VecDeque<Held>,
@@ -125,6 +126,7 @@ impl Consensus {
             raw,
             settings,
             may_campaign: true,
+            stands_back: false,
             remembered,
             handed_out: 0,
             held: VecDeque::new(),
@@ -360,6 +362,12 @@ impl Consensus {
         self.set_timeout();
     }
 
+    /// Whether it asks to be elected only where nobody else was: behind the longest timeout of the others.
+    pub fn stand_back(&mut self, yes: bool) {
+        self.stands_back = yes;
+        self.set_timeout();
+    }
+
     /// Asks to be elected at once, if it may be.
     pub fn campaign(&mut self) {
         if self.may_campaign && self.is_all_durable() {
@@ -459,7 +467,8 @@ impl Consensus {
         let wanted = if self.may_campaign && self.is_all_durable() {
             let term = self.raw.raft.term;
             let drawn = mixed(self.settings.seed ^ mixed(self.node.number()) ^ mixed(term << 16));
-            usual + usize::try_from(drawn % usual as u64).unwrap_or(0)
+            let first = if self.stands_back { 2 * usual } else { usual };
+            first + usize::try_from(drawn % usual as u64).unwrap_or(0)
         } else {
             NEVER_TICKS
         };

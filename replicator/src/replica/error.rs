@@ -237,6 +237,14 @@ pub enum ReceiveError {
         /// Theirs.
         found: u32,
     },
+    /// Leadership was handed over to a node without a logic.
+    #[error(
+        "node {from} hands leadership over to this node, which is passive: it has no logic, and answers nobody"
+    )]
+    Passive {
+        /// Who.
+        from: NodeId,
+    },
     /// A vote was asked of a node that may have forgotten what it had acknowledged.
     #[error(
         "this node started after an unclean end under a memory policy and does not vote before a leader has brought it up to date"

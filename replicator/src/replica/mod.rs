@@ -25,9 +25,9 @@
 //!   works, an acknowledgement before its logic does.
 //!
 //! `beacons` judges the states of the nodes by what a majority says (`BJ`), `panics` the events on which
-//! the logic panics (`PN`).
+//! the logic panics (`PN`); `passive` is a node without a logic (`PV`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lockstep_journaler::storage::Storage;
 use lockstep_journaler::{From, Journal, Position, Reader, Tail};
@@ -53,6 +53,7 @@ mod opening;
 mod options;
 mod other_site;
 mod panics;
+mod passive;
 mod receiving;
 mod turn;
 mod words;
@@ -143,6 +144,10 @@ pub struct Replica<S: Storage> {
     greeted: BTreeMap<NodeId, u64>,
     beacons: Beacons,
     panics: Panics,
+    /// This node has no logic (`PV`).
+    is_passive: bool,
+    /// Who of the others said so last.
+    passive_peers: BTreeSet<NodeId>,
     ticks: u64,
     has_cut_torn_tail: bool,
     has_failed: bool,
@@ -300,6 +305,10 @@ impl<S: Storage> Replica<S> {
         self.check_alive()?;
         if !self.members().is_voter(to) {
             return Err(OfferError::NoVoter { node: to });
+        }
+        // PV1
+        if self.is_passive_peer(to) {
+            return Err(OfferError::Passive { node: to });
         }
         self.consensus.transfer_to(to)?;
         Ok(self.drain()?)

@@ -47,6 +47,15 @@ pub enum OfferError {
         /// Why not.
         why: String,
     },
+    /// A node without a logic answers nobody.
+    #[error(
+        "node {node} is passive: it has the log and no logic, and leads nobody; `lockstep cluster activate {node}` \
+         gives it one"
+    )]
+    Passive {
+        /// Who.
+        node: NodeId,
+    },
     /// Leadership goes to voters only.
     #[error("node {node} is no voter: leadership is handed over to voters only")]
     NoVoter {

@@ -4,7 +4,7 @@
 //!   journal opened ─► whose it is ─► the rows of its frames ─► what is known committed ─► consensus
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lockstep_journaler::snapshots::{Manifest, Snapshots};
 use lockstep_journaler::storage::{File, Open, Storage};
@@ -164,6 +164,8 @@ impl<S: Storage> Replica<S> {
             greeted: BTreeMap::new(),
             beacons: Beacons::default(),
             panics: Panics::default(),
+            is_passive: false,
+            passive_peers: BTreeSet::new(),
             ticks: 0,
             has_cut_torn_tail: matches!(recovered.verdict, Verdict::TornTail(_)),
             has_failed: false,

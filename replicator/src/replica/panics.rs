@@ -8,7 +8,8 @@
 //!   node 1  ──(p, stands)──┐
 //!   node 2  ──(p, stands)──┼─► a majority stands there      the leader marks p in the log: quarantine
 //!   node 3  ──(p, passed)──┘   a majority has passed        who stands there stops, by name
-//!                              no majority can come about   who stands there stops, by name
+//!                              no majority can come about   who stands there stops, by name,
+//!                                                           if another passed
 //!                              too few speak                a leader that stands hands over to one that passed
 //! ```
 //!
@@ -19,6 +20,8 @@
 //! * `PN2` A node that has passed an event at which a majority stands says nothing any more.
 //! * `PN3` Nothing is said where nobody stands.
 //! * `PN4` A leader that stands alone where another voter has passed hands over to it: that one answers.
+//! * `PN5` Who has no logic abstains: that counts for neither, and only says that no word of its is to be
+//!   waited for. A majority is one of all voters, whoever abstains.
 
 use std::collections::BTreeSet;
 
@@ -31,6 +34,9 @@ const STANDS: u64 = 1;
 
 /// The event is applied, or refused by its rules.
 const PASSED: u64 = 2;
+
+/// The node has no logic that could stand or pass: it waits for nobody, and nobody for it.
+const ABSTAINS: u64 = 3;
 
 /// Most positions that are asked about at a time: more than nodes there are.
 const ASKED_MAX: usize = 64;
@@ -60,6 +66,8 @@ pub(super) struct Panics {
     is_agreed: bool,
     /// Where others stand, since the last telling.
     asked: BTreeSet<u64>,
+    /// `PN5`
+    abstains: bool,
 }
 
 impl Panics {
@@ -71,6 +79,11 @@ impl Panics {
         self.standing = standing;
         self.is_agreed = false;
         true
+    }
+
+    /// Whether this node has no logic (`PN5`).
+    pub(super) fn abstain(&mut self, yes: bool) {
+        self.abstains = yes;
     }
 
     /// The word of this node on an event: it stands there or goes into quarantine, or it was applied.
@@ -100,7 +113,7 @@ impl Panics {
             // PN1
             self.is_agreed = judged == Judged::Agreed;
         }
-        let Judged::Alone { said, has_majority } = judged else {
+        let Judged::Alone { said, .. } = judged else {
             return Verdict::Open;
         };
         let who = |what: u64| {
@@ -108,7 +121,13 @@ impl Panics {
             of_word.map(|(node, _)| *node).collect::<Vec<_>>()
         };
         let (stand, passed) = (who(STANDS), who(PASSED));
-        if stand.contains(&me) || has_majority {
+        let is_alone = if stand.contains(&me) {
+            // PN5: where all others abstain too, this one waits for somebody with a logic.
+            passed.iter().any(|node| members.is_voter(*node))
+        } else {
+            members.is_quorum(&stand)
+        };
+        if is_alone {
             Verdict::Alone { stand, passed }
         } else {
             Verdict::Open
@@ -150,12 +169,15 @@ impl Panics {
             .copied()
             .collect();
         let told = asked.into_iter().chain(self.standing);
+        let abstains = self.abstains.then_some(ABSTAINS);
         let words = told.filter_map(|position| {
-            let hash = self.words.word_of(me, position)?;
+            let hash = self.words.word_of(me, position).or(abstains)?;
             Some(Beacon { position, hash })
         });
         let words = words.collect();
-        self.asked = open;
+        if !self.abstains {
+            self.asked = open;
+        }
         words
     }
 }
@@ -233,6 +255,49 @@ mod tests {
         assert_eq!(panics.passed(), [], "a majority stands there");
         panics.stand(None);
         assert_eq!(panics.passed(), []);
+    }
+
+    #[test]
+    fn pn5_who_abstains_counts_for_neither_and_is_not_waited_for() {
+        let three = [ONE, TWO, THREE];
+        let with = |what| [(THREE, ABSTAINS), (TWO, what)];
+        let (agreed, verdict) = told(false, &with(STANDS), &three);
+        assert_eq!((agreed, verdict), (Some(9), Verdict::Open));
+        // Without that word node 1 would wait for node 3 for ever.
+        let (stand, passed) = (vec![ONE], vec![TWO]);
+        let alone = Verdict::Alone { stand, passed };
+        assert_eq!(told(false, &with(PASSED), &three), (None, alone));
+        assert_eq!(told(false, &[(TWO, PASSED)], &three).1, Verdict::Open);
+        assert_eq!(told(true, &with(STANDS), &three).1, Verdict::Open);
+        // Nobody else has a logic: it is no majority, and there is nobody who differs.
+        let nobody = with(ABSTAINS);
+        assert_eq!(told(false, &nobody, &three), (None, Verdict::Open));
+        assert_eq!(told(true, &nobody, &three), (None, Verdict::Open));
+        assert_eq!(
+            told(false, &[(TWO, STANDS), (THREE, PASSED)], &[ONE, TWO]).0,
+            Some(9)
+        );
+    }
+
+    #[test]
+    fn pn5_who_abstains_says_so_when_asked_until_it_has_a_word_of_its_own() {
+        let members = Members::of_voters(&[ONE, TWO, THREE]);
+        let mut panics = Panics::default();
+        panics.abstain(true);
+        let said = |hash| Beacon { position: 9, hash };
+        panics.hear(TWO, said(STANDS), ONE, &members);
+        assert_eq!(panics.tellings(ONE), [said(ABSTAINS)]);
+        assert!(panics.tellings(ONE).is_empty(), "nobody asks again");
+        panics.abstain(false);
+        panics.hear(TWO, said(STANDS), ONE, &members);
+        assert_eq!(
+            panics.asked_about(ONE),
+            [9],
+            "it has not said what its logic does"
+        );
+        let (me, word) = Panics::own_word(ONE, 9, true);
+        panics.hear(me, word, ONE, &members);
+        assert_eq!(panics.tellings(ONE), [said(PASSED)]);
     }
 
     #[test]

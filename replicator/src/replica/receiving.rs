@@ -19,6 +19,8 @@ impl<S: Storage> Replica<S> {
             log_term: self.consensus.index().term_at(view.last).unwrap_or(0),
             commit: view.committed,
             a: self.founders_said(),
+            // PV1: builds from before this do not look at it.
+            b: u64::from(self.is_passive),
             ..Head::new(Kind::Hello, self.options.node)
         }
     }
@@ -71,6 +73,7 @@ impl<S: Storage> Replica<S> {
             });
         }
         self.consensus.forget_acknowledged(hello.from, hello.index);
+        self.hear_passive(hello.from, hello.b & 1 == 1);
         Ok(())
     }
 
@@ -121,6 +124,10 @@ impl<S: Storage> Replica<S> {
         );
         if self.is_barred && asks_for_vote {
             return Err(ReceiveError::Barred);
+        }
+        // PV1
+        if self.is_passive && head.kind == Kind::TimeoutNow {
+            return Err(ReceiveError::Passive { from: head.from });
         }
         self.check_chain(message)?;
         self.log.arrived.clear();

@@ -454,6 +454,26 @@ fn c4_a_joint_change_ends_by_an_empty_frame_of_its_own() {
 }
 
 #[test]
+fn who_stands_back_campaigns_behind_all_others_and_campaigns_at_last() {
+    let campaigns_at = |node: u16, stands_back: bool| {
+        let mut bench = Bench::new(node, &[1, 2, 3]);
+        bench.consensus.stand_back(stands_back);
+        let campaigns = |_: &u32| {
+            bench.consensus.tick();
+            bench.sync();
+            bench.consensus.view().role == Role::PreCandidate
+        };
+        (1..100).find(campaigns).unwrap()
+    };
+    let usual = 10..20;
+    for node in 1..=3 {
+        let at = campaigns_at(node, false);
+        assert!(usual.contains(&at), "{at}");
+        assert_eq!(campaigns_at(node, true), at + 10);
+    }
+}
+
+#[test]
 fn while_leadership_is_handed_over_nothing_is_proposed() {
     let mut nodes = elected();
     nodes[0].consensus.transfer_to(NodeId(2)).unwrap();
