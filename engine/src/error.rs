@@ -135,6 +135,23 @@ pub enum Error {
         /// Why.
         cause: String,
     },
+    /// The node has no state that could be looked at.
+    #[error(
+        "node {node} is passive: it has the log and no logic; `lockstep cluster activate {node}` gives it one, or ask \
+         another node"
+    )]
+    Passive {
+        /// Which.
+        node: lockstep_replicator::NodeId,
+    },
+    /// The node has a logic, or is about to.
+    #[error("node {node} cannot be made active: {why}")]
+    NotPassive {
+        /// Which.
+        node: lockstep_replicator::NodeId,
+        /// What it is.
+        why: &'static str,
+    },
     /// A closure that looked at the state panicked; nothing has changed, and the engine goes on.
     #[error(
         "the closure that was to look at the state panicked: its own text is in the log of the program"

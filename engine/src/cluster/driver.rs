@@ -31,26 +31,22 @@ use lockstep_replicator::transport::{
     Incoming, Settings, Sleeper, Transport, Waiting, Waker, waker,
 };
 use lockstep_replicator::wire::{Connection, Hello, Limits, Message, RefuseCode};
-use lockstep_replicator::{Fatal, Gating, NodeId, Outbox, ReceiveError};
+use lockstep_replicator::{Fatal, NodeId, Outbox, ReceiveError};
 
 use super::back::{Back, BackThread};
+use super::counting::Counting;
 use super::equal;
 use super::front::Front;
 use super::node::ClusterNode;
 use super::options::{DriverOptions, NodeOptions};
 use super::repeats::Repeats;
-use crate::counters::CounterFile;
 use crate::error::{Error, Result};
 use crate::event::Kinds;
 use crate::logic::{EventOf, Logic};
 use crate::node::face;
 use crate::node::recovery::Factory;
-use crate::node::watch::Rows;
 use crate::runtime::clock::{Clock, Stopwatch};
 use crate::shared::Shared;
-
-/// How often the counters are written.
-const COUNT_EVERY_NS: u64 = 20_000_000;
 
 /// Ticks after which a leader whose disk does not take its frames hands over: half of the shortest
 /// election, so that the cluster need not find out by itself.
@@ -66,39 +62,14 @@ const LIMPS_EVERY_NS: u64 = 1_000_000_000;
 /// elections.
 const HAND_OVER_NS: u64 = 1_000_000_000;
 
-/// What is seen of a node in its cluster, in the order of its rows; behind them stand those of every
-/// engine.
-const ROWS: [&str; 21] = [
-    "cluster.node",
-    "cluster.leader",
-    "cluster.is_leading",
-    "cluster.is_open",
-    "cluster.term",
-    "cluster.epoch",
-    "cluster.policy",
-    "cluster.committed",
-    "cluster.cuts",
-    "cluster.elected",
-    "cluster.tail",
-    "cluster.waiting",
-    "cluster.agreed",
-    "cluster.disputed",
-    "cluster.gate",
-    "cluster.held_by_site",
-    "cluster.site_lag_events",
-    "cluster.site_lag_ns",
-    "cluster.version",
-    "cluster.taken_back",
-    "cluster.stands_at",
-];
-
 /// Opens the node on what the directory has.
-type Opener<L> = Box<dyn Fn() -> Result<ClusterNode<L, Disk>> + Send>;
+type Opener<L> = Box<dyn Fn(NodeOptions) -> Result<ClusterNode<L, Disk>> + Send>;
 
 /// A node that runs on the caller's thread.
 pub struct Driver<L: Logic> {
     node: Option<ClusterNode<L, Disk>>,
     open_node: Opener<L>,
+    options: NodeOptions,
     peers: Vec<NodeId>,
     transport: Transport,
     front: Front<L>,
@@ -110,9 +81,9 @@ pub struct Driver<L: Logic> {
     unreachable: Vec<NodeId>,
     watch: Stopwatch,
     tick: Duration,
-    counters: Option<CounterFile>,
-    rows: Option<Rows>,
-    counted_ns: u64,
+    counting: Counting,
+    /// Whether it has a logic, and counts as passive.
+    was: (bool, bool),
     worked: bool,
     /// Since when the disk has not taken what there is to write.
     limps_since_ns: Option<u64>,
@@ -175,8 +146,8 @@ impl<L: Logic> Driver<L> {
         let (waker, sleeper) = waker().map_err(beside("what wakes the node's thread"))?;
         let held = waker.clone();
         let factory: Factory<L> = Arc::new(fresh);
-        let (of_node, has_back_thread) = (options.node.clone(), options.has_back_thread);
-        let open_node = move || {
+        let has_back_thread = options.has_back_thread;
+        let open_node = move |of_node: NodeOptions| {
             let (waker, own) = (waker.clone(), waker.clone());
             let back = move |shared: &Arc<Shared>| {
                 if !has_back_thread {
@@ -188,7 +159,7 @@ impl<L: Logic> Driver<L> {
             let (disk, factory) = (disk.clone(), Arc::clone(&factory));
             ClusterNode::open_with(disk, &of_node, factory, first_events.clone(), back)
         };
-        let node = open_node()?;
+        let node = open_node(options.node.clone())?;
         let me = options.node.replica.node;
         let mut settings = Settings::on_loopback(me, hello::<L>(&options.node), options.listen);
         settings.peers.clone_from(&options.peers);
@@ -197,21 +168,13 @@ impl<L: Logic> Driver<L> {
         // DR6
         transport.set_log(node.replica().hello());
         let front = Front::open(options)?;
-        let rows = node.rows();
-        let names: Vec<String> = ROWS
-            .iter()
-            .map(|name| (*name).to_owned())
-            .chain(rows.iter().flat_map(Rows::names).cloned())
-            .collect();
-        let now_ns = Clock::System.now_ns().unwrap_or(0);
-        let counters = options.node.config.counters;
-        let counters = counters
-            .then(|| CounterFile::create(directory, now_ns, &names))
-            .transpose()
-            .map_err(beside("the counters"))?;
+        let counted = options.node.config.counters.then_some(directory);
+        let counting = Counting::begin(counted, node.rows())?;
+        let was = (node.has_logic(), node.is_passive());
         Ok(Self {
             node: Some(node),
             open_node: Box::new(open_node),
+            options: options.node.clone(),
             peers: options.peers.keys().copied().collect(),
             transport,
             front,
@@ -222,9 +185,8 @@ impl<L: Logic> Driver<L> {
             unreachable: Vec::new(),
             watch: Stopwatch::start(),
             tick: Duration::from_nanos(options.node.replica.tick_ns),
-            counters,
-            rows,
-            counted_ns: 0,
+            counting,
+            was,
             worked: true,
             limps_since_ns: None,
             handed_over_ns: 0,
@@ -245,10 +207,8 @@ impl<L: Logic> Driver<L> {
         // Ends: when it is asked to, or by an error.
         while !is_over() {
             if let Err(error) = self.turn() {
-                self.count(u64::MAX);
-                if let Some(file) = &mut self.counters {
-                    file.end();
-                }
+                self.counting.count(u64::MAX, self.node.as_ref());
+                self.counting.end();
                 return Err(error);
             }
         }
@@ -277,19 +237,40 @@ impl<L: Logic> Driver<L> {
     /// As a process that is started again, and its peers see no other: what they said to the node before
     /// is not said again, but they are.
     fn open_again(&mut self) -> Result<()> {
-        drop(self.node.take());
-        for peer in &self.peers {
-            let why = "the log begins anew behind a snapshot";
-            self.transport.disconnect(*peer, why);
-        }
+        let node = self.node.take();
+        // One that is being made active is, behind the snapshot.
+        self.options.is_passive = node.is_some_and(|node| node.is_asleep());
+        self.greet_anew("the log begins anew behind a snapshot");
         self.unreachable.clear();
         self.incoming.clear();
-        let node = (self.open_node)()?;
+        let node = (self.open_node)(self.options.clone())?;
         // DR6
         self.transport.set_log(node.replica().hello());
-        self.rows = node.rows();
         self.worked = true;
         self.node = Some(node);
+        self.look_at_logic()
+    }
+
+    /// The others are told again what this node is.
+    fn greet_anew(&mut self, why: &str) {
+        for peer in &self.peers {
+            self.transport.disconnect(*peer, why);
+        }
+    }
+
+    /// A node that was passive has a logic, or may lead by now.
+    fn look_at_logic(&mut self) -> Result<()> {
+        let Some(node) = &self.node else {
+            return Ok(());
+        };
+        let is = (node.has_logic(), node.is_passive());
+        let (had_logic, was_passive) = std::mem::replace(&mut self.was, is);
+        if had_logic != is.0 {
+            self.counting.begin_anew(node.rows())?;
+        }
+        if was_passive && !is.1 {
+            self.greet_anew("it was passive, and is active now");
+        }
         Ok(())
     }
 
@@ -334,7 +315,8 @@ impl<L: Logic> Driver<L> {
         self.tell_of_site(now_ns);
         self.tell_of_leader();
         self.look_at_disk(now_ns, is_stuck);
-        self.count(now_ns);
+        self.look_at_logic()?;
+        self.counting.count(now_ns, self.node.as_ref());
         Ok(())
     }
 
@@ -448,53 +430,6 @@ impl<L: Logic> Driver<L> {
         Ok(())
     }
 
-    fn count(&mut self, now_ns: u64) {
-        if now_ns.saturating_sub(self.counted_ns) < COUNT_EVERY_NS {
-            return;
-        }
-        self.counted_ns = now_ns;
-        let (Some(file), Some(rows), Some(node)) = (&mut self.counters, &mut self.rows, &self.node)
-        else {
-            return;
-        };
-        let replica = node.replica();
-        let (view, options) = (replica.view(), replica.options());
-        let policy = lockstep_replicator::Policy::ALL
-            .iter()
-            .position(|one| *one == options.policy);
-        let lag = replica.lag_of_other_site();
-        let mut values = vec![
-            u64::from(options.node.0),
-            view.leader.map_or(0, |node| u64::from(node.0)),
-            u64::from(view.role == Role::Leader),
-            u64::from(node.is_open()),
-            view.term,
-            u64::from(options.epoch.0),
-            policy.map_or(u64::MAX, |at| at as u64),
-            replica.committed().0,
-            replica.cuts(),
-            replica.counters().elected,
-            replica.tail().reached.position.0,
-            node.waiting() as u64,
-            replica.agreed_state().map_or(0, |agreed| agreed.position),
-            replica.disputed_state().map_or(0, |at| at.0),
-            match replica.gating() {
-                None => 0,
-                Some(Gating::Sites) => 1,
-                Some(Gating::Degraded) => 2,
-            },
-            replica.frames_held_by_site(),
-            lag.map_or(0, |lag| lag.events),
-            lag.map_or(0, |lag| lag.time_ns),
-            u64::from(node.version()),
-            node.taken_back(),
-            node.stands_at().map_or(0, |at| at.0),
-        ];
-        debug_assert!(values.len() == ROWS.len(), "as many numbers as names");
-        node.count(rows, &mut values);
-        file.write(Clock::System.now_ns().unwrap_or(0), &values);
-    }
-
     /// The node, to look at.
     #[must_use]
     pub fn node(&self) -> Option<&ClusterNode<L, Disk>> {
@@ -553,9 +488,7 @@ impl<L: Logic> Driver<L> {
             tracing::info!(%durable, %applied, "ended in order");
         }
         self.front.end();
-        if let Some(file) = &mut self.counters {
-            file.end();
-        }
+        self.counting.end();
         Ok(())
     }
 

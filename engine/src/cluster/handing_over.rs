@@ -62,13 +62,14 @@ impl HandingOver {
         leaving.look(now_ns, tick_ns, view.committed, view.last)
     }
 
-    /// A voter that answers and misses nothing that is committed; who did not take over when asked comes last.
+    /// A voter with a logic that answers and misses nothing that is committed; who did not take over when asked comes last.
     fn heir<S: Storage>(&self, replica: &Replica<S>) -> Option<NodeId> {
         let (me, members) = (replica.options().node, replica.members());
         let committed = replica.view().committed;
         let able = replica.peers().filter(|peer| {
             peer.node != me
                 && members.is_voter(peer.node)
+                && !replica.is_passive_peer(peer.node)
                 && peer.is_active
                 && !peer.in_snapshot
                 && peer.matched >= committed

@@ -49,6 +49,7 @@
 //! |---|---|
 //! | `options` | what is chosen of a node before it starts? |
 //! | [`driver`] | what makes a program of a node: two threads, sockets, counters, an end in order? |
+//! | `counting` | what does it show of itself in its directory? |
 //! | `equal` | what has to be equal on all nodes? |
 //! | `administration` | who asked for a change of the cluster? |
 //! | [`history`] | who asked for what in the past, and what came of it? |
@@ -62,6 +63,7 @@
 //! | `member` | how does a node go from role to role with its state? |
 //! | `answers` | who asked, and what came of it? |
 //! | `quarantine` | what becomes of an event on which the logic panics? |
+//! | `passive` | what is a node without a logic, and how does it get one? |
 //! | `builds` | what can the builds of the others? |
 //! | `handing_over` | to whom does a leader hand over? |
 //! | `leaving` | when may a node end that has led? |
@@ -76,6 +78,7 @@ pub(crate) mod answers;
 mod aside;
 pub(crate) mod back;
 mod builds;
+mod counting;
 pub mod driver;
 mod equal;
 mod force;
@@ -91,6 +94,7 @@ mod opening;
 pub(crate) mod operators;
 mod options;
 mod owners;
+mod passive;
 pub(crate) mod quarantine;
 mod repeats;
 pub(crate) mod shadowing;

@@ -39,6 +39,7 @@ use super::handing_over::HandingOver;
 use super::leaving::KeptBack;
 use super::member::{Member, Refused};
 use super::options::NodeOptions;
+use super::passive::Passive;
 use super::shadowing::Shadowing;
 use crate::core::Core;
 use crate::error::{Error, Result};
@@ -58,9 +59,10 @@ use crate::system::{KNOWS_ADMINISTRATION, KNOWS_PRINCIPALS, Membership, VersionS
 /// See the module.
 pub struct ClusterNode<L: Logic, S: Storage> {
     pub(super) replica: Replica<S>,
-    /// `None` once it has failed.
+    /// `None` once it has failed, and while it has no logic.
     pub(super) member: Option<Member<L, Replica<S>>>,
     pub(super) face: Face<L>,
+    pub(super) passive: Passive<L, S>,
     pub(super) shadowing: Option<Shadowing<L, S>>,
     pub(super) storage: S,
     /// The newest snapshot that the agreement was told of.
@@ -208,15 +210,19 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
                 cause: cause.to_owned(),
             });
         }
-        let Some(member) = &mut self.member else {
-            return Err(stopped(&self.face.shared));
+        let worked = match &mut self.member {
+            Some(member) => member.offer(&mut self.replica),
+            None if self.passive.has_no_logic() => false,
+            None => return Err(stopped(&self.face.shared)),
         };
-        let worked = member.offer(&mut self.replica);
         self.replica.begin(now_ns, outbox)?;
         Ok(worked | self.replica.has_unwritten())
     }
 
     fn try_follow(&mut self, asker: &mut impl Asker<OutputOf<L>>) -> Result<bool> {
+        if self.passive.has_no_logic() {
+            return self.follow_without_logic();
+        }
         let Some(member) = &mut self.member else {
             return Err(stopped(&self.face.shared));
         };
@@ -237,6 +243,7 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
             shadowing.turn(&self.face.shared);
         }
         self.give_up();
+        self.look_whether_close();
         Ok(worked | self.replica.has_more())
     }
 
@@ -323,7 +330,9 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
             .filter(|_| self.face.shared.fault().is_none())
         {
             Some(member) => member.let_in(token, asked, event),
-            None => Err(Refused::NotLeading { leader: None }),
+            None => Err(Refused::NotLeading {
+                leader: self.replica.view().leader,
+            }),
         }
     }
 
@@ -495,21 +504,33 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
     /// What the stages of the present ring count.
     pub(crate) fn count(&self, rows: &mut Rows, values: &mut Vec<u64>) {
         let Some((probe, ledger)) = self.member.as_ref().and_then(Member::probe) else {
+            if self.passive.has_no_logic() {
+                self.count_journal();
+                values.extend_from_slice(rows.look_without_ring(&self.face.shared));
+                return;
+            }
             // The ring is gone: the node has failed, which the row behind all others says.
             let last = rows.names().len() - 1;
             values.extend(std::iter::repeat_n(0, last));
             values.push(1);
             return;
         };
+        self.count_journal();
+        values.extend_from_slice(rows.look(&probe, ledger, &self.face.shared));
+    }
+
+    fn count_journal(&self) {
         let journal = self.replica.journal().counters();
         self.face.shared.durable.set(self.replica.durable().0);
         self.face.shared.syncs.set(journal.syncs);
         self.face.shared.last_sync_ns.set(journal.last_sync_ns);
-        values.extend_from_slice(rows.look(&probe, ledger, &self.face.shared));
     }
 
     /// The rows that [`count`](Self::count) fills; `None` once it has failed.
     pub(crate) fn rows(&self) -> Option<Rows> {
+        if self.passive.has_no_logic() {
+            return Some(Rows::without_ring());
+        }
         let (probe, _) = self.member.as_ref().and_then(Member::probe)?;
         Some(Rows::of(&probe))
     }
@@ -536,6 +557,7 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
         slow: Slow,
         slots: usize,
     ) -> Result<Subscription<OutputOf<L>>> {
+        self.check_has_logic()?;
         self.face.subscribe(name, slow, slots)
     }
 
@@ -550,6 +572,7 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
         position: Position,
         look: impl FnOnce(&Core<L>) -> R + Send + 'static,
     ) -> Result<std::sync::mpsc::Receiver<R>> {
+        self.check_has_logic()?;
         self.face.look(position, look)
     }
 

@@ -56,6 +56,9 @@ pub(crate) fn administer<L: Logic, S: Storage>(
             if !node.replica().members().is_voter(to) {
                 return refused(OfferError::NoVoter { node: to }.to_string());
             }
+            if node.replica().is_passive_peer(to) {
+                return refused(OfferError::Passive { node: to }.to_string());
+            }
             if is_dry {
                 return Administered::Answer(0, format!("{{\"would_transfer_to\":{to}}}"));
             }
@@ -73,6 +76,7 @@ pub(crate) fn administer<L: Logic, S: Storage>(
             let asked = Administration::of(principal, Action::Transfer).about(to);
             return Administered::Transfer(asked, to);
         }
+        ("activate", Some(Ok(whom))) => return activate(node, whom, is_dry),
         ("degrade", None) => return go_by(node, principal, Gating::Degraded, is_dry),
         ("gate", None) => return go_by(node, principal, Gating::Sites, is_dry),
         ("add", Some(Ok(node))) => Change::AddLearner(node),
@@ -81,7 +85,7 @@ pub(crate) fn administer<L: Logic, S: Storage>(
         (_, Some(Err(error))) => return refused(format!("{command}: {error}")),
         _ => {
             return refused(format!(
-                "{command}: not known; status, add N, promote N, remove N, transfer N, degrade, gate and switch-version N are"
+                "{command}: not known; status, add N, promote N, remove N, transfer N, activate N, degrade, gate and switch-version N are"
             ));
         }
     };
@@ -127,6 +131,36 @@ fn not_here<L: Logic, S: Storage>(node: &ClusterNode<L, S>) -> String {
     match replica.view().leader.filter(|leader| *leader != me) {
         Some(leader) => format!("node {me} does not lead: ask node {leader}"),
         None => "nobody leads, as far as this node knows: start the voters that are off, and ask again in a second".to_owned(),
+    }
+}
+
+/// A passive node gets a logic. It is that node's own matter, and no event: where it is wanted most there may be
+/// nobody who could put one into the log.
+fn activate<L: Logic, S: Storage>(
+    node: &mut ClusterNode<L, S>,
+    whom: NodeId,
+    is_dry: bool,
+) -> Administered<EventOf<L>> {
+    let me = node.replica().options().node;
+    if whom != me {
+        let why = format!("activate {whom}: this is node {me}, ask node {whom} itself");
+        return Administered::Answer(1, why);
+    }
+    let (done, word) = if is_dry {
+        (node.check_asleep(), "would_activate")
+    } else {
+        (node.activate(), "activating")
+    };
+    match done {
+        Ok(()) => {
+            let text = format!(
+                "{{\"{word}\":{me},\"committed\":{},\"next\":\"cluster status says when it is not passive any more; \
+                 leave passive out of its file, or it is passive again at its next start\"}}",
+                node.replica().committed()
+            );
+            Administered::Answer(0, text)
+        }
+        Err(error) => Administered::Answer(1, error.to_string()),
     }
 }
 
@@ -260,6 +294,16 @@ fn not_now<L: Logic, S: Storage>(node: &ClusterNode<L, S>, change: Change) -> Op
     }
 }
 
+/// A text of any origin, as JSON has it: what would have to be escaped is left out.
+fn quoted(text: &str) -> String {
+    let plain = text.chars().map(|one| match one {
+        '"' | '\\' => '\'',
+        one if one.is_control() => ' ',
+        one => one,
+    });
+    format!("\"{}\"", plain.collect::<String>())
+}
+
 /// The node at a glance, as one JSON object.
 fn status<L: Logic, S: Storage>(node: &ClusterNode<L, S>) -> String {
     let replica = node.replica();
@@ -283,12 +327,17 @@ fn status<L: Logic, S: Storage>(node: &ClusterNode<L, S>) -> String {
             };
             let site = options.sites.of(peer.node);
             format!(
-                "{{\"node\":{},\"acknowledged\":{},\"is_active\":{},\"is_learner\":{},\"site\":{},\
+                "{{\"node\":{},\"acknowledged\":{},\"is_active\":{},\"is_learner\":{},\"is_passive\":{},\"site\":{},\
                  \"lag_events\":{},\"lag_ms\":{}}}",
                 peer.node,
                 peer.matched,
                 peer.is_active,
                 peer.is_learner,
+                if peer.node == options.node {
+                    node.is_passive()
+                } else {
+                    replica.is_passive_peer(peer.node)
+                },
                 site.map_or("null".to_owned(), |site| format!("\"{site}\"")),
                 or_null(is_known, lag.events),
                 // Nothing of the log has no time.
@@ -297,13 +346,15 @@ fn status<L: Logic, S: Storage>(node: &ClusterNode<L, S>) -> String {
         })
         .collect();
     format!(
-        "{{\"cluster\":\"{}\",\"node\":{},\"role\":\"{}\",\"is_open\":{},\"version\":{},\"versions\":[{},{}],\"term\":{},\"epoch\":{},\"leader\":{},\"ack\":\"{}\",\"gate\":\"{}\",\"held_by_site\":{},\
+        "{{\"cluster\":\"{}\",\"node\":{},\"role\":\"{}\",\"is_open\":{},\"passive\":{},\"activation\":{},\"version\":{},\"versions\":[{},{}],\"term\":{},\"epoch\":{},\"leader\":{},\"ack\":\"{}\",\"gate\":\"{}\",\"held_by_site\":{},\
          \"voters\":{},\"learners\":{},\"last_index\":{},\"committed\":{},\"durable\":{},\"applied\":{},\"agreed\":{},\"disputed\":{},\"stands_at\":{},\"waiting\":{},\
          \"peers\":[{}]}}",
         options.cluster,
         options.node,
         format!("{:?}", view.role).to_lowercase(),
         node.is_open(),
+        node.is_passive(),
+        node.activation().map_or("null".to_owned(), quoted),
         node.version(),
         L::VERSIONS.start(),
         L::VERSIONS.end(),

@@ -30,6 +30,9 @@ pub struct NodeOptions {
     pub background: Background,
     /// Most bytes of events in one frame; the same on all nodes. Default 64 KiB.
     pub frame_bytes_max: usize,
+    /// Whether it starts without a logic: it journals, acknowledges and votes, and answers nobody until it is
+    /// [made active](super::ClusterNode::activate). Default no.
+    pub is_passive: bool,
 }
 
 impl NodeOptions {
@@ -42,6 +45,7 @@ impl NodeOptions {
             clock: Clock::System,
             background: Background::Thread,
             frame_bytes_max: FRAME_BYTES_MAX,
+            is_passive: false,
         }
     }
 

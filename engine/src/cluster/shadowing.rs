@@ -149,7 +149,7 @@ impl<L: Logic, S: Storage> Shadowing<L, S> {
 }
 
 /// The end of the last frame that is wholly in the state at this position.
-fn behind<S: Storage>(replica: &Replica<S>, position: Position) -> Tail {
+pub(super) fn behind<S: Storage>(replica: &Replica<S>, position: Position) -> Tail {
     let index = replica.index();
     let tail = index.tail_at(index.index_at(position));
     tail.unwrap_or(*index.base())

@@ -65,6 +65,26 @@ pub struct Recovery {
     pub journal: String,
 }
 
+impl Recovery {
+    /// Nothing was recovered of a journal that was found so: a passive node has no state.
+    pub(crate) fn none(journal: String) -> Self {
+        let plan = Plan {
+            snapshot: None,
+            passed_over: Vec::new(),
+            events: 0,
+            estimate: Duration::ZERO,
+        };
+        Self {
+            plan,
+            position: Position(0),
+            state_hash: 0,
+            took: Duration::ZERO,
+            quarantined: Vec::new(),
+            journal,
+        }
+    }
+}
+
 /// Makes a fresh logic.
 pub(crate) type Factory<L> = Arc<dyn Fn() -> L + Send + Sync>;
 

@@ -151,8 +151,28 @@ impl Rows {
         }
     }
 
+    /// The rows of a node that has no ring: what does not come from one.
+    pub(crate) fn without_ring() -> Self {
+        let rows = MARKS.map(|(name, mark)| (name.to_owned(), Source::Mark(mark)));
+        let failed = ("engine.has_failed".to_owned(), Source::HasFailed);
+        let (names, sources): (Vec<_>, Vec<_>) = rows.into_iter().chain([failed]).unzip();
+        Self {
+            numbers: vec![0; names.len()],
+            names,
+            sources,
+        }
+    }
+
     pub(crate) fn names(&self) -> &[String] {
         &self.names
+    }
+
+    /// As [`look`](Self::look), [without a ring](Self::without_ring).
+    pub(crate) fn look_without_ring(&mut self, shared: &Shared) -> &[u64] {
+        for (number, source) in self.numbers.iter_mut().zip(&self.sources) {
+            *number = source.of_shared(shared).unwrap_or_default();
+        }
+        &self.numbers
     }
 
     /// All numbers, in the order of the names.
@@ -187,8 +207,16 @@ impl Source {
             Source::Released(at) => ledger.position(stage(at).released).0,
             Source::Taken(at) => ledger.position(stage(at).taken).0,
             Source::Follows => 1,
-            Source::Mark(mark) => mark(shared).get(),
-            Source::HasFailed => u64::from(shared.fault().is_some()),
+            Source::Mark(_) | Source::HasFailed => self.of_shared(shared).unwrap_or_default(),
+        }
+    }
+
+    /// The number, if it does not come from the ring.
+    fn of_shared(self, shared: &Shared) -> Option<u64> {
+        match self {
+            Source::Mark(mark) => Some(mark(shared).get()),
+            Source::HasFailed => Some(u64::from(shared.fault().is_some())),
+            _ => None,
         }
     }
 }

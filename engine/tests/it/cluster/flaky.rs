@@ -204,6 +204,28 @@ impl Build {
         each!(self, node => node.version())
     }
 
+    pub(super) fn activate(&mut self) -> lockstep_engine::Result<()> {
+        each!(self, node => node.activate())
+    }
+
+    pub(super) fn is_passive(&self) -> bool {
+        each!(self, node => node.is_passive())
+    }
+
+    pub(super) fn is_asleep(&self) -> bool {
+        each!(self, node => node.is_asleep())
+    }
+
+    pub(super) fn peer_is_passive(&mut self, peer: NodeId, yes: bool) {
+        each!(self, node => node.replica_mut().hear_passive(peer, yes));
+    }
+
+    /// Why there is no state to look at; none if there is one.
+    pub(super) fn refuses_looks(&self) -> Option<String> {
+        let refused = each!(self, node => node.reply(1, 1).map(drop));
+        refused.err().map(|error| error.to_string())
+    }
+
     pub(super) fn is_open(&self) -> bool {
         each!(self, node => node.is_open())
     }

@@ -9,6 +9,7 @@
 //! | `life` | crashes, partitions, transfers, starts: what clients were told holds |
 //! | `ahead` | the gates in front of the outputs: leaders that ran ahead are deposed |
 //! | `states`, `panics` | one node does another thing than the others, or panics |
+//! | `passive` | a node without a logic journals and votes, and takes over once it has one |
 //! | `lagging` | a node that lags behind the beginning of the log |
 //! | `upgrade` | a version of the logic takes over, under load |
 //! | `sites` | answers that wait for the other site |
@@ -20,6 +21,7 @@ mod flaky;
 mod lagging;
 mod life;
 mod panics;
+mod passive;
 mod refusals;
 mod sites;
 mod states;

@@ -10,6 +10,7 @@ use lockstep_engine::replay::{self, Replay};
 use lockstep_engine::{Clock, Config, Error, GateAt, OnApplyPanic, Result, Retention};
 use lockstep_journaler::Background;
 use lockstep_journaler::storage::Simulated;
+use lockstep_replicator::consensus::Role;
 use lockstep_replicator::replica::Mutation;
 use lockstep_replicator::wire::{Decoder, Limits, Message};
 use lockstep_replicator::{Fatal, NodeId, ReceiveError, ReplicaOptions, Sites};
@@ -72,6 +73,8 @@ pub(super) struct Process {
     pub(super) is_paused: bool,
     /// Its gates stand in front of the logic, whatever the seed says.
     pub(super) is_gated_in_front: bool,
+    /// As its file says: it is started without a logic.
+    pub(super) is_passive: bool,
 }
 
 struct Flight {
@@ -102,6 +105,10 @@ pub(super) struct World {
     pub(super) begun_anew: u32,
     /// One request of so many is one on which the logic panics; 0: none.
     pub(super) bomb_every: u32,
+    /// Nobody says that it is passive: as a build from before that.
+    pub(super) hides_passive: bool,
+    /// Steps in which a passive node led.
+    pub(super) led_passively: u32,
     /// What is wrong with every node.
     mutation: Option<Mutation>,
     /// States that had run ahead of what was committed, and were made anew.
@@ -163,6 +170,7 @@ impl World {
             node: None,
             is_paused: false,
             is_gated_in_front: false,
+            is_passive: false,
         });
         let mut world = Self {
             seed,
@@ -185,6 +193,8 @@ impl World {
             outputs: BTreeMap::new(),
             looks: Vec::new(),
             hashes: BTreeMap::new(),
+            hides_passive: false,
+            led_passively: 0,
         };
         ALL.for_each(|at| world.start(at));
         world
@@ -212,6 +222,20 @@ impl World {
         let mut world = Self::new(seed);
         world.mutation = Some(mutation);
         world.begin_again()
+    }
+
+    /// This node is passive.
+    pub(super) fn with_passive(mut self, at: usize) -> Self {
+        self.processes[at].is_passive = true;
+        self.begin_again()
+    }
+
+    /// A passive node is made active, and its file says so from now on.
+    pub(super) fn activate(&mut self, at: usize) {
+        self.processes[at].is_passive = false;
+        self.node_mut(at).activate().unwrap();
+        self.until("it is active", |world| !world.node(at).is_passive());
+        self.greet();
     }
 
     /// Every node is started once more, under other options.
@@ -269,6 +293,7 @@ impl World {
         if process.is_gated_in_front {
             options.config.gate = GateAt::Logic;
         }
+        options.is_passive = process.is_passive;
         if self.bomb_every != 0 {
             options.config.on_apply_panic = OnApplyPanic::Quarantine;
         }
@@ -290,20 +315,26 @@ impl World {
         Ok(())
     }
 
-    /// Who runs says which versions it has, and hears it of the others.
+    /// Who runs says which versions it has and whether it is passive, and hears it of the others.
     fn greet(&mut self) {
-        let runs: Vec<(NodeId, u32)> = (1..)
+        let hides = self.hides_passive;
+        let runs: Vec<(NodeId, u32, bool)> = (1..)
             .map(NodeId)
             .zip(&self.processes)
-            .filter_map(|(id, process)| process.node.as_ref().map(|_| (id, process.newest)))
+            .filter_map(|(id, process)| {
+                let node = process.node.as_ref()?;
+                Some((id, process.newest, node.is_passive() && !hides))
+            })
             .collect();
         for node in self
             .processes
             .iter_mut()
             .filter_map(|process| process.node.as_mut())
         {
-            runs.iter()
-                .for_each(|(id, newest)| node.peer_runs(*id, *newest));
+            for (id, newest, is_passive) in &runs {
+                node.peer_runs(*id, *newest);
+                node.peer_is_passive(*id, *is_passive);
+            }
         }
     }
 
@@ -400,8 +431,13 @@ impl World {
         if let Err(error) = turned {
             if matches!(error, Error::Agreement(Fatal::BegunAnew { .. })) {
                 self.begun_anew += 1;
+                // As a driver does: one that is being made active is, behind the snapshot.
+                let is_asleep = self.node(at).is_asleep();
+                let is_passive = std::mem::replace(&mut self.processes[at].is_passive, is_asleep);
                 self.kill(at);
-                return self.start(at);
+                self.start(at);
+                self.processes[at].is_passive = is_passive;
+                return;
             }
             return self.stop(at, &error.to_string());
         }
@@ -459,6 +495,23 @@ impl World {
         let first = usize::try_from(self.random.below(u64::from(NODES))).unwrap();
         for at in ALL {
             self.turn((first + at) % ALL.len());
+        }
+        self.look_at_passive();
+    }
+
+    /// `PA1`: who has no logic lets nobody in, and has applied nothing.
+    fn look_at_passive(&mut self) {
+        for process in &self.processes {
+            let Some(node) = process.node.as_ref().filter(|node| node.is_asleep()) else {
+                continue;
+            };
+            assert!(
+                !node.is_open(),
+                "seed {}: a passive node is open",
+                self.seed
+            );
+            assert_eq!(node.applied(), Position(0), "seed {}", self.seed);
+            self.led_passively += u32::from(node.replica().view().role == Role::Leader);
         }
     }
 
