@@ -7,6 +7,7 @@
 //! plaintext = true            # or [tls]; loopback only, unless it stands here
 //! ack = "disks"               # what an acknowledgement means
 //! tick_ms = 10
+//! passive = false             # whether it starts without a logic
 //!
 //! [[peer]]                    # every node, this one too
 //! node = 1
@@ -65,6 +66,9 @@ pub struct NodeFile {
     /// where there are more than two CPUs.
     #[serde(default)]
     pub logic_thread: Option<bool>,
+    /// Whether it starts without a logic: it journals, acknowledges and votes, and answers nobody. Default no.
+    #[serde(default)]
+    pub passive: bool,
     /// Allows plain text, on loopback only where it is not said.
     #[serde(default)]
     pub plaintext: bool,
@@ -217,6 +221,7 @@ impl NodeFile {
         replica.boot = boot();
         let mut node = NodeOptions::new(replica);
         node.config = self.engine.clone();
+        node.is_passive = self.passive;
         let others = self.peer.iter().filter(|peer| peer.node != self.node);
         let clients = self
             .peer
@@ -338,6 +343,10 @@ mod tests {
         assert_eq!(options.listen, "127.0.0.1:3".parse().unwrap());
         assert_eq!(options.peers.len(), 1);
         assert_eq!(options.clients.addresses.len(), 2);
+        assert!(!options.node.is_passive);
+        let text = TEXT.replace("node = 2\n", "node = 2\npassive = true\n");
+        let file: NodeFile = toml::from_str(&text).unwrap();
+        assert!(file.options().unwrap().node.is_passive);
         assert_eq!(options.node.replica.founders.voters.len(), 2);
         let text = TEXT
             .replace("disk+mem", "disks+dr")

@@ -154,8 +154,7 @@ fn activate<L: Logic, S: Storage>(
     match done {
         Ok(()) => {
             let text = format!(
-                "{{\"{word}\":{me},\"committed\":{},\"next\":\"cluster status says when it is not passive any more; \
-                 leave passive out of its file, or it is passive again at its next start\"}}",
+                "{{\"{word}\":{me},\"committed\":{}}}",
                 node.replica().committed()
             );
             Administered::Answer(0, text)
@@ -346,7 +345,7 @@ fn status<L: Logic, S: Storage>(node: &ClusterNode<L, S>) -> String {
         })
         .collect();
     format!(
-        "{{\"cluster\":\"{}\",\"node\":{},\"role\":\"{}\",\"is_open\":{},\"passive\":{},\"activation\":{},\"version\":{},\"versions\":[{},{}],\"term\":{},\"epoch\":{},\"leader\":{},\"ack\":\"{}\",\"gate\":\"{}\",\"held_by_site\":{},\
+        "{{\"cluster\":\"{}\",\"node\":{},\"role\":\"{}\",\"is_open\":{},\"passive\":{},\"activation\":{},\"activation_failed\":{},\"version\":{},\"versions\":[{},{}],\"term\":{},\"epoch\":{},\"leader\":{},\"ack\":\"{}\",\"gate\":\"{}\",\"held_by_site\":{},\
          \"voters\":{},\"learners\":{},\"last_index\":{},\"committed\":{},\"durable\":{},\"applied\":{},\"agreed\":{},\"disputed\":{},\"stands_at\":{},\"waiting\":{},\
          \"peers\":[{}]}}",
         options.cluster,
@@ -355,6 +354,7 @@ fn status<L: Logic, S: Storage>(node: &ClusterNode<L, S>) -> String {
         node.is_open(),
         node.is_passive(),
         node.activation().map_or("null".to_owned(), quoted),
+        node.activation_failed().map_or("null".to_owned(), quoted),
         node.version(),
         L::VERSIONS.start(),
         L::VERSIONS.end(),

@@ -80,13 +80,20 @@ impl<L: Logic, S: Storage> ClusterNode<L, S> {
         !self.passive.has_no_logic()
     }
 
-    /// How far it is on its way to a logic, in words; `None` while nobody has asked for it, and behind it.
-    pub(crate) fn activation(&self) -> Option<&str> {
+    /// How far it is on its way to a logic, in words; `None` where it is not.
+    pub(crate) fn activation(&self) -> Option<&'static str> {
         match &self.passive {
-            Passive::Not => None,
-            Passive::Asleep { failed, .. } => failed.as_deref(),
+            Passive::Not | Passive::Asleep { .. } => None,
             Passive::Recovering { .. } => Some("recovering"),
             Passive::CatchingUp { .. } => Some("catching up"),
+        }
+    }
+
+    /// Why it could not be made active when that was tried last.
+    pub(crate) fn activation_failed(&self) -> Option<&str> {
+        match &self.passive {
+            Passive::Asleep { failed, .. } => failed.as_deref(),
+            _ => None,
         }
     }
 

@@ -74,7 +74,8 @@ fn tell(options: &DriverOptions, driver: &Driver<Exchange>, format: Format) -> s
                 "listens": options.listen.to_string(),
                 "clients": clients.map(ToString::to_string),
                 "ack": replica.policy.name(),
-                "recovered": recovery.map(|recovery| json!({
+                "passive": options.node.is_passive,
+                "recovered": recovery.filter(|_| !options.node.is_passive).map(|recovery| json!({
                     "position": recovery.position.0,
                     "state_hash": format!("{:016x}", recovery.state_hash),
                     "journal": recovery.journal.to_string(),
@@ -98,7 +99,13 @@ fn tell(options: &DriverOptions, driver: &Driver<Exchange>, format: Format) -> s
                 clients.map_or("nowhere".to_owned(), ToString::to_string)
             )?;
             writeln!(out, "ack       {}", replica.policy.name())?;
-            if let Some(recovery) = recovery {
+            if let Some(recovery) = recovery.filter(|_| options.node.is_passive) {
+                writeln!(
+                    out,
+                    "passive   journals and votes, without a logic; the journal {}",
+                    recovery.journal
+                )?;
+            } else if let Some(recovery) = recovery {
                 writeln!(
                     out,
                     "recovered to position {}, state {:016x}; the journal {}",

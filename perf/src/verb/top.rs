@@ -138,6 +138,10 @@ impl Look<'_> {
         (took_ns > 0).then(|| ratio(now.saturating_sub(first), 1) * 1e9 / ratio(took_ns, 1))
     }
 
+    fn show_rate(&self, name: &str) -> String {
+        self.rate(name).map_or_else(|| "-".to_owned(), show_rate)
+    }
+
     fn released(&self, stage: &str) -> u64 {
         self.get(&format!("stage.{stage}.released"))
     }
@@ -200,18 +204,30 @@ impl Look<'_> {
             self.units.show(nanos(self.age()))
         );
         text.push_str(&self.cluster());
+        let has_ring = self.now.get("ring.slots").is_some();
+        if has_ring {
+            text.push_str(&self.ring_text());
+        }
+        text.push_str(&self.journal_text());
+        if has_ring {
+            text.push_str(&self.logic_text());
+        }
+        text
+    }
+
+    fn ring_text(&self) -> String {
         let slots = self.get("ring.slots");
         let used = slots.saturating_sub(self.get("ring.free_slots"));
         // An empty ring holds nobody up.
         let holder = self.holder().filter(|_| used > 0).unwrap_or("nobody");
-        text.push_str(&format!(
+        let mut text = format!(
             "ring     {} of {} slots used, held by {holder}\n",
             show_count(used),
             show_count(slots)
-        ));
+        );
         let mut table = Table::new("lrrrl");
         table.row(["stage", "released", "behind", "rate", "follows"]);
-        let rate = |name: &str| self.rate(name).map_or_else(|| "-".to_owned(), show_rate);
+        let rate = |name: &str| self.show_rate(name);
         let published = show_count(self.get("ring.published"));
         table.row([
             "(ring)",
@@ -244,25 +260,32 @@ impl Look<'_> {
             ]);
         }
         text.push_str(&table.to_string());
+        text
+    }
+
+    fn journal_text(&self) -> String {
         let sync = self.get("journal.last_sync_ns");
-        text.push_str(&format!(
+        format!(
             "journal  durable {}  waits for room {}\nsyncs    {} ({})  the last took {}\n",
             show_count(self.get("journal.durable")),
             show_count(self.get("journal.waits_for_room")),
             show_count(self.get("journal.syncs")),
-            rate("journal.syncs"),
+            self.show_rate("journal.syncs"),
             self.units.show(sync)
-        ));
-        text.push_str(&format!(
+        )
+    }
+
+    fn logic_text(&self) -> String {
+        let mut text = format!(
             "logic    refused {}  repeated {}  quarantined {}\n",
             show_count(self.get("logic.refused")),
             show_count(self.get("logic.repeated")),
             show_count(self.get("logic.quarantined"))
-        ));
+        );
         text.push_str(&format!(
             "outputs  {} ({})  spilled {}  consumers cut off {}\n",
             show_count(self.get("outputs.emitted")),
-            rate("outputs.emitted"),
+            self.show_rate("outputs.emitted"),
             show_count(self.get("outputs.spilled")),
             show_count(self.get("outputs.cut_consumers"))
         ));
@@ -295,6 +318,9 @@ impl Look<'_> {
             show_count(self.get("cluster.committed")),
             show_count(self.get("cluster.waiting"))
         );
+        if self.get("cluster.passive") == 1 {
+            text.push_str("passive  it journals, acknowledges and votes; nobody is answered\n");
+        }
         let disputed = self.get("cluster.disputed");
         if disputed > 0 {
             text.push_str(&format!(
@@ -351,6 +377,8 @@ impl Look<'_> {
             "started_ns": self.now.started_ns,
             "updated_ns": self.now.updated_ns,
             "held_by": self.holder(),
+            // Of a node of a cluster alone.
+            "passive": self.now.get("cluster.passive").map(|yes| yes == 1),
             "stages": stages,
             "counters": counters,
         })
@@ -396,6 +424,28 @@ mod tests {
             ("journal.syncs", 18_446_744_073_709),
             ("logic.applied", 18_446_744_072_000),
         ]
+    }
+
+    #[test]
+    fn of_a_node_without_a_logic_the_journal_is_shown() {
+        let rows = [
+            ("cluster.node", 3),
+            ("cluster.passive", 1),
+            ("journal.durable", 12_345),
+        ];
+        let now = counters(&rows);
+        let look = Look {
+            directory: "./x".to_owned(),
+            now: &now,
+            before: None,
+            now_ns: 3_001_000_000,
+            units: Units::Auto,
+        };
+        let text = look.text();
+        assert!(text.contains("\npassive  it journals"), "{text}");
+        assert!(text.contains("durable 12,345"), "{text}");
+        assert!(!text.contains("ring") && !text.contains("logic"), "{text}");
+        assert_eq!(look.json()["passive"], true);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! `force-single` works on a directory, since there is nobody left to ask, and `history` reads one.
 //!
 //! A question goes to the nodes in turn until one answers; a change goes to the leader, who says so if
-//! it is another. What can do harm says what it would do with `--dry-run`, and does it with `--yes`
+//! it is another, and `activate` to the node that it is about. What can do harm says what it would do with `--dry-run`, and does it with `--yes`
 //! alone.
 
 mod certs;
@@ -37,6 +37,7 @@ const LEADS_WITHIN: Duration = Duration::from_secs(3);
     after_help = "Examples:\n  lockstep cluster status --node node1.toml\n  \
                         lockstep cluster transfer 2 --node node1.toml\n  \
                         lockstep cluster add 4 --node node1.toml --dry-run\n  \
+                        lockstep cluster activate 3 --node node1.toml --yes\n  \
                         lockstep cluster history --dir /var/lib/lockstep/1\n  \
                         lockstep cluster certs certs --name demo --nodes 3\n\n\
                         Exit codes: 0 done · 1 nobody answered · 2 bad arguments · 6 the cluster refuses"
@@ -73,6 +74,13 @@ enum What {
     },
     /// Another node leads, within milliseconds
     Transfer {
+        /// Which
+        id: u16,
+        #[command(flatten)]
+        change: Change,
+    },
+    /// A passive node gets a logic: it makes the state from its own log, and may lead then
+    Activate {
         /// Which
         id: u16,
         #[command(flatten)]
@@ -140,6 +148,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<Exit> {
         What::Remove { id, change } => make(change, &format!("remove {id}"), true, global),
         // Nothing is lost by it, and it is taken back by another one.
         What::Transfer { id, change } => make(change, &format!("transfer {id}"), false, global),
+        What::Activate { id, change } => activate(*id, change, global),
         What::SwitchVersion { version, change } => {
             make(change, &format!("switch-version {version}"), true, global)
         }
@@ -177,20 +186,53 @@ fn make(
     if let Some(to) = told["transferring_to"].as_u64() {
         told["term"] = json!(status::leads_within(&reach, to, LEADS_WITHIN)?);
     }
+    tell(command, change.dry_run, code, &told, global)
+}
+
+/// The node itself is asked: where it is wanted most there may be no leader.
+fn activate(id: u16, change: &Change, global: &Global) -> anyhow::Result<Exit> {
+    let command = format!("activate {id}");
+    if !change.dry_run && !change.yes {
+        return Err(consent(&command));
+    }
+    let reach = change.reach.reach(0)?;
+    let is_it = |address: &&String| {
+        let status = status_of(&reach, address);
+        status.is_some_and(|status| status["node"] == id)
+    };
+    let Some(address) = reach.addresses.iter().find(is_it) else {
+        bail!(
+            "node {id} did not answer: does it run, and is its clients' port among the addresses?"
+        );
+    };
+    let (options, patience) = (&reach.options, reach.patience);
+    let (code, answer) = admin(address, options, &command, change.dry_run, patience)?;
+    let told = serde_json::from_str::<Value>(&answer).unwrap_or(Value::String(answer));
+    tell(&command, change.dry_run, code, &told, global)
+}
+
+/// What a node answered to a command.
+fn tell(
+    command: &str,
+    is_dry: bool,
+    code: u16,
+    told: &Value,
+    global: &Global,
+) -> anyhow::Result<Exit> {
     if code != 0 && global.format == Format::Text {
-        return Err(Refusal::environment(line(&told), "").into());
+        return Err(Refusal::environment(line(told), "").into());
     }
     let mut out = std::io::stdout().lock();
     match global.format {
         Format::Json => {
             let verb = command.split(' ').next().unwrap_or(command);
             let value = json!({
-                "verb": format!("cluster {verb}"), "command": command, "dry_run": change.dry_run,
+                "verb": format!("cluster {verb}"), "command": command, "dry_run": is_dry,
                 "code": code, "answer": told,
             });
             writeln!(out, "{}", serde_json::to_string_pretty(&value)?)?;
         }
-        Format::Text => writeln!(out, "{}", in_words(command, change.dry_run, &told))?,
+        Format::Text => writeln!(out, "{}", in_words(command, is_dry, told))?,
         Format::Quiet => {}
     }
     Ok(if code == 0 { Exit::Done } else { Exit::Refused })
@@ -225,6 +267,10 @@ fn in_words(command: &str, is_dry: bool, told: &Value) -> String {
                 "{command}: asked for, and node {whom} does not lead yet: cluster status says who does"
             ),
         },
+        "activate" => format!(
+            "{command}: it makes its state; cluster status says when it is not passive any more\n\
+             next      take `passive` out of its file, or it is passive again at its next start"
+        ),
         _ => format!("{command}: {done}"),
     }
 }
@@ -330,11 +376,8 @@ fn ask_leader(reach: &Reach, command: &str, is_dry: bool) -> anyhow::Result<(u16
 
 fn leader_first(reach: &Reach) -> Vec<String> {
     let leads = |address: &String| {
-        let answer = admin(address, &reach.options, "status", false, reach.patience);
-        let status = answer
-            .ok()
-            .and_then(|(_, text)| serde_json::from_str(&text).ok());
-        status.is_some_and(|status: Value| status["role"] == "leader")
+        let status = status_of(reach, address);
+        status.is_some_and(|status| status["role"] == "leader")
     };
     let leader = reach
         .addresses
@@ -349,6 +392,14 @@ fn leader_first(reach: &Reach) -> Vec<String> {
     let others: Vec<String> = others.cloned().collect();
     all.extend(others);
     all
+}
+
+/// What the node at this address says of itself, if it answers.
+fn status_of(reach: &Reach, address: &str) -> Option<Value> {
+    let answer = admin(address, &reach.options, "status", false, reach.patience);
+    answer
+        .ok()
+        .and_then(|(_, text)| serde_json::from_str(&text).ok())
 }
 
 /// An object as `key value, key value`.

@@ -357,7 +357,7 @@ impl Cluster {
                     &site,
                     [
                         at,
-                        words(&it["role"]),
+                        role(it),
                         &count(&it["durable"]),
                         &unapplied(it),
                         &behind,
@@ -462,6 +462,9 @@ impl Cluster {
                  start the others"
             ));
         }
+        if let Some(why) = it["activation_failed"].as_str() {
+            alarms.push(format!("node {node} stays passive: {why}"));
+        }
         if let Some(at) = it["stands_at"].as_u64() {
             alarms.push(format!(
                 "node {node}: the logic panicked on the event at position {at} and stands in front of it until a \
@@ -502,8 +505,20 @@ impl Told {
     }
 }
 
+/// What a node is; one without a logic is that before all.
+fn role(it: &Value) -> &str {
+    match (words(&it["role"]), it["passive"] == true) {
+        ("leader", true) => "leader, passive",
+        (_, true) => "passive",
+        (role, false) => role,
+    }
+}
+
 /// Events that are in a node's log and not yet in its state.
 fn unapplied(it: &Value) -> String {
+    if it["passive"] == true && it["applied"] == 0 {
+        return "-".to_owned();
+    }
     match (it["durable"].as_u64(), it["applied"].as_u64()) {
         (Some(durable), Some(applied)) => show_count(durable.saturating_sub(applied)),
         _ => "?".to_owned(),
@@ -586,6 +601,23 @@ mod tests {
             json["nodes"][2]["error"],
             "Connection refused (os error 111)"
         );
+    }
+
+    #[test]
+    fn a_passive_node_is_shown_as_one() {
+        let mut third = node(3, "follower", 5);
+        if let Ok(it) = &mut third.answer {
+            it["passive"] = json!(true);
+            it["applied"] = json!(0);
+            it["activation_failed"] = json!("no snapshot can be loaded");
+        }
+        let cluster = Cluster::of(vec![node(1, "leader", 5), node(2, "follower", 5), third]);
+        let text = cluster.text();
+        let row = text.lines().find(|line| line.contains("100.3")).unwrap();
+        let cells: Vec<&str> = row.split_whitespace().collect();
+        assert_eq!(cells[2..5], ["passive", "5", "-"], "{text}");
+        let alarm = "node 3 stays passive: no snapshot can be loaded";
+        assert!(text.contains(alarm), "{text}");
     }
 
     #[test]
