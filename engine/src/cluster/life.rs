@@ -46,6 +46,7 @@ use crate::ledger::Ledger;
 use crate::log::events_of;
 use crate::logic::{EventOf, Logic, OutputOf};
 use crate::runtime::clock::Clock;
+use crate::shared::Shared;
 use crate::stage::egress::Egress;
 use crate::stage::logic::{LogicStage, MultiDoor};
 use crate::stage::order::Order;
@@ -402,14 +403,18 @@ impl<L: Logic> Life<L> {
     }
 
     /// Moves the two promises (`LF2`).
-    pub(crate) fn promise(&mut self, durable: Position, committed: Position) {
+    pub(crate) fn promise(&mut self, durable: Position, committed: Position, shared: &Shared) {
         // What is in this ring and was not offered has no place in the log yet.
-        if let Some(to) = self.ledger.sequence(durable) {
-            self.durable.release_to(to.min(self.offered));
-        }
-        if let Some(to) = self.ledger.sequence(committed) {
-            self.committed.release_to(to.min(self.offered));
-        }
+        let ledger = self.ledger;
+        let within = |to: Position| ledger.sequence(to).unwrap_or_default().min(self.offered);
+        let durable = within(durable).max(self.durable.released());
+        let committed = within(committed).max(self.committed.released());
+        // First: whoever is woken by the gates finds it.
+        shared
+            .promised
+            .set(ledger.position(durable.min(committed)).0);
+        self.durable.release_to(durable);
+        self.committed.release_to(committed);
         self.let_ahead();
     }
 

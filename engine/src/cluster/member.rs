@@ -275,8 +275,7 @@ impl<L: Logic, A: Agreement> Member<L, A> {
             self.sessions_per_principal = found.sessions_per_principal;
         }
         worked |= life.turn();
-        life.promise(stand.durable, stand.committed);
-        self.shared.promised.set(life.promised().0);
+        life.promise(stand.durable, stand.committed, &self.shared);
         if life.open_door(agreement.tail().reached.position, both) {
             tracing::info!(
                 term = stand.leading,

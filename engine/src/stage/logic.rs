@@ -233,12 +233,18 @@ impl<L: Logic> LogicStage<L> {
         &self.core
     }
 
-    /// Steps through events until the claimed slots are used up, and commits what came out.
-    fn run(&mut self, events: &[EventOf<L>], done: &mut usize) -> Result<Ran, ClaimError> {
+    /// Steps through events until the claimed slots are used up, or *egress* is to have a turn, and commits what came
+    /// out.
+    fn run(
+        &mut self,
+        events: &[EventOf<L>],
+        done: &mut usize,
+        promised: u64,
+    ) -> Result<Ran, ClaimError> {
         let mut claim = self.outputs.try_claim_up_to(CHUNK)?;
         let slots = claim.slots();
         let mut out = Outputs::<L::Out>::new(slots.head, slots.tail, &mut self.spill);
-        let (core, shared) = (&mut self.core, &*self.shared);
+        let (core, shared, runs_ahead) = (&mut self.core, &*self.shared, self.runs_ahead);
         let (mut refused, mut repeated) = (0, 0);
         let first = *done;
         // A panic leaves `done` at the event that caused it.
@@ -252,7 +258,7 @@ impl<L: Logic> LogicStage<L> {
                     repeated += u64::from(outcome.code == code::REPEATED);
                 }
                 *done += 1;
-                if out.left() == 0 {
+                if out.left() == 0 || runs_ahead && shared.promised.get() != promised {
                     break;
                 }
             }
@@ -468,6 +474,12 @@ impl<L: Logic> LogicStage<L> {
         self.mailbox.has_letters() && !self.is_promised(position) && self.mailbox.is_due(position)
     }
 
+    /// Ahead of the promises there is much to do at once, and *egress* is on the same thread: once they have moved it has
+    /// something to let out.
+    fn have_moved(&self, promised: u64) -> bool {
+        self.runs_ahead && self.shared.promised.get() != promised
+    }
+
     /// Lets those look who asked to, if the state may be seen (`LS4`); whether there was anybody.
     fn show_state(&self) -> bool {
         self.mailbox.has_letters()
@@ -479,12 +491,14 @@ impl<L: Logic> LogicStage<L> {
         if self.panicked.is_none() {
             self.show_state();
         }
+        let promised = self.shared.promised.get();
         // LS1: what is applied already and was not released.
         let ahead = self.core.position().0 - self.ledger.position(first).0;
         let mut done = usize::try_from(ahead).map_err(|_| "LS1: at most one event is ahead")?;
         // Ends: each turn steps over an event, or returns.
         loop {
-            if !self.flush()? || done == events.len() || self.waits() {
+            let is_over = !self.flush()? || done == events.len() || self.waits();
+            if is_over || self.have_moved(promised) {
                 return Ok(self.progress(first, done));
             }
             if let Some(panic) = self.panicked.take() {
@@ -496,7 +510,7 @@ impl<L: Logic> LogicStage<L> {
                 done += 1;
                 continue;
             }
-            match self.run(events, &mut done) {
+            match self.run(events, &mut done, promised) {
                 Ok(Ran::Done) => {}
                 Ok(Ran::Stopped(cause)) => return Err(cause),
                 Ok(Ran::Panicked(panic)) => self.panicked = Some(panic),
