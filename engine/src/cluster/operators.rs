@@ -105,6 +105,9 @@ pub(crate) fn administer<L: Logic, S: Storage>(
     if let Some(why) = not_now(node, change) {
         return refused(format!("{change}: {why}"));
     }
+    if let Err(error) = node.replica().check_change(change) {
+        return refused(error.to_string());
+    }
     if is_dry {
         return Administered::Answer(0, format!("{{\"would\":\"{change}\"}}"));
     }

@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT as a flag, for programs that drain before they end.
+//! SIGTERM, SIGINT and SIGHUP as a flag, for programs that drain before they end.
 //!
 //! The handler stores a flag and nothing else; whoever runs the engine looks at it.
 
@@ -8,14 +8,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 static IS_ASKED_TO_END: AtomicBool = AtomicBool::new(false);
 
-/// Watches for SIGTERM and SIGINT from here on.
+/// Watches for SIGTERM and SIGINT from here on, and for SIGHUP (the terminal went away), unless whoever started
+/// this process has it ignored, as `nohup` does.
 ///
 /// # Errors
 ///
 /// What the system said.
 #[cfg(unix)]
 pub fn watch() -> std::io::Result<()> {
-    for signal in [libc::SIGTERM, libc::SIGINT] {
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+        if signal == libc::SIGHUP && is_ignored(signal) {
+            continue;
+        }
         // SAFETY: all fields of `sigaction` may be zero: no flags, an empty mask.
         let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
         action.sa_sigaction = note as extern "C" fn(libc::c_int) as usize;
@@ -27,6 +31,15 @@ pub fn watch() -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(unix)]
+fn is_ignored(signal: libc::c_int) -> bool {
+    // SAFETY: all fields of `sigaction` may be zero.
+    let mut now: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: `sigaction` wants a valid signal, and room for the action that is; it changes none.
+    let result = unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut now) };
+    result == 0 && now.sa_sigaction == libc::SIG_IGN
 }
 
 #[cfg(unix)]

@@ -10,7 +10,8 @@ use std::sync::{Arc, OnceLock};
 /// What the handler sets. Filled before the handler is installed.
 static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
-/// A flag that is set by Ctrl-C or SIGTERM. The second signal ends the process as usual.
+/// A flag that is set by Ctrl-C, SIGTERM, or SIGHUP where nobody has it ignored (`nohup`). The second signal ends
+/// the process as usual.
 #[must_use]
 pub fn flag() -> Arc<AtomicBool> {
     let flag = FLAG.get_or_init(Arc::default);
@@ -35,7 +36,15 @@ extern "C" fn handler(_: libc::c_int) {
 
 #[cfg(unix)]
 fn install() {
-    for signal in [libc::SIGINT, libc::SIGTERM] {
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        // SAFETY: an all-zero sigaction is a valid one.
+        let mut now: libc::sigaction = unsafe { std::mem::zeroed() };
+        // SAFETY: only asks which action there is; `now` outlives the call.
+        let asked = unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut now) };
+        let is_ignored = asked == 0 && now.sa_sigaction == libc::SIG_IGN;
+        if signal == libc::SIGHUP && is_ignored {
+            continue;
+        }
         // SAFETY: an all-zero sigaction is a valid one (no flags, an empty mask).
         let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
         action.sa_sigaction = handler as *const () as libc::sighandler_t;
@@ -44,7 +53,7 @@ fn install() {
         // SAFETY: `action` is initialised and outlives the call; the handler only stores to an
         // atomic, which is allowed in a signal handler.
         let result = unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
-        debug_assert_eq!(result, 0, "SIGINT and SIGTERM may be caught");
+        debug_assert_eq!(result, 0, "these signals may be caught");
     }
 }
 

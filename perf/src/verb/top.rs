@@ -338,7 +338,7 @@ impl Look<'_> {
         let held = self.get("cluster.held_by_site");
         if held > 0 {
             text.push_str(&format!(
-                "         {} frames wait for the other site\n",
+                "         frames that wait for the other site: {}\n",
                 show_count(held)
             ));
         }

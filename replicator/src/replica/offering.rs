@@ -143,7 +143,12 @@ impl<S: Storage> Replica<S> {
         Ok(position)
     }
 
-    fn check_change(&self, change: Change) -> Result<(), OfferError> {
+    /// Whether this leader would take the change now.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    pub fn check_change(&self, change: Change) -> Result<(), OfferError> {
         let refused = |reason| OfferError::Change { change, reason };
         self.consensus.members().check(change).map_err(refused)?;
         if change.leaves() == Some(self.options.node) {

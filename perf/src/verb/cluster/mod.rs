@@ -244,7 +244,7 @@ fn in_words(command: &str, is_dry: bool, told: &Value) -> String {
     let (verb, whom) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
     let held = told["held_by_site"].as_u64();
     let held = held.map_or(String::new(), |held| {
-        format!(" ({held} frames wait for the other site)")
+        format!(" ({})", status::waiting_frames(held))
     });
     if is_dry {
         return format!("{command}: would be done{held}; nothing was changed");

@@ -319,15 +319,11 @@ impl Cluster {
             }
         }
         if best["gate"] != "none" {
-            let held = count(&best["held_by_site"]);
-            text.push_str(&format!(
-                "sites     commits {}; {held} frames wait for the other site\n",
-                if best["gate"] == "sites" {
-                    "wait for two of them"
-                } else {
-                    "wait for none, by an operator's word"
-                }
-            ));
+            let held = waiting_frames(best["held_by_site"].as_u64().unwrap_or(0));
+            text.push_str(&match best["gate"] == "sites" {
+                true => format!("sites     commits wait for two of them; {held}\n"),
+                false => "sites     commits wait for none, by an operator's word\n".to_owned(),
+            });
         }
         text
     }
@@ -437,7 +433,8 @@ impl Cluster {
         }
         if let Some(held) = best["held_by_site"].as_u64().filter(|held| *held > 0) {
             alarms.push(format!(
-                "{held} frames wait for the other site: the line to it, or cluster degrade --yes"
+                "{}: the line to it, or cluster degrade --yes",
+                waiting_frames(held)
             ));
         }
         alarms
@@ -512,6 +509,16 @@ fn role(it: &Value) -> &str {
         (_, true) => "passive",
         (role, false) => role,
     }
+}
+
+/// How many frames wait for a voter of another site.
+pub(super) fn waiting_frames(held: u64) -> String {
+    let (frames, wait) = if held == 1 {
+        ("frame", "waits")
+    } else {
+        ("frames", "wait")
+    };
+    format!("{} {frames} {wait} for the other site", show_count(held))
 }
 
 /// Events that are in a node's log and not yet in its state.

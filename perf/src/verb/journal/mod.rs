@@ -147,6 +147,15 @@ fn target(path: &Path) -> anyhow::Result<Disk> {
     Err(Refusal::usage(format!("there is no directory {}", path.display()), hint).into())
 }
 
+/// A copy that lies in the journal's own directory goes with it.
+fn elsewhere(journal: &Path, copy: &Path) -> anyhow::Result<()> {
+    if std::fs::canonicalize(journal)? != std::fs::canonicalize(copy)? {
+        return Ok(());
+    }
+    let what = format!("{} is the journal's own directory", copy.display());
+    Err(Refusal::usage(what, "name another directory, best on another disk").into())
+}
+
 /// Gives a tool's error its exit code.
 pub(in crate::verb) fn refused(error: ToolError) -> anyhow::Error {
     let exit = match &error {

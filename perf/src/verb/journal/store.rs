@@ -16,8 +16,8 @@ use lockstep_perf::exit::{Exit, Refusal};
 use serde_json::{Value, json};
 
 use super::{
-    Consent, Journal, Meter, bytes, disk, duration, journal_in, print, refused, refused_snapshot,
-    target,
+    Consent, Journal, Meter, bytes, disk, duration, elsewhere, journal_in, print, refused,
+    refused_snapshot, target,
 };
 use crate::verb::Global;
 
@@ -399,6 +399,7 @@ pub(super) struct ArchiveArgs {
 pub(super) fn archive(args: &ArchiveArgs, global: &Global) -> anyhow::Result<Exit> {
     let storage = journal_in(&args.journal.dir)?;
     let archive = Archive::new(target(&args.archive)?);
+    elsewhere(&args.journal.dir, &args.archive)?;
     if args.seal {
         seal::seal(&storage).map_err(refused)?;
     }
@@ -567,6 +568,7 @@ pub(super) struct ShipArgs {
 /// Ships what is new, or verifies what was shipped.
 pub(super) fn ship(args: &ShipArgs, global: &Global) -> anyhow::Result<Exit> {
     let (journal, to) = (journal_in(&args.journal.dir)?, target(&args.to)?);
+    elsewhere(&args.journal.dir, &args.to)?;
     if args.seal {
         seal::seal(&journal).map_err(refused)?;
     }
