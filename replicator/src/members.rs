@@ -45,6 +45,9 @@ pub enum Change {
         /// The learner that gets its vote.
         by: NodeId,
     },
+    /// All others leave for ever: an operator has forced this node to go on alone. Nobody asks a running cluster
+    /// for it.
+    Alone(NodeId),
 }
 
 /// Where the change lies in the one event of a membership frame: behind the header that events of the
@@ -121,6 +124,7 @@ impl Members {
                 members.voters.retain(|voter| *voter != gone);
                 members.voters.push(by);
             }
+            Change::Alone(node) => return Members::of_voters(&[node]),
         }
         members
     }
@@ -191,6 +195,7 @@ impl Members {
             Change::Replace { by, .. } if !self.learners.contains(&by) => {
                 Err("the one that is to come is no learner: add it as one first")
             }
+            Change::Alone(_) => Err("a node is forced to go on alone while it is off"),
             Change::AddLearner(_)
             | Change::Promote(_)
             | Change::Remove(_)
@@ -204,7 +209,10 @@ impl Change {
     #[must_use]
     pub fn node(self) -> NodeId {
         match self {
-            Change::AddLearner(node) | Change::Promote(node) | Change::Remove(node) => node,
+            Change::AddLearner(node)
+            | Change::Promote(node)
+            | Change::Remove(node)
+            | Change::Alone(node) => node,
             Change::Replace { by, .. } => by,
         }
     }
@@ -213,7 +221,7 @@ impl Change {
     #[must_use]
     pub fn leaves(self) -> Option<NodeId> {
         match self {
-            Change::AddLearner(_) | Change::Promote(_) => None,
+            Change::AddLearner(_) | Change::Promote(_) | Change::Alone(_) => None,
             Change::Remove(gone) | Change::Replace { gone, .. } => Some(gone),
         }
     }
@@ -233,10 +241,12 @@ impl Change {
             Change::Promote(_) => 2,
             Change::Remove(_) => 3,
             Change::Replace { .. } => 4,
+            // 5 and 6 are words on the other site.
+            Change::Alone(_) => 7,
         };
         let gone = match self {
             Change::Replace { gone, .. } => u32::from(gone.0),
-            Change::AddLearner(_) | Change::Promote(_) | Change::Remove(_) => 0,
+            Change::AddLearner(_) | Change::Promote(_) | Change::Remove(_) | Change::Alone(_) => 0,
         };
         let own = &mut event[CHANGE_AT..CHANGE_AT + CHANGE_BYTES];
         own[..4].copy_from_slice(&CHANGE_MAGIC.to_le_bytes());
@@ -263,6 +273,7 @@ impl Change {
             ([2, 0, 0, 0], None) => Some(Change::Promote(node)),
             ([3, 0, 0, 0], None) => Some(Change::Remove(node)),
             ([4, 0, 0, 0], Some(gone)) => Some(Change::Replace { gone, by: node }),
+            ([7, 0, 0, 0], None) => Some(Change::Alone(node)),
             _ => None,
         }
     }
@@ -275,6 +286,7 @@ impl fmt::Display for Change {
             Change::Promote(node) => write!(f, "promote {node}"),
             Change::Remove(node) => write!(f, "remove {node}"),
             Change::Replace { gone, by } => write!(f, "replace {gone} by {by}"),
+            Change::Alone(node) => write!(f, "{node} goes on alone"),
         }
     }
 }
@@ -293,6 +305,7 @@ mod tests {
             Change::AddLearner(NodeId(4)),
             Change::Promote(NodeId(4)),
             Change::Remove(NodeId(1)),
+            Change::Alone(NodeId(2)),
             Change::Replace {
                 gone: NodeId(1),
                 by: NodeId(4),

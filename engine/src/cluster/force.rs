@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::event::{Kinds, Slot};
 use crate::logic::{EventOf, Logic};
 use crate::runtime::clock::Clock;
+use crate::system::Membership;
 
 /// Makes the node in this directory the only member of its cluster, from the epoch in `options` on.
 ///
@@ -31,8 +32,12 @@ pub fn force_single<L: Logic>(directory: &Path, options: &NodeOptions) -> Result
     let mut word = EventOf::<L>::event(&asked);
     let now_ns = Clock::System.now_ns().unwrap_or(0);
     word.header_mut().time = now_ns;
-    let word = bytemuck::bytes_of(&word);
-    Ok(replica::force_single(disk, &journal, own, word, now_ns)?)
+    let mut change = EventOf::<L>::event(&Membership::default());
+    change.header_mut().time = now_ns;
+    let (word, change) = (bytemuck::bytes_of(&word), bytemuck::bytes_of(&change));
+    Ok(replica::force_single(
+        disk, &journal, own, word, change, now_ns,
+    )?)
 }
 
 /// What [`force_single`] would do; a torn tail is cut, as at a start, and nothing else is changed.

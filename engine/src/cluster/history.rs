@@ -163,7 +163,7 @@ impl Reading {
                 None => Outcome::NotDone,
             };
             self.end_word(outcome);
-        } else if let Some(deed) = deed {
+        } else if let Some(deed) = deed.filter(|deed| !deed.is_forced()) {
             let what = What::Changed { deed, is_taken };
             self.push(position, header.time, self.term.unwrap_or(0), what);
         }
@@ -216,6 +216,11 @@ fn word(header: &Header, body: &[u8]) -> Option<Administration> {
 }
 
 impl Deed {
+    /// Written with the word in front of it, by what did it.
+    fn is_forced(&self) -> bool {
+        matches!(self, Deed::Members(Change::Alone(_)))
+    }
+
     fn of(header: &Header, event: &[u8]) -> Option<Deed> {
         match header.kind {
             Membership::KIND => Change::read_from(event)
@@ -332,6 +337,7 @@ mod tests {
         };
         let switch = Event64::event(&switch);
         log.frame(5, 0, &[switch, word(Action::ForceSingle)]);
+        log.frame(5, 0, &[change(Change::Alone(NodeId(4)))]);
         log.frame(5, 0, &[word(Action::SwitchVersion), switch]);
         log.frame(5, 0, &[word(Action::Transfer), word(Action::Gate)]);
         let at = |position| Position(position);
@@ -363,11 +369,11 @@ mod tests {
                     came(Action::ForceSingle, Outcome::Done { position: at(12) })
                 ),
                 (
-                    13,
-                    came(Action::SwitchVersion, Outcome::Done { position: at(14) })
+                    14,
+                    came(Action::SwitchVersion, Outcome::Done { position: at(15) })
                 ),
-                (15, came(Action::Transfer, Outcome::Open)),
-                (16, came(Action::Gate, Outcome::Open)),
+                (16, came(Action::Transfer, Outcome::Open)),
+                (17, came(Action::Gate, Outcome::Open)),
             ]
         );
     }

@@ -116,6 +116,7 @@ pub(crate) fn administer<L: Logic, S: Storage>(
     let action = match change {
         Change::AddLearner(_) => Action::Add,
         Change::Remove(_) => Action::Remove,
+        Change::Alone(_) => Action::ForceSingle,
         // No word replaces a node in one step.
         Change::Promote(_) | Change::Replace { .. } => Action::Promote,
     };

@@ -341,6 +341,8 @@ fn the_whole_node_keeps_the_simulators_rules() {
         // What becomes of an event on which a logic panics is in `cluster`.
         let plan = Plan {
             panics: false,
+            // An engine is forced in `cluster`.
+            forces_at_ns: 0,
             ..Plan::of_seed(seed)
         };
         if let Err(failure) = run_seed_of::<Whole>(&plan) {

@@ -152,6 +152,16 @@ pub enum StartError {
         /// As the journal says.
         found: Epoch,
     },
+    /// It was left behind when another node was forced to go on; or nobody was forced.
+    #[error(
+        "the journal here is of epoch {found}, the configuration says {expected}: an epoch rises by `cluster force-single` on the one node that goes on, and not in a file; who was left behind comes back under a new id, with an empty directory"
+    )]
+    EpochNotForced {
+        /// As configured.
+        expected: Epoch,
+        /// As the journal says.
+        found: Epoch,
+    },
     /// An epoch that does not rise.
     #[error(
         "the journal here is of epoch {found}: a cluster is forced by a higher one than that, {asked} was asked for"

@@ -3,6 +3,13 @@
 //! The node must have ended, and the others must be off and stay off: nothing here can see whether
 //! they are. All of its log counts as committed, also what no quorum ever had; it is the only member;
 //! and the epoch rises, so that whoever was left behind is refused and comes back under a new id.
+//!
+//! # Invariants
+//!
+//! * `FO1` Behind a log that is not empty come two frames: who wanted it, and that this node goes on alone. Whoever
+//!   is added later, and has the log from its beginning, has these members from there on too.
+//! * `FO2` The frames are durable before the node remembers that it is alone: with one half only it is a node of
+//!   before, with a longer tail.
 
 use lockstep_journaler::storage::Storage;
 use lockstep_journaler::{
@@ -11,10 +18,9 @@ use lockstep_journaler::{
 
 use super::notes::Notes;
 use super::opening::{checked_notes, read_index};
-use super::{Fatal, ReplicaOptions, StartError};
-use crate::consensus::LogIndex;
+use super::{Fatal, Mutation, ReplicaOptions, StartError};
 use crate::ids::Epoch;
-use crate::members::Members;
+use crate::members::{Change, Members};
 
 /// What was forced.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +38,8 @@ pub struct Forced {
 }
 
 /// Makes the node in this directory the only member of its cluster, from the epoch in `options` on; behind
-/// its log comes `word`, one event that says who wanted it, at this time. None comes behind an empty log.
+/// its log come two events, of this time: `word`, which says who wanted it, and `change`, into which is written that
+/// this node goes on alone (`FO1`).
 ///
 /// # Errors
 ///
@@ -42,25 +49,35 @@ pub fn force_single<S: Storage>(
     journal: &Options,
     options: &ReplicaOptions,
     word: &[u8],
+    change: &[u8],
     time_ns: u64,
 ) -> Result<Forced, StartError> {
     let schema_version = u16::try_from(journal.schema.version).unwrap_or(u16::MAX);
     let Opened {
         mut journal,
         mut notes,
-        index,
         forced,
     } = open(storage, journal, options)?;
-    // MB2: what is applied and the members there, in one durable write.
-    notes.applied = index.last();
-    notes.committed = index.last();
-    notes.members = Members::of_voters(&[options.node]);
-    notes.epoch = options.epoch;
-    journal.set_notes(&notes.encode()).map_err(Fatal::from)?;
     if forced.position > Position(0) {
-        // FO1
-        write_word(&mut journal, options, schema_version, word, time_ns)?;
+        let mut change = change.to_vec();
+        Change::Alone(options.node).write_to(&mut change);
+        let frames = [
+            (FrameKind::Events, word),
+            (FrameKind::Membership, &change[..]),
+        ];
+        let is_said = options.mutation != Some(Mutation::AloneNotInTheLog);
+        let frames = &frames[..1 + usize::from(is_said)];
+        // FO2
+        write(&mut journal, options, schema_version, frames, time_ns)?;
     }
+    // MB2: what is applied and the members there, in one durable write.
+    notes.applied = journal.tail().index;
+    notes.committed = notes.applied;
+    notes.members = Members::of_voters(&[options.node]);
+    if options.mutation != Some(Mutation::EpochNotRemembered) {
+        notes.epoch = options.epoch;
+    }
+    journal.set_notes(&notes.encode()).map_err(Fatal::from)?;
     journal.close().map_err(Fatal::from)?;
     Ok(forced)
 }
@@ -85,7 +102,6 @@ pub fn would_force_single<S: Storage>(
 struct Opened<S: Storage> {
     journal: Journal<S>,
     notes: Notes,
-    index: LogIndex,
     forced: Forced,
 }
 
@@ -123,34 +139,37 @@ fn open<S: Storage>(
     Ok(Opened {
         journal,
         notes,
-        index,
         forced,
     })
 }
 
-/// As if this node had been elected once more, and had cut this one frame.
-fn write_word<S: Storage>(
+/// As if this node had been elected once more, and had cut these frames of one event each.
+fn write<S: Storage>(
     journal: &mut Journal<S>,
     options: &ReplicaOptions,
     schema_version: u16,
-    word: &[u8],
+    frames: &[(FrameKind, &[u8])],
     time_ns: u64,
 ) -> Result<(), Fatal> {
-    let tail = *journal.tail();
+    let mut tail = *journal.tail();
     let term = Term(journal.term().0.max(tail.term) + 1);
     journal.set_term_and_vote(term, Some(options.node.number()))?;
-    let draft = FrameDraft {
-        time_ns: time_ns.max(tail.time_ns),
-        term,
-        index: tail.index + 1,
-        commit: tail.reached.position,
-        schema_version,
-        kind: FrameKind::Events as u8,
-        flags: 0,
-    };
-    let body = [word, &[]];
-    let header = &journal.cutter().seal(&draft, 1, body);
-    journal.write(&[Frame { header, body }])?;
+    let commit = tail.reached.position;
+    for &(kind, event) in frames {
+        let draft = FrameDraft {
+            time_ns: time_ns.max(tail.time_ns),
+            term,
+            index: tail.index + 1,
+            commit,
+            schema_version,
+            kind: kind as u8,
+            flags: 0,
+        };
+        let body = [event, &[]];
+        let header = &journal.cutter().seal(&draft, 1, body);
+        journal.write(&[Frame { header, body }])?;
+        tail = *journal.tail();
+    }
     journal.sync()?;
     Ok(())
 }
@@ -162,7 +181,7 @@ mod tests {
     use super::*;
     use crate::consensus::Role;
     use crate::ids::NodeId;
-    use crate::members::{CHANGE_AT, Change};
+    use crate::members::CHANGE_AT;
     use crate::replica::Replica;
     use crate::simulation::model::{EVENT_BYTES, EVENTS};
     use crate::wire::Message;
@@ -180,6 +199,18 @@ mod tests {
         let mut options = ReplicaOptions::new("paris".parse().unwrap(), NodeId(1), &[NodeId(1)]);
         options.epoch = Epoch(epoch);
         options
+    }
+
+    fn force(disk: &Simulated, epoch: u32) -> Result<Forced, StartError> {
+        let nothing = [0; EVENT_BYTES as usize];
+        force_single(
+            disk.clone(),
+            &journal(),
+            &options(epoch),
+            &WORD,
+            &nothing,
+            9,
+        )
     }
 
     /// Turns until this holds; the number of turns has a limit, time does not matter.
@@ -225,12 +256,11 @@ mod tests {
         let position = replica.offer([&event, &[]], 2).unwrap();
         assert!(!until(&mut replica, &mut now, |one| one.committed() > position));
         drop(replica);
-        let again = options(0);
         assert!(matches!(
-            force_single(disk.clone(), &journal(), &again, &WORD, 9),
+            force(&disk, 0),
             Err(StartError::EpochNotAbove { .. })
         ));
-        let forced = force_single(disk.clone(), &journal(), &options(1), &WORD, 9).unwrap();
+        let forced = force(&disk, 1).unwrap();
         assert_eq!(forced.members_before.voters, [NodeId(1), NodeId(2)]);
         assert_eq!(forced.position, Position(position.0 + 1));
         assert!(forced.committed_before <= position);
@@ -240,13 +270,13 @@ mod tests {
             Err(StartError::OlderEpoch { .. })
         ));
         let (mut replica, opened) = Replica::open(disk, &journal(), &options(1)).unwrap();
-        assert_eq!(opened.committed, forced.position);
+        // FO1: both frames are in the log, and are committed.
+        assert_eq!(opened.committed, Position(forced.position.0 + 2));
         assert!(until(&mut replica, &mut now, |one| one.is_ready_to_lead()));
         assert_eq!(replica.view().role, Role::Leader);
         assert_eq!(replica.members().voters, [NodeId(1)]);
         let next = replica.offer([&event, &[]], 3).unwrap();
-        // FO1: behind the word, which is committed with it.
-        assert_eq!(next, Position(forced.position.0 + 1));
+        assert_eq!(next, opened.committed);
         assert!(until(&mut replica, &mut now, |one| one.committed() > next));
         let mut reader = replica
             .reader(lockstep_journaler::From::Position(forced.position))
@@ -254,13 +284,34 @@ mod tests {
         let word = reader.next_frame().unwrap().unwrap();
         assert_eq!(word.body(), WORD);
         assert!(word.header().term > 1, "of a term of its own");
+        let alone = reader.next_frame().unwrap().unwrap();
+        assert_eq!(
+            Change::read_from(alone.body()),
+            Some(Change::Alone(NodeId(1)))
+        );
+    }
+
+    #[test]
+    fn an_epoch_rises_by_force_and_in_no_file() {
+        let disk = Simulated::new(1);
+        drop(Replica::create(disk.clone(), &journal(), &options(0)).unwrap());
+        // Who was left behind has the new number in its file: it does not start, and is as it was.
+        let refused = Replica::open(disk.clone(), &journal(), &options(1)).unwrap_err();
+        let (expected, found) = (Epoch(1), Epoch(0));
+        assert_eq!(
+            refused.to_string(),
+            StartError::EpochNotForced { expected, found }.to_string()
+        );
+        drop(Replica::open(disk.clone(), &journal(), &options(0)).unwrap());
+        force(&disk, 1).unwrap();
+        drop(Replica::open(disk, &journal(), &options(1)).unwrap());
     }
 
     #[test]
     fn fo1_behind_an_empty_log_there_is_no_word() {
         let disk = Simulated::new(1);
         drop(Replica::create(disk.clone(), &journal(), &options(0)).unwrap());
-        let forced = force_single(disk.clone(), &journal(), &options(1), &WORD, 9).unwrap();
+        let forced = force(&disk, 1).unwrap();
         assert_eq!(forced.position, Position(0));
         let (replica, _) = Replica::open(disk, &journal(), &options(1)).unwrap();
         assert_eq!(replica.tail().reached.position, Position(0));

@@ -49,6 +49,12 @@ pub enum Mutation {
     MarksAlone,
     /// A leader that stands where another went past leads on.
     LeadsOnWhereItStands,
+    /// A node is forced to go on alone, and the log does not say so.
+    AloneNotInTheLog,
+    /// A node is forced to go on alone, and its directory does not remember the epoch.
+    EpochNotRemembered,
+    /// A node goes by the epoch in its file, though nobody forced it.
+    EpochTakenFromTheFile,
     /// A logic that runs ahead of its gate answers at once.
     OutputBeforeItsGate,
     /// A deposed leader keeps what its logic had applied ahead of its gate.
@@ -80,6 +86,9 @@ impl Mutation {
         Mutation::LeadsOnWhereItStands,
         Mutation::WordInTheLogNotSeen,
         Mutation::WordOutlivesItsTerm,
+        Mutation::AloneNotInTheLog,
+        Mutation::EpochNotRemembered,
+        Mutation::EpochTakenFromTheFile,
         Mutation::OutputBeforeItsGate,
         Mutation::KeepsAStateThatDidNotCommit,
     ];
@@ -110,6 +119,9 @@ impl Mutation {
             Mutation::AnewWithOldMembers => "anew-with-old-members",
             Mutation::WordInTheLogNotSeen => "word-in-the-log-not-seen",
             Mutation::WordOutlivesItsTerm => "word-outlives-its-term",
+            Mutation::AloneNotInTheLog => "alone-not-in-the-log",
+            Mutation::EpochNotRemembered => "epoch-not-remembered",
+            Mutation::EpochTakenFromTheFile => "epoch-taken-from-the-file",
             Mutation::OutputBeforeItsGate => "output-before-its-gate",
             Mutation::KeepsAStateThatDidNotCommit => "keeps-a-state-that-did-not-commit",
         }

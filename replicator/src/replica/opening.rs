@@ -105,6 +105,13 @@ impl<S: Storage> Replica<S> {
             });
         }
         let notes = checked_notes(&journal, options)?;
+        let takes_any = options.mutation == Some(Mutation::EpochTakenFromTheFile);
+        if notes.epoch < options.epoch && !takes_any {
+            return Err(StartError::EpochNotForced {
+                expected: options.epoch,
+                found: notes.epoch,
+            });
+        }
         let (index, known) = read_index(&storage, &journal, &notes)?;
         if notes.applied > index.last() {
             return Err(StartError::Forgot {

@@ -14,6 +14,7 @@
 //! | `S11` where the other site gates, what is committed is on disks of two sites | as `S3`, unless an operator said otherwise, to this leader or in its log |
 //! | `S12` a log begins behind a frame that is committed | by the same list as `S4`, for what was given up and for what began behind another's snapshot |
 //! | `S13` an event on which the logic panics is passed over behind its mark, and only that | every position that a logic goes past, against the committed marks; every mark against who stood there |
+//! | `S14` who was left behind when another node was forced to go on changes nothing; force takes nothing from the node itself | its role, and its commit against the history before; the disk, before and behind |
 //! | `S10` one order for all clients | a request that began behind an answer is done behind it |
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +30,7 @@ use crate::ids::NodeId;
 use crate::members::Members;
 use crate::sites::{Gating, Sites};
 
+mod forcing;
 mod quarantine;
 
 /// What has been seen of one node.
@@ -52,6 +54,14 @@ struct Seen {
     forgotten: BTreeMap<u64, OnDisk>,
 }
 
+/// A frame's `header_crc`, the position of its first event, and its events.
+fn read(frame: &OnDisk) -> (u32, u64, Vec<Event>) {
+    let bytes = frame.body.chunks_exact(size_of::<Event>());
+    let events = bytes.map(bytemuck::pod_read_unaligned).collect();
+    let header = &frame.header;
+    (header.header_crc(), header.first_position, events)
+}
+
 impl Seen {
     /// The frame with this index that it has, or had promised and lost with its power.
     fn frame(&self, index: u64) -> Option<&OnDisk> {
@@ -66,6 +76,9 @@ pub struct Checker {
     leaders: BTreeMap<u64, NodeId>,
     frames: BTreeMap<(u64, u64), u32>,
     committed: Vec<u32>,
+    /// The events of each of those frames, and the position of the first.
+    events: Vec<(u64, Vec<Event>)>,
+    forced: forcing::Forced,
     position: u64,
     /// The term of the leader that committed last.
     committed_in: u64,
@@ -140,7 +153,7 @@ impl Checker {
     /// How many terms had a leader.
     #[must_use]
     pub fn elections(&self) -> u64 {
-        self.leaders.len() as u64
+        self.leaders.len() as u64 + self.forced.elections
     }
 
     /// How many requests were done.
@@ -201,6 +214,9 @@ impl Checker {
         node: &N,
         disks: &BTreeMap<NodeId, Simulated>,
     ) -> Result<(), String> {
+        if self.forced.has_left(id) {
+            return self.check_left(id, node);
+        }
         self.check_base(id, node)?;
         self.check_rows(id, node)?;
         self.check_roles(id, node)?;
@@ -418,25 +434,30 @@ impl Checker {
                     "S3: the disk of {holder} has no frame {at} before {own}"
                 ));
             };
-            self.committed.push(frame.header.header_crc());
-            let bytes = frame.body.chunks_exact(size_of::<Event>());
-            let events: Vec<Event> = bytes.map(bytemuck::pod_read_unaligned).collect();
-            for (position, event) in (frame.header.first_position..).zip(&events) {
-                if self.model.panics_on(event) {
-                    self.broken.insert(position, BTreeSet::new());
-                }
-                if event.kind == MARK {
-                    self.check_mark(id, event.register, replica.members())?;
-                }
-                if let Some(reply) = self.model.apply(position, event) {
-                    self.replies.insert(position, reply);
-                }
-                self.hashes.insert(position + 1, self.model.hash());
+            let (crc, first, events) = read(frame);
+            for event in events.iter().filter(|event| event.kind == MARK) {
+                self.check_mark(id, event.register, replica.members())?;
             }
+            self.put(crc, first, events);
         }
         self.position = committed;
         self.committed_in = self.committed_in.max(term);
         Ok(())
+    }
+
+    /// One more frame is committed.
+    fn put(&mut self, crc: u32, first: u64, events: Vec<Event>) {
+        for (position, event) in (first..).zip(&events) {
+            if self.model.panics_on(event) {
+                self.broken.insert(position, BTreeSet::new());
+            }
+            if let Some(reply) = self.model.apply(position, event) {
+                self.replies.insert(position, reply);
+            }
+            self.hashes.insert(position + 1, self.model.hash());
+        }
+        self.committed.push(crc);
+        self.events.push((first, events));
     }
 
     /// `S11`
@@ -459,6 +480,10 @@ impl Checker {
         let voters: Vec<NodeId> = holders.iter().copied().filter(is_voter).collect();
         if self.sites.has_two(&voters) {
             self.gated += 1;
+            return Ok(());
+        }
+        // Who was forced to go on alone waits for nobody, until its voters are at two sites again.
+        if self.forced.is_so() && !self.sites.has_two(&replica.members().voters) {
             return Ok(());
         }
         // A node that comes up knows of a commit, and not always of the word under which it was made.

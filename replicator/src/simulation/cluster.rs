@@ -7,6 +7,7 @@
 //! | `traffic` | messages and connections |
 //! | `clients`, `operator` | who asks |
 //! | `faults`, `staged` | what goes wrong, at random and one behind the other |
+//! | `forcing` | one node is forced to go on alone |
 //! | `ending` | all is healed, and has to be well |
 
 use std::cmp::Reverse;
@@ -22,12 +23,13 @@ use super::node::{Node, Request, Setup};
 use super::plan::Plan;
 use super::random::Random;
 use super::tally::Tally;
-use crate::ids::NodeId;
+use crate::ids::{Epoch, NodeId};
 use crate::sites::Sites;
 
 mod clients;
 mod ending;
 mod faults;
+mod forcing;
 mod operator;
 mod staged;
 mod starting;
@@ -59,6 +61,7 @@ enum Happening {
     Restart(NodeId),
     HealNetwork,
     HealDisk(NodeId),
+    Force,
     Mend,
 }
 
@@ -95,6 +98,8 @@ struct Process<N> {
     is_made: bool,
     /// For ever: its disk is lost, or it was removed.
     is_gone: bool,
+    /// Another node was forced to go on without it, and it does not know.
+    is_left: bool,
     /// A fault of its disk was planned: it may stop.
     is_hurt: bool,
     /// Its disk has no room: it may stop too, though it should wait.
@@ -143,6 +148,8 @@ pub(super) struct Cluster<N: Node> {
     tally: Tally,
     founders: Vec<NodeId>,
     next_id: u16,
+    /// How often an operator has forced a node to go on.
+    epoch: Epoch,
     /// Requests that are answered are done before this position.
     floor: u64,
     lost_for_ever: u64,
@@ -180,6 +187,7 @@ impl<N: Node> Cluster<N> {
             checker: Checker::new(),
             tally: Tally::default(),
             next_id: plan.voters + 1,
+            epoch: Epoch(0),
             founders: founders.clone(),
             floor: 0,
             lost_for_ever: 0,
@@ -207,6 +215,9 @@ impl<N: Node> Cluster<N> {
         cluster.after(plan.fault_every_ns, Happening::Fault);
         if plan.operator_every_ns > 0 {
             cluster.after(plan.operator_every_ns, Happening::Operator);
+        }
+        if plan.forces_at_ns > 0 {
+            cluster.after(plan.forces_at_ns, Happening::Force);
         }
         if plan.snapshot_every_ns > 0 {
             cluster.after(plan.snapshot_every_ns, Happening::Snapshot);

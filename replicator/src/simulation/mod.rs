@@ -28,6 +28,7 @@
 //! | a full disk | the node waits |
 //! | rot in a journal, a lost disk | the node does not start; another takes its place under a new id |
 //! | two leaders that write alone, a majority whose one member forgets and meets the others, staged on purpose | all of the above, one behind the other |
+//! | a majority that is lost, and an operator who forces one node to go on alone | that node, with all that it has; who was left behind is refused by its epoch |
 //! | events on which the logic panics | a majority puts them into quarantine, and all go on |
 //! | members added, promoted, replaced, removed, leadership handed over | all of the above at the same time |
 //!

@@ -24,12 +24,15 @@ use lockstep_journaler::storage::Simulated;
 use lockstep_journaler::tools::{Catalog, ToolError};
 use lockstep_journaler::{From, Options, Position, Reader, Term};
 
-use super::model::{ADD, EVENTS, Event, Model, OPEN, Reply};
+use super::model::{ADD, EVENT_BYTES, EVENTS, Event, Model, OPEN, Reply};
 use super::quarantining::Quarantining;
 use crate::consensus::Role;
 use crate::ids::NodeId;
 use crate::members::Change;
-use crate::replica::{Mutation, OfferError, Opened, ReceiveError, Replica, ReplicaOptions};
+use crate::replica::{
+    Forced, Mutation, OfferError, Opened, ReceiveError, Replica, ReplicaOptions, StartError,
+    force_single,
+};
 use crate::sites::Gating;
 use crate::wire::Message;
 
@@ -91,6 +94,17 @@ pub trait Node: Sized {
     ///
     /// Why it will not start.
     fn open(setup: &Setup) -> Result<Self, String>;
+
+    /// Makes the node on this disk the only member, in the epoch of its options.
+    ///
+    /// # Errors
+    ///
+    /// Why it will not.
+    fn force(setup: &Setup, time_ns: u64) -> Result<Forced, StartError> {
+        let (storage, word) = (setup.storage.clone(), [0; EVENT_BYTES as usize]);
+        let (journal, replica) = (&setup.journal, &setup.replica);
+        force_single(storage, journal, replica, &word, &word, time_ns)
+    }
 
     /// Its part in the cluster, for the checkers.
     fn replica(&self) -> &Replica<Simulated>;

@@ -56,6 +56,8 @@ pub struct Plan {
     pub stages: bool,
     /// Whether the logic panics on some events, on every node.
     pub panics: bool,
+    /// When an operator forces one node to go on alone, since the others are lost; 0: never.
+    pub forces_at_ns: u64,
     /// Whether processes, machines and disks fail.
     pub breaks_nodes: bool,
     /// Whether the network is cut.
@@ -105,12 +107,17 @@ impl Plan {
             hears_last_words: Random::new(seed ^ 0x1a57_303d).chance(700),
             stages: Random::new(seed ^ 0x057a_6e5d).chance(500),
             panics: Random::new(seed ^ 0x0bad_e7e7).chance(200),
+            forces_at_ns: 0,
             breaks_nodes: !random.chance(100),
             breaks_network: !random.chance(100),
             mutation: None,
             is_traced: false,
         };
+        let mut force = Random::new(seed ^ 0x00f0_4ce5);
+        let is_forced = force.chance(100) && plan.voters >= 3;
+        let forces_at_ns = plan.chaos_ns / 1000 * force.between(200, 800);
         Plan {
+            forces_at_ns: if is_forced { forces_at_ns } else { 0 },
             has_sites: is_gated && plan.policy == Policy::Disks && plan.voters >= 3,
             ..plan
         }

@@ -103,6 +103,12 @@ tally! {
     quarantined "events put into quarantine" 50,
     /// Nodes whose logic alone panicked.
     panicked_alone "nodes that stopped since their logic alone panicked" 10,
+    /// One node that goes on alone.
+    forced "times that an operator forced one node to go on alone" 20,
+    /// What only the others had.
+    lost_by_force "committed frames that were lost by that choice" 20,
+    /// From who was left behind.
+    of_another_epoch "messages of another epoch that were refused" 20,
     /// Snapshots of any node.
     snapshots "snapshots taken" 1000,
     /// Frames whose rows were given up.

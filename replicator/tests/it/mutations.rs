@@ -43,6 +43,10 @@ fn panics(plan: &Plan) -> bool {
     plan.panics
 }
 
+fn is_forced(plan: &Plan) -> bool {
+    plan.forces_at_ns > 0
+}
+
 fn runs_ahead(plan: &Plan) -> bool {
     plan.runs_ahead
 }
@@ -175,10 +179,30 @@ fn a_leader_that_stands_alone_and_leads_on_is_found() {
         panics: true,
         breaks_nodes: true,
         operator_every_ns: 2_000_000_000,
+        fault_every_ns: 20_000_000,
+        clients: 4,
         ..Plan::of_seed(seed)
     });
     let what = found_among(Mutation::LeadsOnWhereItStands, plans);
     assert!(what.starts_with("not well"), "{what}");
+}
+
+#[test]
+fn a_node_forced_to_go_on_alone_of_which_the_log_says_nothing_is_found() {
+    let what = found_where(Mutation::AloneNotInTheLog, 100, is_forced);
+    assert!(what.starts_with("not well"), "{what}");
+}
+
+#[test]
+fn an_epoch_that_is_not_remembered_is_found() {
+    let what = found_where(Mutation::EpochNotRemembered, 100, is_forced);
+    assert!(what.contains("epoch"), "{what}");
+}
+
+#[test]
+fn an_epoch_taken_from_the_file_of_who_was_left_behind_is_found() {
+    let what = found_where(Mutation::EpochTakenFromTheFile, 100, is_forced);
+    assert!(what.starts_with("S14"), "{what}");
 }
 
 #[test]

@@ -23,6 +23,15 @@ fn unstaged(seed: u64) -> Plan {
         stages: false,
         hears_last_words: false,
         panics: false,
+        forces_at_ns: 0,
+        ..Plan::of_seed(seed)
+    }
+}
+
+/// As the plans of seeds were before a node was forced to go on alone.
+fn unforced(seed: u64) -> Plan {
+    Plan {
+        forces_at_ns: 0,
         ..Plan::of_seed(seed)
     }
 }
@@ -104,6 +113,16 @@ fn events_on_which_the_logic_panics_go_into_quarantine_on_all_nodes() {
 }
 
 #[test]
+fn a_node_that_is_forced_to_go_on_alone_grows_to_a_cluster_again() {
+    let is_forced = |seed: &u64| Plan::of_seed(*seed).forces_at_ns > 0;
+    let total = run((1..=300).filter(is_forced).take(8));
+    println!("{total}");
+    assert!(total.forced > 5, "too few were forced");
+    assert!(total.lost_by_force > 0, "nothing was lost by that");
+    assert!(total.of_another_epoch > 0, "nobody came back");
+}
+
+#[test]
 fn scenarios_are_staged_and_every_rule_is_kept() {
     let total = run((1..=40).filter(|&seed| Plan::of_seed(seed).stages).take(8));
     println!("{total}");
@@ -151,7 +170,7 @@ fn seed_2896_a_leader_may_go_by_the_word_with_which_it_dies() {
 fn seed_754002_a_leader_may_tell_the_commit_with_which_it_dies() {
     // Under `mem` the power went while it applied a change of members; what it had said was heard, and the
     // checker had not looked at it any more.
-    run_plan(&Plan::of_seed(754_002));
+    run_plan(&unforced(754_002));
 }
 
 /// In each a node went on for a while with a disk whose power had gone: what it had promised counts, though
@@ -183,7 +202,7 @@ macro_rules! one_stands_where_no_majority_speaks {
     ($($name:ident: $seed:literal,)*) => {$(
         #[test]
         fn $name() {
-            run_plan(&Plan::of_seed($seed));
+            run_plan(&unforced($seed));
         }
     )*};
 }

@@ -5,6 +5,19 @@ use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState};
 use crate::ids::NodeId;
 use crate::members::{Change, Members};
 
+/// The changes of the crate, one behind the other, that this one is, where these are the members.
+pub(super) fn conf_changes(change: Change, members: &Members) -> Vec<ConfChangeV2> {
+    let Change::Alone(node) = change else {
+        return vec![conf_change(change)];
+    };
+    let leaves_joint = members.is_joint().then(ConfChangeV2::default);
+    let is_voter = members.voters.contains(&node);
+    let stays = (!is_voter).then(|| conf_change(Change::Promote(node)));
+    let others = members.all().into_iter().filter(|other| *other != node);
+    let leave = others.map(|other| conf_change(Change::Remove(other)));
+    leaves_joint.into_iter().chain(stays).chain(leave).collect()
+}
+
 pub(super) fn conf_change(change: Change) -> ConfChangeV2 {
     let single = |kind, node: NodeId| {
         let mut single = ConfChangeSingle::default();
@@ -16,6 +29,8 @@ pub(super) fn conf_change(change: Change) -> ConfChangeV2 {
         Change::AddLearner(node) => vec![single(ConfChangeType::AddLearnerNode, node)],
         Change::Promote(node) => vec![single(ConfChangeType::AddNode, node)],
         Change::Remove(node) => vec![single(ConfChangeType::RemoveNode, node)],
+        // Nobody proposes it; who has it in the log applies it by `conf_changes`.
+        Change::Alone(node) => vec![single(ConfChangeType::AddNode, node)],
         Change::Replace { gone, by } => vec![
             single(ConfChangeType::AddNode, by),
             single(ConfChangeType::RemoveNode, gone),

@@ -5,12 +5,12 @@ use raft::StateRole;
 use raft::eraftpb::{ConfChangeV2, Entry, EntryType, Message, MessageType, Snapshot};
 
 use super::Consensus;
-use super::changes::{conf_change, members};
+use super::changes::{conf_changes, members};
 use crate::consensus::index::Row;
 use crate::consensus::{Effects, NewEntry, Origin};
 use crate::descriptor::Descriptor;
 use crate::ids::NodeId;
-use crate::members::Members;
+use crate::members::{Change, Members};
 use crate::sites::Gating;
 
 /// Messages of one Ready of a node that does not lead (`C2`).
@@ -145,16 +145,24 @@ impl Consensus {
                 .row(entry.index)
                 .is_some_and(|row| row.kind == FrameKind::LeaveJoint as u8);
             let change = if is_leave {
-                Some(ConfChangeV2::default())
+                None
             } else {
-                effects.change_at(entry.index)?.map(conf_change)
+                effects.change_at(entry.index)?
+            };
+            let changes = match change {
+                None if is_leave => vec![ConfChangeV2::default()],
+                None => Vec::new(),
+                Some(change) => conf_changes(change, &self.members),
             };
             // A change that is none, or that leads nowhere, is applied as nothing on every node alike.
-            if let Some(change) = change
-                && let Ok(state) = self.raw.apply_conf_change(&change)
-            {
+            for step in changes {
+                let Ok(state) = self.raw.apply_conf_change(&step) else {
+                    continue;
+                };
+                // Who goes on alone begins anew with the other site too.
+                let is_alone = matches!(change, Some(Change::Alone(_)));
                 self.members = Members {
-                    is_degraded: self.members.is_degraded,
+                    is_degraded: self.members.is_degraded && !is_alone,
                     ..members(&state)
                 };
                 self.must_assign = true;

@@ -6,7 +6,7 @@ use super::super::node::{Admitted, Node, Request};
 use super::super::plan::Plan;
 use super::super::random::Random;
 use super::{Cluster, Happening, MS, Outcome, Waiting};
-use crate::ids::NodeId;
+use crate::ids::{Epoch, NodeId};
 
 impl<N: Node> Cluster<N> {
     pub(super) fn client(&mut self, number: u64) {
@@ -33,7 +33,7 @@ impl<N: Node> Cluster<N> {
                         session: client.session,
                         number: client.number,
                         register: self.random.below(8),
-                        amount: amount(&self.plan, &mut self.random),
+                        amount: amount(&self.plan, self.epoch, &mut self.random),
                     },
                     floor,
                     asked_ns: now_ns,
@@ -115,10 +115,11 @@ impl<N: Node> Cluster<N> {
 }
 
 /// What is added; now and then what the logic panics on.
-fn amount(plan: &Plan, random: &mut Random) -> i64 {
+fn amount(plan: &Plan, epoch: Epoch, random: &mut Random) -> i64 {
     if plan.panics && random.chance(60) {
-        // One of one is a majority: there nobody is alone.
-        let is_alone = plan.voters >= 3 && random.chance(300);
+        // One of one is a majority: there nobody is alone, and who is forced to go on is one.
+        let can_be_alone = plan.voters >= 3 && epoch == Epoch(0);
+        let is_alone = can_be_alone && random.chance(300);
         return if is_alone { BROKEN_ALONE } else { BROKEN };
     }
     i64::try_from(random.between(1, 1000)).unwrap_or(1)

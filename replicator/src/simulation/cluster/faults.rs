@@ -150,7 +150,12 @@ impl<N: Node> Cluster<N> {
                 .is_some_and(|node| !node.replica().is_barred())
                 && !process.is_hurt
         });
-        all_know && self.plan.voters >= 3
+        // Of fewer, as behind a node that was forced, one that forgets may be one too many.
+        let is_left = |id: &NodeId| self.processes.get(id).is_some_and(|one| one.is_left);
+        let alive = self.alive().into_iter().filter(|id| !is_left(id));
+        let mut replicas = alive.filter_map(|id| self.replica(id));
+        let are_enough = replicas.all(|replica| replica.members().voters.len() >= 3);
+        all_know && self.plan.voters >= 3 && are_enough
     }
 
     pub(super) fn hurt(&mut self, id: NodeId, how: impl FnOnce(&Simulated)) {

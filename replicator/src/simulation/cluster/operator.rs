@@ -187,7 +187,12 @@ impl<N: Node> Cluster<N> {
             };
             let knowing: Vec<NodeId> = members.voters.iter().copied().filter(knows).collect();
             // A node that was never added yet is not removed.
-            let is_removed = id <= highest && members.is_quorum(&knowing) && !members.contains(id);
+            let is_left = self
+                .processes
+                .get(&id)
+                .is_some_and(|process| process.is_left);
+            let is_removed =
+                !is_left && id <= highest && members.is_quorum(&knowing) && !members.contains(id);
             if is_removed && self.random.chance(500) {
                 self.kill(id, false);
                 if let Some(process) = self.processes.get_mut(&id) {

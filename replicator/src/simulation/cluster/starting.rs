@@ -6,7 +6,7 @@ use lockstep_journaler::{Background, Options};
 use super::super::model::EVENTS;
 use super::super::node::{Node, Setup};
 use super::{Cluster, Happening, MS, Outcome, Process, sites};
-use crate::ids::{ClusterId, NodeId};
+use crate::ids::{ClusterId, Epoch, NodeId};
 use crate::policy::Policy;
 use crate::replica::{Mutation, ReplicaOptions};
 
@@ -32,6 +32,7 @@ impl<N: Node> Cluster<N> {
         replica.mutation = self.plan.mutation;
         replica.policy = self.plan.policy;
         replica.boot = 1;
+        replica.epoch = self.epoch;
         if self.plan.has_sites {
             replica.sites = sites();
         }
@@ -45,12 +46,13 @@ impl<N: Node> Cluster<N> {
                 journal,
                 replica,
                 runs_ahead: self.plan.runs_ahead,
-                panics_alone: self.plan.panics,
+                panics_alone: self.plan.panics && self.epoch == Epoch(0),
             },
             node: None,
             life: 0,
             is_made: false,
             is_gone: false,
+            is_left: false,
             is_hurt: false,
             is_full: false,
             begins_anew: false,

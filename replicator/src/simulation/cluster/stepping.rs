@@ -59,6 +59,7 @@ impl<N: Node> Cluster<N> {
                 }
                 Ok(())
             }
+            Happening::Force => self.force(),
             Happening::Mend => {
                 self.mend();
                 Ok(())

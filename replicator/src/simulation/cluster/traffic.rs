@@ -8,7 +8,7 @@ use super::super::network::{Fate, Network};
 use super::super::node::Node;
 use super::{Cluster, Happening, MS, Outcome};
 use crate::consensus::StepError;
-use crate::ids::NodeId;
+use crate::ids::{Epoch, NodeId};
 use crate::policy::Policy;
 use crate::replica::{Mutation, ReceiveError};
 use crate::wire::{Body, Decoder, HEAD_BYTES, Head, Kind, Limits, Message, SharedFrame};
@@ -97,6 +97,11 @@ impl<N: Node> Cluster<N> {
             let process = self.processes.get(id);
             process.is_some_and(|process| process.node.is_some())
         };
+        // As they greet each other.
+        let epoch = |id: &NodeId| self.processes.get(id).map(|one| one.setup.replica.epoch);
+        if epoch(&a) != epoch(&b) {
+            return Ok(());
+        }
         if !runs(&a) || !runs(&b) || self.network.is_up(pair) || !self.network.can_connect(pair) {
             return Ok(());
         }
@@ -171,6 +176,9 @@ impl<N: Node> Cluster<N> {
             Err(ReceiveError::Step(StepError::Lost { .. }))
                 if self.plan.policy != Policy::Disks => {}
             Err(ReceiveError::Barred) => {}
+            Err(ReceiveError::Epoch { .. }) if self.epoch > Epoch(0) => {
+                self.tally.of_another_epoch += 1;
+            }
             Err(error) => {
                 return Err(self.failure(format!("node {to} refuses a message: {error}")));
             }
