@@ -1,8 +1,8 @@
-//! What the gates in front of the outputs are worth in a cluster: three nodes over loopback, each with its own journal, and
-//! a logic that takes so long for each event.
+//! What the gates in front of the outputs are worth in a cluster: nodes over loopback, each with its own journal, and a
+//! logic that takes so long for each event.
 //!
 //! ```text
-//! cargo bench -p lockstep-engine --bench gates -- [--rounds 5] [--seconds 1] [--micros 0,50,200]
+//! cargo bench -p lockstep-engine --bench gates -- [--nodes 3] [--rounds 5] [--seconds 1] [--micros 0,50,200]
 //! ```
 //!
 //! Both gates take turns within each round. First one request is in flight, then 64 are; nodes, their logics and the
@@ -29,8 +29,6 @@ use lockstep_replicator::{NodeId, ReplicaOptions};
 
 /// How long anything may take before the bench gives up.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-const NODES: u16 = 3;
 
 /// What the logic takes for an event.
 static MICROS: AtomicU64 = AtomicU64::new(0);
@@ -71,12 +69,13 @@ struct Run {
 }
 
 fn main() -> Outcome<()> {
+    let nodes: u16 = argument("--nodes").map_or(Ok(3), |text| text.parse())?;
     let rounds: usize = argument("--rounds").map_or(Ok(5), |text| text.parse())?;
     let seconds: f64 = argument("--seconds").map_or(Ok(1.0), |text| text.parse())?;
     let micros = argument("--micros").unwrap_or_else(|| "0,50,200".to_owned());
     let span = Duration::from_secs_f64(seconds);
     println!(
-        "{NODES} nodes, {rounds} rounds, {seconds} s each; {} CPUs for all of it",
+        "{nodes} nodes, {rounds} rounds, {seconds} s each; {} CPUs for all of it",
         std::thread::available_parallelism().map_or(0, usize::from)
     );
     println!(
@@ -89,7 +88,7 @@ fn main() -> Outcome<()> {
         let mut runs = [Vec::new(), Vec::new()];
         for _ in 0..rounds {
             for ((gate, _), runs) in gates.iter().zip(&mut runs) {
-                runs.push(run(*gate, span)?);
+                runs.push(run(nodes, *gate, span)?);
             }
         }
         for ((_, name), runs) in gates.iter().zip(&runs) {
@@ -121,12 +120,12 @@ fn spread(numbers: impl Iterator<Item = f64>, unit: &str) -> String {
 }
 
 /// A cluster of its own, under load.
-fn run(gate: GateAt, span: Duration) -> Outcome<Run> {
+fn run(nodes: u16, gate: GateAt, span: Duration) -> Outcome<Run> {
     let home = match std::env::var_os("LOCKSTEP_BENCH_DIR") {
         Some(home) => tempfile::tempdir_in(PathBuf::from(home))?,
         None => tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?,
     };
-    let nodes = Nodes::start(gate, home.path())?;
+    let nodes = Nodes::start(nodes, gate, home.path())?;
     let mut options = ClientOptions::new("bench".parse()?, 64);
     options.window = 64;
     let mut client = Client::connect(&nodes.clients, &options, PATIENCE)?;
@@ -176,7 +175,7 @@ fn load(client: &mut Client, window: usize, span: Duration) -> Outcome<(Histogra
     }
 }
 
-/// Three nodes in this process.
+/// All nodes, in this process.
 struct Nodes {
     clients: Vec<String>,
     is_over: Arc<AtomicBool>,
@@ -184,8 +183,8 @@ struct Nodes {
 }
 
 impl Nodes {
-    fn start(gate: GateAt, home: &std::path::Path) -> Outcome<Self> {
-        let ids: Vec<NodeId> = (1..=NODES).map(NodeId).collect();
+    fn start(nodes: u16, gate: GateAt, home: &std::path::Path) -> Outcome<Self> {
+        let ids: Vec<NodeId> = (1..=nodes).map(NodeId).collect();
         let addresses = || -> Outcome<BTreeMap<NodeId, SocketAddr>> {
             let with = |id: &NodeId| Ok((*id, free_address()?));
             ids.iter().map(with).collect()
