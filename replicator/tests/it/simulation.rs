@@ -216,6 +216,12 @@ one_stands_where_no_majority_speaks! {
 }
 
 #[test]
+fn seed_812855_who_was_left_behind_hears_nothing_of_before() {
+    // A message that was under way when the others were switched off told it of a commit, long behind that.
+    run_plan(&Plan::of_seed(812_855));
+}
+
+#[test]
 fn seed_720110_a_deposed_leader_does_not_judge_what_a_later_one_took_away() {
     // Cut off in term 5, it refused a node whose log, never committed there, a leader of term 7 had shortened.
     run_plan(&unstaged(720_110));

@@ -35,6 +35,7 @@ impl<N: Node> Cluster<N> {
         let (kept, lost) = kept.map_err(|what| self.failure(what))?;
         self.tally.forced += 1;
         self.tally.lost_by_force += lost;
+        self.forget_what_was_under_way();
         self.clients_begin_again(kept);
         self.start(one)
     }
@@ -153,13 +154,18 @@ impl<N: Node> Cluster<N> {
         }
     }
 
-    /// What was on its way is gone with the connections. Whose session is not in the log begins another.
-    fn clients_begin_again(&mut self, kept: u64) {
-        self.floor = self.floor.min(kept);
+    /// All were off when it was done: what they and the clients had said is gone.
+    fn forget_what_was_under_way(&mut self) {
         self.queue.retain(|scheduled| {
             let what = &scheduled.0.what;
-            !matches!(what, Happening::Ask(..) | Happening::Answer(_))
+            let is_said = matches!(what, Happening::Ask(..) | Happening::Answer(_));
+            !is_said && !matches!(what, Happening::Deliver { .. })
         });
+    }
+
+    /// Whose session is not in the log begins another.
+    fn clients_begin_again(&mut self, kept: u64) {
+        self.floor = self.floor.min(kept);
         for client in self.clients.values_mut() {
             client.leader = None;
             if client.session > kept {
