@@ -3,7 +3,7 @@
 //! | field | who writes | who reads |
 //! |---|---|---|
 //! | `durable` | *journal*, or its worker | *egress* under `gate = output`, the shadow, anyone |
-//! | `promised` | the thread of a node in a cluster | *logic* and *egress* under `gate = output` |
+//! | `promised` | *journal*, or the thread of a node in a cluster | *logic* and *egress* under `gate = output` |
 //! | `applied` | *logic*; it goes back where a state is taken back | anyone |
 //! | `outcomes` | *logic*, before `applied` | who waits for an answer |
 //! | `answered` | *egress*, behind the gate | who waits for an answer |
@@ -59,7 +59,8 @@ impl Mark {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) durable: Mark,
-    /// In a cluster: everything before it is committed and durable here, and stays.
+    /// Everything before it is durable here, and committed in a cluster, and stays. Behind a `replicate` stage of the
+    /// application's own nobody knows it: the ring's gates alone do.
     pub(crate) promised: Mark,
     /// In a cluster: how often a state that had run ahead was made anew.
     pub(crate) taken_back: Mark,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use bytemuck::Zeroable;
 use lockstep_journaler::storage::Storage;
 use lockstep_ringbuffer::{
-    Graph, MultiProducer, OnDrop, OnFull, Pipeline, Poller, Producer, StageId,
+    Gate, Graph, MultiProducer, OnDrop, OnFull, Pipeline, Poller, Producer, StageId,
 };
 
 use crate::config::{Config, GateAt};
@@ -65,7 +65,9 @@ pub(crate) fn build<L: Logic, S: Storage>(
     stages.push(("order".to_owned(), order));
     let mut promises = Vec::new();
     if let Some(log) = parts.log {
-        let id = journal(&mut graph, config, order, log, parts.ledger, &parts.shared)?;
+        let (ledger, shared, is_alone) = (parts.ledger, parts.shared, parts.replicate.is_none());
+        let committer = move |gate| Committer::new(gate, log, ledger, shared, is_alone);
+        let id = journal(&mut graph, config, order, committer)?;
         stages.push(("journal".to_owned(), id));
         promises.push(id);
     }
@@ -115,11 +117,8 @@ fn journal<E: Slot, S: Storage>(
     graph: &mut Graph<E>,
     config: &Config,
     order: StageId,
-    log: Log<S>,
-    ledger: Ledger,
-    shared: &Arc<Shared>,
+    committer: impl FnOnce(Gate<E>) -> Committer<E, S>,
 ) -> Result<StageId> {
-    let committer = |gate| Committer::new(gate, log, ledger, Arc::clone(shared));
     let (cpus, threads) = (placement::cpus(), placement::threads(config));
     if !config.journal_thread.is_worker(cpus, threads) {
         return Ok(graph.late_stage("journal", &[order], |gate| Inline(committer(gate))));

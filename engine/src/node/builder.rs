@@ -303,7 +303,8 @@ impl<L: Logic, S: Storage> Builder<L, S> {
     }
 
     /// Plugs in the stage whose promise is "committed by the quorum": it is called `replicate`,
-    /// runs beside *journal*, and the gate waits for both.
+    /// runs beside *journal*, and the gate waits for both. Under `gate = output` all outputs of one event then have
+    /// to find room in the output ring: what the quorum has is seen by the ring alone.
     #[must_use]
     pub fn replicate(
         mut self,

@@ -154,6 +154,7 @@ impl<L: Logic, S: Storage> Starter<L, S> {
     /// The whole engine, before anything runs.
     pub(super) fn prepare(&mut self, on_full: OnFull) -> Result<Prepared<L, S>> {
         let opened = self.open_journal()?;
+        let is_journaled = opened.is_some();
         let (made, recovery) = self.recover(opened.as_ref())?;
         let position = made.core.position();
         let shared = Arc::new(Shared::new(position.0, self.config.slots));
@@ -190,7 +191,9 @@ impl<L: Logic, S: Storage> Starter<L, S> {
             Arc::clone(&door),
             &made.unmarked,
         );
-        let is_gate = self.config.gate == GateAt::Output;
+        // Without a promise there is nothing to wait for.
+        let is_promised = is_journaled || self.replicate.is_some();
+        let is_gate = self.config.gate == GateAt::Output && is_promised;
         let sinks = std::mem::take(&mut self.sinks);
         let egress = Egress::new(
             poller,

@@ -34,16 +34,26 @@ pub(crate) struct Committer<E, S: Storage> {
     log: Option<Log<S>>,
     ledger: Ledger,
     shared: Arc<Shared>,
+    /// No other promise stands beside this one: what is durable is promised.
+    is_alone: bool,
     is_full: bool,
 }
 
 impl<E: Slot, S: Storage> Committer<E, S> {
-    pub(crate) fn new(gate: Gate<E>, log: Log<S>, ledger: Ledger, shared: Arc<Shared>) -> Self {
+    /// The last says that this promise is the only one.
+    pub(crate) fn new(
+        gate: Gate<E>,
+        log: Log<S>,
+        ledger: Ledger,
+        shared: Arc<Shared>,
+        is_alone: bool,
+    ) -> Self {
         Self {
             gate: Some(gate),
             log: Some(log),
             ledger,
             shared,
+            is_alone,
             is_full: false,
         }
     }
@@ -85,7 +95,11 @@ impl<E: Slot, S: Storage> Committer<E, S> {
             self.shared.waits_for_room.set(0);
             tracing::info!("the journal has room again");
         }
-        self.shared.durable.set(self.ledger.position(released).0);
+        let durable = self.ledger.position(released).0;
+        self.shared.durable.set(durable);
+        if self.is_alone {
+            self.shared.promised.set(durable);
+        }
         if let Some(log) = &self.log {
             self.shared.syncs.set(log.syncs());
             self.shared.last_sync_ns.set(log.last_sync_ns());
