@@ -13,6 +13,8 @@
 //! * `DK1` Nothing here opens a path that is not the root joined with a checked
 //!   name (`ST1`).
 //! * `DK2` A call that says `EINTR` is made again; every other answer is the caller's.
+//! * `DK3` A lock that is dropped is free, also where a process that was started just now has a copy of its
+//!   descriptor, as each has between `fork` and `exec`.
 
 use std::ffi::CString;
 use std::fs;
@@ -191,7 +193,7 @@ impl Storage for Disk {
             .create(true)
             .truncate(false)
             .open(&path)?;
-        if !flock(file.as_raw_fd())? {
+        if !flock(&file, libc::LOCK_EX | libc::LOCK_NB)? {
             let holder = fs::read_to_string(&path).unwrap_or_default();
             return Err(io::Error::new(
                 io::ErrorKind::WouldBlock,
@@ -200,7 +202,7 @@ impl Storage for Disk {
         }
         file.set_len(0)?;
         file.write_all_at(who_we_are().as_bytes(), 0)?;
-        Ok(DiskLock { _file: file })
+        Ok(DiskLock { file })
     }
 
     fn holder(&self, name: &str) -> io::Result<Option<String>> {
@@ -255,7 +257,14 @@ impl Storage for Disk {
 /// the process is killed.
 #[derive(Debug)]
 pub struct DiskLock {
-    _file: fs::File,
+    file: fs::File,
+}
+
+impl Drop for DiskLock {
+    fn drop(&mut self) {
+        // DK3. Closed it is free at the latest with its last copy, so a failure changes nothing that could be told.
+        let _ = flock(&self.file, libc::LOCK_UN);
+    }
 }
 
 /// A file of the real file system.
@@ -506,11 +515,11 @@ fn write_back(file: RawFd, from: u64, to: u64, how: libc::c_uint) -> io::Result<
     }
 }
 
-/// Takes an exclusive lock without waiting; `false` if another has it.
-fn flock(file: RawFd) -> io::Result<bool> {
+/// Takes a lock without waiting, or gives it free; `false` if another has it.
+fn flock(file: &fs::File, operation: libc::c_int) -> io::Result<bool> {
     loop {
-        // SAFETY: `flock` wants an open descriptor: our caller holds its file.
-        let answer = unsafe { libc::flock(file, libc::LOCK_EX | libc::LOCK_NB) };
+        // SAFETY: `flock` wants an open descriptor: `file` is one until we return.
+        let answer = unsafe { libc::flock(file.as_raw_fd(), operation) };
         match interrupted(answer) {
             Ok(true) => {}
             Ok(false) => return Ok(true),
@@ -617,4 +626,23 @@ fn who_we_are() -> String {
         read("/proc/sys/kernel/hostname"),
         read("/proc/sys/kernel/random/boot_id"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dk3_a_lock_that_is_dropped_is_free_while_a_child_has_a_copy_of_its_descriptor() {
+        let directory = std::env::temp_dir().join(format!("lockstep-dk3-{}", std::process::id()));
+        let disk = Disk::create(&directory).unwrap();
+        let lock = disk.lock("LOCK").unwrap();
+        let copy = lock.file.try_clone().unwrap();
+        let again = disk.lock("LOCK").unwrap_err();
+        assert_eq!(again.kind(), io::ErrorKind::WouldBlock);
+        drop(lock);
+        let lock = disk.lock("LOCK").unwrap();
+        drop((copy, lock));
+        fs::remove_dir_all(&directory).unwrap();
+    }
 }

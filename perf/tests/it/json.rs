@@ -86,6 +86,7 @@ const ASKED: &[(&str, &str)] = &[
     ("cluster promote", "2 --dry-run"),
     ("cluster remove", "2 --dry-run"),
     ("cluster transfer", "2 --dry-run"),
+    ("cluster activate", "1 --dry-run"),
     ("cluster degrade", "--dry-run"),
     ("cluster gate", "--dry-run"),
     ("cluster switch-version", "2 --dry-run"),
