@@ -122,8 +122,10 @@ impl ModelNode {
     pub(super) fn talk_of_panics(&mut self) -> Result<(), String> {
         let stands = self.replica.stands_at(self.standing());
         stands.map_err(|fatal| fatal.to_string())?;
+        // Of what it ran ahead by, nothing is said: another event may come to stand there.
+        let said = self.applied.min(self.both());
         for position in self.replica.asked_about() {
-            if position < self.applied {
+            if position < said {
                 let is_quarantined = self.model.quarantined().contains(&position.0);
                 let told = self.replica.went_past(position, is_quarantined);
                 told.map_err(|fatal| fatal.to_string())?;

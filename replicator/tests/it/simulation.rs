@@ -222,6 +222,18 @@ fn seed_812855_who_was_left_behind_hears_nothing_of_before() {
 }
 
 #[test]
+fn seed_837684_nothing_is_said_of_what_a_logic_ran_ahead_by() {
+    // A deposed leader told that it had gone past a position at which another event came to stand.
+    run_plan(&Plan::of_seed(837_684));
+}
+
+#[test]
+fn seed_838980_a_disk_that_was_hurt_while_its_node_was_off_may_stop_it() {
+    // The simulator forgot that when it started the node.
+    run_plan(&Plan::of_seed(838_980));
+}
+
+#[test]
 fn seed_720110_a_deposed_leader_does_not_judge_what_a_later_one_took_away() {
     // Cut off in term 5, it refused a node whose log, never committed there, a leader of term 7 had shortened.
     run_plan(&unstaged(720_110));

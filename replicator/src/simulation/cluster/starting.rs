@@ -104,8 +104,9 @@ impl<N: Node> Cluster<N> {
                 self.tally.torn += u64::from(node.replica().has_cut_torn_tail());
                 process.node = Some(node);
                 process.is_made = true;
-                // Where it was to lose power as it begins anew, and did not, it does later.
-                process.is_hurt = is_cut;
+                // Where it was to lose power as it begins anew, and did not, it does later; so does one whose disk was
+                // hurt while it was off.
+                process.is_hurt |= is_cut;
                 self.checker.restarted(id);
                 self.trace(|| format!("node {id} starts"));
                 self.after(MS, Happening::Turn(id, life));
