@@ -43,6 +43,9 @@ fn main() -> ExitCode {
             Ok(tally) => total.add(&tally),
             Err(failure) => {
                 println!("{failure}");
+                if args.mutation.is_some() {
+                    println!("with the same --mutation, without which it may pass");
+                }
                 failed += 1;
                 if failed >= args.failures_max {
                     break;
